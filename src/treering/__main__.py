@@ -1,0 +1,5 @@
+"""``python -m treering``."""
+
+from treering.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The command line. Turns arguments into operations, and results into text or JSON."""

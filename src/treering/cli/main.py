@@ -1,0 +1,289 @@
+"""The ``treering`` command: one subcommand an operation. stdout is data, stderr is talk."""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from treering import __version__
+from treering.errors import Incomplete, TreeringError
+from treering.report import Reporter, printable
+
+INTERRUPTED = 130
+_PATH = click.Path(path_type=Path)
+
+
+def emit(value: object) -> None:
+    """Print a value as JSON on stdout."""
+    import msgspec
+
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def fail(error: TreeringError) -> NoReturn:
+    """One line that names the thing, a hint, and the documented exit code."""
+    click.echo(f"error: {printable(error.message)}", err=True)
+    if error.hint:
+        click.echo(f"hint: {printable(error.hint)}", err=True)
+    sys.exit(error.exit_code)
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn our errors and an interrupt into their exit codes."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except TreeringError as error:
+            fail(error)
+        except KeyboardInterrupt:
+            click.echo("interrupted: what was done is kept, and the next run goes on from it", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # The reader went away (`| head`). Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+
+    return run
+
+
+def common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options every command has."""
+    for option in (
+        click.option("--verbose", is_flag=True, help="Say more on stderr."),
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+        click.option("--store", type=_PATH, help="The store's folder [default: .treering there; $TREERING_STORE]."),
+        click.option("--repo", type=_PATH, default=".", show_default=True, help="The Git repository."),
+    ):  # fmt: skip
+        command = option(command)
+    return guarded(command)
+
+
+def strict(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--strict", is_flag=True, help="Exit 7 if any commit could be read only in part.")(command)
+
+
+def check(report: Reporter, *, strictly: bool) -> None:
+    """End with exit code 7 if the work was partial and the user asked to be told."""
+    if strictly and report.warnings:
+        raise Incomplete(
+            f"the result is partial: {report.warnings[0]}", "fetch the missing objects, or leave out --strict"
+        )
+
+
+_MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
+_MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
+_STRATEGY = click.option("--strategy", help="semantic, hierarchical, diff-aware or flat.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """The complete history of a Git repository: searched, asked and learned from, on your own machine."""
+
+
+@main.command()
+@_MINUTES
+@_MODEL
+@_STRATEGY
+@strict
+@common
+def run(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool, **flags: Any) -> None:
+    """The main job: read, index, tokenise, train within a budget, report."""
+    from treering import operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    where = operations.place(repo, store, _settings(flags))
+    page, summary = operations.run(where, report)
+    if as_json:
+        emit(summary)
+    else:
+        _tell(summary, page, repo)
+    check(report, strictly=strict)
+
+
+def _tell(summary: Any, page: Path, repo: Path) -> None:
+    if summary.holdout:
+        click.echo(summary.holdout["verdict"])
+    click.echo(f"Report: {page}")
+    click.echo("\nTry next:")
+    option = "" if str(repo) == "." else f" --repo {repo}"
+    query = summary.search[0].query if summary.search else "what you are looking for"
+    click.echo(f'  treering search{option} "{printable(query)}"')
+    if summary.training:
+        click.echo(f'  treering generate{option} "<MESSAGE> Fix"')
+    click.echo(f"  treering status{option}")
+
+
+@main.command()
+@strict
+@common
+def scrape(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool) -> None:
+    """Read every commit of every branch into the store."""
+    from treering import operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    scraped = operations.scrape(operations.place(repo, store), report)
+    if as_json:
+        emit(scraped)
+    else:
+        click.echo(
+            f"{scraped.commits:,} commits, {scraped.new:,} new, {scraped.vanished:,} vanished,"
+            f" {scraped.partial:,} partial"
+        )
+    check(report, strictly=strict)
+
+
+@main.command()
+@click.option("--rebuild", is_flag=True, help="Make the index anew.")
+@strict
+@common
+def index(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool, rebuild: bool) -> None:
+    """Bring the search index up to date."""
+    from treering import operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    indexed = operations.index(operations.place(repo, store), report, rebuild=rebuild)
+    if as_json:
+        emit(indexed)
+    else:
+        click.echo(f"{indexed.commits:,} commits and {indexed.vectors:,} vectors added in {indexed.seconds:.1f} s")
+    check(report, strictly=strict)
+
+
+@main.command()
+@click.argument("query")
+@click.option("--limit", type=int, help="How many results [default: 10].")
+@common
+def search(repo: Path, store: Path | None, as_json: bool, verbose: bool, query: str, limit: int | None) -> None:
+    """Find commits by what they did, whatever their message says."""
+    from treering import operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    hits = operations.search(operations.place(repo, store, {"search": {"limit": limit}}), query, report)
+    if as_json:
+        emit(hits)
+        return
+    for hit in hits:
+        files = ", ".join(hit.files[:3]) + (f" and {len(hit.files) - 3:,} more" if len(hit.files) > 3 else "")
+        click.echo(printable(f"[{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
+        click.echo(printable(f"         {hit.date[:10]} {hit.author}, {hit.branch}: {files}"))
+        click.echo(printable(f"         {hit.why}"))
+    if not hits:
+        click.echo("no commit answers that", err=True)
+
+
+@main.command()
+@_STRATEGY
+@_MODEL
+@click.option("--markers", help="text, or tokens added to the vocabulary.")
+@click.option("--sequence-length", type=int, help="Tokens in a training block.")
+@common
+def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
+    """Turn the history into a token stream for the base model."""
+    from treering import operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    folder, corpus = operations.tokenize(operations.place(repo, store, _settings(flags)), report)
+    if as_json:
+        emit({"folder": str(folder), "total_tokens": corpus.total_tokens, "documents": len(corpus.documents),
+              "num_sequences": corpus.num_sequences, "vocab_size": corpus.vocab_size,
+              "strategy": corpus.strategy})  # fmt: skip
+    else:
+        click.echo(f"{corpus.total_tokens:,} tokens of {len(corpus.documents):,} commits in {folder}")
+
+
+@main.command()
+@_MINUTES
+@_MODEL
+@_STRATEGY
+@click.option("--method", help="lora or full.")
+@click.option("--epochs", type=int)
+@click.option("--batch-size", type=int)
+@click.option("--learning-rate", type=float)
+@click.option("--seed", type=int)
+@click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
+@common
+def train(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
+    """Fine-tune the base model on the history and judge it on later commits."""
+    from treering import operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    folder, told = operations.train(operations.place(repo, store, _settings(flags)), report)
+    if as_json:
+        emit({"model": str(folder), "report": told})
+    else:
+        click.echo(f"{told.verdict}\nModel: {folder}")
+
+
+@main.command()
+@click.argument("prompt", default="")
+@click.option("--max-tokens", type=int, default=128, show_default=True)
+@click.option("--temperature", type=float, default=0.7, show_default=True, help="0 always takes the likeliest token.")
+@click.option("--seed", type=int, default=7, show_default=True)
+@common
+def generate(
+    repo: Path,
+    store: Path | None,
+    as_json: bool,
+    verbose: bool,
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+) -> None:
+    """Let the current model go on from a prompt."""
+    from treering import operations
+
+    where = operations.place(repo, store)
+    report = Reporter.to_stderr(verbose=verbose)
+    text = operations.generate(where, prompt, report, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    if as_json:
+        emit({"prompt": prompt, "text": text})
+    else:
+        click.echo(printable(text))
+
+
+@main.command()
+@common
+def status(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:
+    """What the store holds, and whether the repository has moved on."""
+    from treering import operations
+
+    found = operations.status(operations.place(repo, store))
+    if as_json:
+        emit(found)
+        return
+    click.echo(
+        f"{found.repo}: {found.commits:,} commits ({found.partial:,} partial, {found.vanished:,} vanished),"
+        f" store {found.store} ({found.bytes / 1e6:.1f} MB)"
+    )
+    behind = "; behind the repository: run `treering index`" if found.behind else ""
+    click.echo(f"index: {found.indexed:,} commits, {found.vectors:,} vectors{behind}")
+    click.echo(f"model: {found.model or 'none yet: run `treering train`'}")
+    if found.verdict:
+        click.echo(f"       {found.verdict}")
+    if verbose:
+        for stage, last in found.last_runs.items():
+            click.echo(f"last {stage}: {last}")
+
+
+_SECTION_OF = {
+    "strategy": "tokens", "markers": "tokens", "sequence_length": "tokens", "model": "train", "minutes": "train",
+    "method": "train", "epochs": "train", "batch_size": "train", "learning_rate": "train", "seed": "train",
+    "gpu": "train",
+}  # fmt: skip
+
+
+def _settings(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Flags by the section of the settings they override."""
+    chosen: dict[str, dict[str, Any]] = {}
+    for name, value in flags.items():
+        chosen.setdefault(_SECTION_OF[name], {})[name] = value
+    return chosen

@@ -1,0 +1,161 @@
+"""Settings: ``treering.toml`` in the repository, then ``TREERING_*`` in the environment, then flags; the later wins.
+
+Where the store lies is no setting of the file: a repository must not choose where on the machine we write.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from treering.errors import UsageError
+
+FILE_NAME = "treering.toml"
+PLACES = frozenset({"TREERING_STORE"})
+"""Environment names that say where things are; they have no key in the file."""
+
+Positive = Annotated[int, Meta(ge=1)]
+Strategy = Literal["semantic", "hierarchical", "diff-aware", "flat"]
+Markers = Literal["text", "tokens"]
+Method = Literal["lora", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeSettings:
+    workers: Annotated[int, Meta(ge=1, le=64)] = min(os.cpu_count() or 1, 8)
+    """How many git processes make diffs at once."""
+    patch_file_bytes: Positive = 4096
+    """How many bytes of one file's hunks are kept where hunks are read."""
+    patch_commit_bytes: Positive = 32768
+    """How many bytes of one commit's hunks are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    model: str = "all-MiniLM-L6-v2"
+    """The embedding model: the built-in one, or any sentence-transformers name or folder (extra `st`)."""
+    batch_tokens: Annotated[int, Meta(ge=256)] = 2048
+    """How many tokens, padding included, are embedded at once; memory grows with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSettings:
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 10
+    """How many results a search gives."""
+    dense_weight: Annotated[float, Meta(ge=0, le=10)] = 0.5
+    """The weight of the dense leg's z-score beside the lexical leg's 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokensSettings:
+    strategy: Strategy = "semantic"
+    """How a commit is told to the model."""
+    markers: Markers = "text"
+    """Whether `<COMMIT>` and its like are plain text or tokens added to the vocabulary."""
+    sequence_length: Annotated[int, Meta(ge=8, le=32768)] = 256
+    """How many tokens a training block has."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    model: str = "smollm2-135m"
+    """The base model: `smollm2-135m`, `scratch`, or any Hugging Face name or folder."""
+    method: Method = "lora"
+    """Low-rank adapters merged at the end, or all weights."""
+    minutes: Annotated[float, Meta(ge=0)] = 5.0
+    """The wall-time budget of training; 0 trains nothing."""
+    epochs: Positive = 3
+    """How often the training text is read at most."""
+    batch_size: Positive = 1
+    """How many blocks make one step."""
+    learning_rate: Annotated[float, Meta(gt=0, le=1)] = 1e-3
+    """The peak learning rate."""
+    seed: Annotated[int, Meta(ge=0)] = 7
+    """Decides the order of batches and every random start."""
+    gpu: bool = True
+    """Whether a GPU is used where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    tokens: TokensSettings = field(default_factory=TokensSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+
+
+SECTIONS: dict[str, Any] = {section.name: section.default_factory for section in fields(Settings)}
+
+
+def load(
+    folder: Path | None,
+    environment: Mapping[str, str],
+    flags: Mapping[str, Mapping[str, object]] | None = None,
+) -> Settings:
+    """The settings that hold for a repository at ``folder``. ``flags`` that are None were not given.
+
+    Raises :class:`UsageError` naming the file or variable, the key and what is wrong with it.
+    """
+    chosen: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
+    if folder is not None and (path := folder / FILE_NAME).is_file():
+        _take(chosen, _read(path), str(path))
+    _take(chosen, _of_environment(environment), "the environment")
+    given = {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in (flags or {}).items()
+    }
+    _take(chosen, given, "the flags")
+    try:
+        return msgspec.convert(chosen, Settings, strict=False)
+    except msgspec.ValidationError as error:  # each source was checked on its own: this is a bug, said as such
+        raise UsageError(f"the settings do not fit together: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} is no valid TOML: {error}", "docs/configuration.md shows one") from error
+
+
+def _of_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """``TREERING_TRAIN_MINUTES=3`` is ``minutes = 3`` in ``[train]``."""
+    found: dict[str, dict[str, str]] = {}
+    for name, value in environment.items():
+        if name.startswith("TREERING_") and name not in PLACES:
+            section, _, key = name.removeprefix("TREERING_").lower().partition("_")
+            if section not in SECTIONS or not key:
+                _unknown(name, "the environment", [f"TREERING_{known.upper()}_…" for known in SECTIONS])
+            found.setdefault(section, {})[key] = value
+    return found
+
+
+def _take(chosen: dict[str, dict[str, object]], values: Mapping[str, Any], where: str) -> None:
+    for section, settings in values.items():
+        if section not in SECTIONS:
+            _unknown(f"[{section}]", where, [f"[{known}]" for known in SECTIONS])
+        if not isinstance(settings, Mapping):
+            raise UsageError(f"{where}: `{section}` must be a table", f"write [{section}]")
+        kind = SECTIONS[section]
+        known = [setting.name for setting in fields(kind)]
+        for key, value in settings.items():
+            if key not in known:
+                _unknown(f"`{key}` in [{section}]", where, [f"`{name}`" for name in known])
+            try:
+                msgspec.convert({key: value}, kind, strict=False)
+            except msgspec.ValidationError as error:
+                problem = str(error).partition(" - at")[0]
+                raise UsageError(f"{where}: `{key}` in [{section}] is {value!r}: {problem}") from error
+            chosen[section][key] = value
+
+
+def _unknown(name: str, where: str, known: list[str]) -> None:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+    raise UsageError(f"{where}: unknown {name}", f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}")

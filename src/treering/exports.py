@@ -1,0 +1,213 @@
+"""The operations of the seed's scripts: the same stages as ``operations.py``, driven from file to file."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from treering import pipeline
+from treering.config import load
+from treering.errors import UsageError
+from treering.files import json_lines, read_json_lines, write_json_array, write_json_lines
+from treering.git.reader import locate
+from treering.lm.base import check_base
+from treering.report import Reporter
+from treering.search.commits import search_commits
+from treering.store import FOLDER, Store
+from treering.text.strategies import Duplicates
+from treering.tokens.pack import read_sequences, write_sequences
+from treering.types import HistoryStats, Hit, Point, Record, TokenDocument
+from treering.vectors.embedder import Embedder, load_embedder
+
+TOKENS_A_TEXT = 64
+"""What a text of a commit has on average: turns a batch size in texts into one in tokens."""
+
+
+def export_history(repo: Path, output: Path, output_json: Path, report: Reporter) -> HistoryStats:
+    """Write every commit, with its hunks, as JSON lines and as one JSON array."""
+    source = locate(repo)
+    settings = load(source.worktree, os.environ)
+    stats = HistoryStats()
+
+    def counted() -> Iterator[Record]:
+        for record in pipeline.history(source, settings, report):
+            stats.add(record)
+            yield record
+
+    write_json_lines(output, counted())
+    write_json_array(output_json, read_json_lines(output, dict[str, object]), indented=True)
+    if stats.partial:
+        report.warn(f"{stats.partial} of {stats.commits} commits have a partial diff: objects are missing")
+    return stats
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """What a tokenisation made. Tokens of a commit are without the end-of-text that follows it."""
+
+    commits: int
+    num_sequences: int
+    total_tokens: int
+    vocab_size: int
+    added_tokens: int
+    shortest: int
+    mean: float
+    longest: int
+    repeats_of_a_diff: int
+    repeats_of_a_message: int
+
+    def text(self) -> str:
+        repeats = f"{self.repeats_of_a_diff:,} by diff, {self.repeats_of_a_message:,} by message"
+        return "\n".join(
+            (
+                f"Total commits: {self.commits:,}",
+                f"Total sequences: {self.num_sequences:,}",
+                f"Total tokens: {self.total_tokens:,}",
+                f"Vocabulary size: {self.vocab_size:,} ({self.added_tokens} added)",
+                f"Tokens per commit: {self.shortest:,} to {self.longest:,}, {self.mean:.1f} on average",
+                f"Commits that repeat an earlier one: {repeats}",
+            )
+        )
+
+
+def export_tokens(
+    history: Path,
+    output: Path,
+    sequences: Path,
+    report: Reporter,
+    *,
+    strategy: str,
+    model: str,
+    sequence_length: int,
+    markers: str,
+) -> TokenStatistics:
+    """Write each commit's tokens as JSON lines, and all of them packed into sequences."""
+    chosen = load(
+        None, {}, {"tokens": {"strategy": strategy, "markers": markers, "sequence_length": sequence_length}}
+    ).tokens
+    tokenizer = pipeline.tokenizer_for(model, markers=chosen.markers)
+    duplicates = Duplicates()
+    repo = ""
+    sizes: list[int] = []
+
+    def noted() -> Iterator[TokenDocument]:
+        nonlocal repo
+        told = pipeline.token_documents(read_json_lines(history, Record), chosen.strategy, tokenizer, duplicates)
+        with json_lines(output) as write:
+            for record, encoded in told:
+                repo = repo or record.repo
+                sizes.append(len(encoded.tokens))
+                write({"commit_hash": record.commit_hash, "strategy": chosen.strategy, "tokens": encoded.tokens,
+                       "num_tokens": len(encoded.tokens), "duplicate_of": encoded.duplicate_of})  # fmt: skip
+                yield encoded
+
+    corpus = write_sequences(
+        sequences, noted(), tokenizer=tokenizer, repo=lambda: repo, strategy=chosen.strategy, length=sequence_length
+    )
+    report.detail(f"tokens: {corpus.total_tokens:,} in {sequences}")
+    return TokenStatistics(
+        commits=len(sizes),
+        num_sequences=corpus.num_sequences,
+        total_tokens=corpus.total_tokens,
+        vocab_size=corpus.vocab_size,
+        added_tokens=len(corpus.added_tokens),
+        shortest=min(sizes),
+        mean=sum(sizes) / len(sizes),
+        longest=max(sizes),
+        repeats_of_a_diff=duplicates.found["diff"],
+        repeats_of_a_message=duplicates.found["message"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingStatistics:
+    commits: int
+    points: int
+    dimensions: int
+    model: str
+    points_by_kind: dict[str, int]
+
+    def text(self) -> str:
+        kinds = ", ".join(f"{count:,} of the {kind}" for kind, count in self.points_by_kind.items())
+        return "\n".join(
+            (
+                f"Embedding model: {self.model}",
+                f"Embedding dimension: {self.dimensions}",
+                f"Total commits: {self.commits:,}",
+                f"Total points: {self.points:,} ({kinds})",
+            )
+        )
+
+
+@contextmanager
+def _export_store(
+    history: Path, beside: Path, model: str, batch_size: int, report: Reporter
+) -> Iterator[tuple[Store, Embedder]]:
+    """The store that the embedding script keeps beside its output, brought up to date with ``history``."""
+    settings = load(None, {}, {"index": {"model": model, "batch_tokens": batch_size * TOKENS_A_TEXT}})
+    embedder = load_embedder(settings.index.model, settings.index.batch_tokens)
+    with Store(beside.parent / FOLDER) as store, store.writing("embedding_generator"):
+        pipeline.take_records(store, read_json_lines(history, Record), settings, report)
+        pipeline.index_words(store, report)
+        pipeline.index_vectors(store, lambda: embedder, report)
+        yield store, embedder
+
+
+def search_export(
+    history: Path, beside: Path, query: str, report: Reporter, *, model: str, batch_size: int, limit: int
+) -> list[Hit]:
+    """Hybrid search over a history file."""
+    if not query.strip():
+        raise UsageError("the query is empty", "say in words what the commit did")
+    load(None, {}, {"search": {"limit": limit}})
+    with _export_store(history, beside, model, batch_size, report) as (store, embedder):
+        return search_commits(store, query, limit=limit, embedder=embedder)
+
+
+def export_embeddings(
+    history: Path, output: Path, qdrant_output: Path, report: Reporter, *, model: str, batch_size: int
+) -> EmbeddingStatistics:
+    """Write each commit with its vectors as JSON lines, and all vectors as Qdrant points."""
+    kinds: Counter[str] = Counter()
+    with _export_store(history, qdrant_output, model, batch_size, report) as (store, embedder):
+        write_json_lines(output, pipeline.embedded_records(store, embedder))
+
+        def counted() -> Iterator[Point]:
+            for point in pipeline.points(store, embedder):
+                kinds[str(point.payload["kind"])] += 1
+                yield point
+
+        points = write_json_array(qdrant_output, counted())
+        return EmbeddingStatistics(store.count(), points, embedder.dimensions, embedder.name, dict(kinds))
+
+
+def train_export(
+    tokens: Path,
+    output_dir: Path,
+    report: Reporter,
+    *,
+    model_name: str | None,
+    batch_size: int,
+    epochs: int,
+    learning_rate: float,
+    method: str,
+    minutes: float | None,
+    no_gpu: bool,
+    weights_format: str,
+) -> tuple[Path, pipeline.TrainingReport]:
+    """Fine-tune on a token file and save the model as ``<repo>-git-model-final``."""
+    flags = {
+        "batch_size": batch_size, "epochs": epochs, "learning_rate": learning_rate, "method": method,
+        "minutes": minutes, "gpu": not no_gpu,
+    }  # fmt: skip
+    chosen = load(None, {}, {"train": flags})
+    if model_name:
+        check_base(model_name)
+    corpus, ids = read_sequences(tokens)
+    base = model_name or corpus.tokenizer or "gpt2"
+    recipe = replace(pipeline.recipe_of(chosen), minutes=minutes or math.inf, sequence_length=corpus.sequence_length)
+    folder = output_dir / f"{corpus.repo or 'repo'}-git-model-final"
+    return folder, pipeline.learn(corpus, ids, base, recipe, folder, report, weights_format=weights_format)

@@ -1,0 +1,118 @@
+"""Whole files: replaced through a temporary name, JSON lines read with their numbers."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+from treering.errors import DataError, DiskFull, StoreError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def os_errors(what: Path) -> Iterator[None]:
+    """Name the file and the way out when the system refuses a write inside the block."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the disk is full: {what} was not written", "free some space and run it again") from error
+        raise StoreError(f"cannot write {what}: {error.strerror or error}", "choose another place") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file that appears whole or not at all: a temporary beside it, flushed, then renamed."""
+    with os_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes private files; what we replace or create follows the user's umask.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: object) -> None:
+    """``value`` as indented JSON, replacing ``path`` whole."""
+    with replacing(path) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+@contextmanager
+def json_lines(path: Path) -> Iterator[Callable[[object], None]]:
+    """A function that writes one JSON object a line to a file that appears when the block ends."""
+    encoder = msgspec.json.Encoder()
+    with replacing(path) as file:
+        yield lambda value: file.writelines((encoder.encode(value), b"\n"))
+
+
+def write_json_lines(path: Path, values: Iterable[object]) -> None:
+    """One JSON object a line. ``values`` is streamed."""
+    with json_lines(path) as write:
+        for value in values:
+            write(value)
+
+
+def write_json_array(path: Path, values: Iterable[object], *, indented: bool = False) -> int:
+    """A JSON array, an element a line or ``indented``; streamed. Returns how many."""
+    count = 0
+    encoder = msgspec.json.Encoder()
+    with replacing(path) as file:
+        file.write(b"[")
+        for value in values:
+            element = encoder.encode(value)
+            file.write((b",\n" if count else b"\n") + (msgspec.json.format(element, indent=2) if indented else element))
+            count += 1
+        file.write(b"\n]\n")
+    return count
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Open a file the user named as input; errors name it."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", "check the path") from error
+    with file:
+        yield file
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """The file as ``kind``, or a :class:`DataError` that says where it breaks."""
+    with reading(path) as file:
+        content = file.read()
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a {kind.__name__}: {error}", "make the file again") from error
+
+
+def read_json_lines(path: Path, kind: type[T]) -> Iterator[T]:
+    """Stream the lines as ``kind``; a torn or empty line is an error with its number."""
+    decoder = msgspec.json.Decoder(kind)
+    count = 0
+    with reading(path) as file:
+        for count, line in enumerate(file, start=1):
+            try:
+                yield decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                torn = "is empty" if not line.strip() else f"is torn or no {kind.__name__}: {error}"
+                raise DataError(f"{path}:{count} {torn}", "make the file again, or delete that line") from error
+    if not count:
+        raise DataError(f"{path} is empty", "make the file again")

@@ -1,0 +1,193 @@
+"""Refs, the walk over all commits, and what each commit object states. No diffs."""
+
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from treering.errors import DamagedRepository, RepositoryError
+from treering.git.shadow import GitFailed, Shadow, Source
+from treering.types import Commit, Flag
+
+LATEST = 253_402_300_799
+"""The last second of the year 9999; later dates are no dates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A name and the commit it points to. ``rank`` is its priority in attribution, lowest first."""
+
+    name: str
+    tip: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A commit of the walk with its parents as the walk sees them (none at a shallow boundary)."""
+
+    hash: str
+    parents: tuple[str, ...]
+
+
+def read_refs(source: Source) -> list[Ref]:
+    """Local and remote branches, HEAD where it is detached, and the HEADs of linked worktrees, by priority:
+    HEAD's branch, main or master, other local branches, remote ones, detached HEADs.
+
+    Raises :class:`RepositoryError` if there is no commit to start from.
+    """
+    try:
+        head_branch = _symbolic_head(source)
+        listed = source.ask(
+            "for-each-ref", "--format=%(objectname)%00%(refname)%00%(symref)", "refs/heads", "refs/remotes"
+        )
+        worktrees = source.ask("worktree", "list", "--porcelain", "-z")
+    except GitFailed as error:
+        raise RepositoryError(f"the refs of {source.git_dir} cannot be read", f"git says: {error}") from error
+    refs = []
+    for line in listed.splitlines():
+        tip, full, symbolic = line.decode("utf-8", "replace").split("\0")
+        if symbolic:
+            continue
+        local = full.startswith("refs/heads/")
+        name = full.removeprefix("refs/heads/").removeprefix("refs/remotes/")
+        if local:
+            rank = 0 if full == head_branch else 1 if name in ("main", "master") else 2
+        else:
+            rank = 3 if name.rpartition("/")[2] in ("main", "master") else 4
+        refs.append(Ref(name, tip, rank))
+    tips = {ref.tip for ref in refs}
+    for field in worktrees.split(b"\0"):
+        if field.startswith(b"HEAD ") and (tip := field[5:].decode("ascii")) not in tips and tip.strip("0"):
+            tips.add(tip)
+            refs.append(Ref("HEAD", tip, 5))
+    if not refs:
+        raise RepositoryError(f"{source.worktree or source.git_dir} has no commits yet", "commit something first")
+    return sorted(refs, key=lambda ref: (ref.rank, ref.name))
+
+
+def _symbolic_head(source: Source) -> str:
+    try:
+        return source.ask("symbolic-ref", "--quiet", "HEAD").decode("utf-8", "replace").strip()
+    except GitFailed:
+        return ""  # detached
+
+
+def walk(shadow: Shadow, refs: Sequence[Ref]) -> list[Node]:
+    """Every commit the refs reach, oldest first: by committer date, but never a child before its parents.
+
+    Holds one small value per commit, because attribution and order need the whole graph.
+    """
+    tips = "".join(f"{tip}\n" for tip in sorted({ref.tip for ref in refs}))
+    try:
+        listed = shadow.run("rev-list", "--date-order", "--reverse", "--parents", "--stdin", stdin=tips.encode())
+    except GitFailed as error:
+        raise DamagedRepository(
+            f"the history cannot be walked to its roots: {error}",
+            "run `git fsck`; fetch the missing objects again",
+        ) from error
+    nodes = []
+    for line in listed.decode("ascii").splitlines():
+        commit, *parents = line.split(" ")
+        nodes.append(Node(commit, tuple(parents)))
+    return nodes
+
+
+def read_commits(shadow: Shadow, nodes: Iterable[Node]) -> Iterator[Commit]:
+    """What each commit object states, in the order given, without its diff.
+
+    Raises :class:`DamagedRepository` for an object that is missing or cannot be read.
+    """
+    nodes = list(nodes)
+    process = shadow.start("cat-file", "--batch", "--buffer")
+    assert process.stdin is not None  # noqa: S101  (for mypy: they are pipes)
+    assert process.stdout is not None  # noqa: S101
+    stdin, stdout = process.stdin, process.stdout
+
+    def feed() -> None:
+        with suppress(OSError), stdin:  # git died: the reader below sees it and says so
+            for node in nodes:
+                stdin.write(node.hash.encode() + b"\n")
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    try:
+        for node in nodes:
+            header = stdout.readline().split()
+            if len(header) != 3 or header[1] != b"commit":
+                raise DamagedRepository(
+                    f"commit {node.hash} cannot be read", "run `git fsck`; fetch the missing objects again"
+                )
+            content = stdout.read(int(header[2]) + 1)[:-1]
+            commit = parse_commit(node.hash, content)
+            if commit.parents and not node.parents:
+                commit = replace(commit, flags=(*commit.flags, "shallow"))
+            yield commit
+    finally:
+        process.kill()
+        feeder.join()
+        stdout.close()
+        if process.stderr:
+            process.stderr.close()
+        process.wait()
+
+
+_PERSON = re.compile(rb"^(?P<name>.*?) ?<(?P<email>[^>]*)> ?(?P<time>-?\d+)? ?(?P<zone>[+-]\d{1,4})?")
+
+
+def parse_commit(name: str, content: bytes) -> Commit:
+    """A commit object's bytes as a :class:`Commit`. Never fails: what is absurd is 0 or empty, and flagged."""
+    head, _, message = content.partition(b"\n\n")
+    headers: dict[bytes, list[bytes]] = {}
+    for line in head.split(b"\n"):
+        key, _, value = line.partition(b" ")
+        if key:  # a continuation line begins with a space
+            headers.setdefault(key, []).append(value)
+    flags: list[Flag] = []
+    codec = b"".join(headers.get(b"encoding", [])[:1]).decode("ascii", "replace")
+
+    def text(raw: bytes) -> str:
+        for candidate in (codec, "utf-8"):
+            if candidate:
+                try:
+                    return raw.decode(candidate)
+                except (UnicodeError, LookupError):
+                    if "encoding" not in flags:
+                        flags.append("encoding")
+        return raw.decode("latin-1")
+
+    def person(role: bytes, flag: Flag) -> tuple[str, str, int, int]:
+        match = _PERSON.match(b"".join(headers.get(role, [])[:1]))
+        if match is None:
+            flags.append("malformed")
+            return "", "", 0, 0
+        time = int(match["time"] or 0) if len(match["time"] or b"") < 20 else -1
+        if not (match["time"] and 0 <= time <= LATEST):
+            flags.append(flag)
+            time = 0
+        zone = int(match["zone"] or 0)
+        offset = (abs(zone) // 100 * 60 + abs(zone) % 100) * (1 if zone >= 0 else -1)
+        return text(match["name"]).strip(), text(match["email"]), time, offset
+
+    author = person(b"author", "author-date")
+    committer = person(b"committer", "committer-date")
+    subject, body = split_message(text(message))
+    return Commit(
+        name,
+        tuple(parent.decode("ascii", "replace") for parent in headers.get(b"parent", [])),
+        *author,
+        *committer,
+        subject=subject,
+        body=body,
+        flags=tuple(flags),
+    )
+
+
+def split_message(message: str) -> tuple[str, str]:
+    """Subject (up to the first line of white space only, on one line) and body, as git's own ``%s`` and ``%b``."""
+    lines = message.strip("\n").split("\n")
+    first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+    end = next((number for number in range(first, len(lines)) if not lines[number].strip()), len(lines))
+    subject = " ".join(line.strip() for line in lines[first:end])
+    return subject, "\n".join(lines[end:]).strip("\n").rstrip()

@@ -1,0 +1,56 @@
+"""One open repository, read as a stream of commits. What the rest of treering sees of git."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from treering.git.branches import attribute
+from treering.git.diffs import Caps, read_diffs
+from treering.git.history import Node, Ref, read_commits, read_refs, walk
+from treering.git.shadow import Shadow, Source, locate, shadow_of
+from treering.types import Commit, Placed
+
+__all__ = ["Caps", "Reader", "Ref", "Source", "locate", "open_reader", "read_refs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """The whole walk of a repository, oldest commit first, and the means to read any part of it."""
+
+    source: Source
+    refs: list[Ref]
+    nodes: list[Node]
+    shadow: Shadow
+    workers: int
+
+    def places(self) -> Iterator[Placed]:
+        """Where every commit stands, in walk order."""
+        return attribute(self.nodes, self.refs)
+
+    def commits(self, wanted: Iterable[str], *, caps: Caps | None = None) -> Iterator[Commit]:
+        """The commits named, in walk order, with their diffs; with hunks if ``caps`` is given.
+
+        Raises :class:`DamagedRepository` where the truth cannot be told.
+        """
+        names = set(wanted)
+        nodes = [node for node in self.nodes if node.hash in names]
+        diffs = read_diffs(self.shadow, nodes, workers=self.workers, caps=caps)
+        for commit, diff in zip(read_commits(self.shadow, nodes), diffs, strict=True):
+            yield replace(
+                commit,
+                changes=diff.changes,
+                patches=diff.patches,
+                diff_complete=diff.complete,
+                unreadable=diff.unreadable,
+                flags=(*commit.flags, "path-encoding") if diff.text_flag else commit.flags,
+            )
+
+
+@contextmanager
+def open_reader(source: Source | Path, *, workers: int) -> Iterator[Reader]:
+    """Open a repository for reading. Writes nothing in it and runs nothing of it."""
+    source = locate(source) if isinstance(source, Path) else source
+    refs = read_refs(source)
+    with shadow_of(source) as shadow:
+        yield Reader(source, refs, walk(shadow, refs), shadow, workers)

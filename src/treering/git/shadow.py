@@ -1,0 +1,174 @@
+"""The only module that starts a git process, and the reason it is safe to start one.
+
+A repository's own config and attributes can run programs and change figures. So nothing but refs is ever asked of
+the user's git directory, and everything else is asked of a shadow: a fresh empty repository that borrows the
+source's objects through ``objects/info/alternates``.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from treering.errors import RepositoryError
+
+REF_SECONDS = 60.0
+"""How long reading refs may take; a config that includes a FIFO would wait for ever."""
+
+_SAFE = [
+    "-c", "core.fsmonitor=false", "-c", "core.attributesFile=/dev/null", "-c", "core.hooksPath=/dev/null",
+    "-c", "core.commitGraph=false", "-c", "safe.directory=*",
+]  # fmt: skip
+
+
+def environment() -> dict[str, str]:
+    """The environment every git process gets: no user or system config, no network, no prompt, no locks."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    return kept | {
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_ALLOW_PROTOCOL": "none",
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": os.devnull,
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_PAGER": "cat",
+    }
+
+
+def _git() -> str:
+    found = shutil.which("git")
+    if found is None:
+        raise RepositoryError("the program `git` is not on the PATH", "install git 2.36 or newer")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class GitFailed(Exception):  # noqa: N818  (it is what git did)
+    """git ended with an error. Each caller says what it means."""
+
+    code: int
+    stderr: str
+
+    def __str__(self) -> str:
+        return self.stderr or f"git exited with {self.code}"
+
+
+def run_git(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float | None = None) -> bytes:
+    """Run git once and return its standard output. Raises :class:`GitFailed`."""
+    try:
+        done = subprocess.run(
+            [_git(), *_SAFE, *arguments],
+            input=stdin, capture_output=True, env=environment(), timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise RepositoryError(
+            f"git did not answer within {error.timeout:.0f} s",
+            "look for an include of a pipe in the repository's config",
+        ) from error
+    if done.returncode:
+        raise GitFailed(done.returncode, done.stderr.decode("utf-8", "replace").strip())
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A user's repository: where it is, and what of it a shadow needs."""
+
+    git_dir: Path
+    worktree: Path | None
+    objects: Path
+    shallow: Path
+    object_format: str
+    name: str
+
+    def ask(self, *arguments: str) -> bytes:
+        """Ask the repository itself. For refs only."""
+        return run_git([f"--git-dir={self.git_dir}", *arguments], seconds=REF_SECONDS)
+
+
+def locate(path: Path) -> Source:
+    """Find the repository that holds ``path``: a work tree, any folder in it, a linked worktree, a bare repository.
+
+    Raises :class:`RepositoryError` where there is none or it may not be read.
+    """
+    if not path.is_dir():
+        raise RepositoryError(f"there is no folder {path}", "give --repo the path of a Git repository")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise RepositoryError(f"no permission to read {path}", "run as the user who owns it")
+
+    def ask(*arguments: str) -> Path:
+        # One path a call: a path may hold a newline, so only the last one is git's.
+        answer = run_git(["-C", str(path), "rev-parse", *arguments], seconds=REF_SECONDS)
+        return Path(os.fsdecode(answer.removesuffix(b"\n")))
+
+    try:
+        git_dir = ask("--absolute-git-dir")
+        bare = str(ask("--is-inside-work-tree")) != "true"
+        worktree = None if bare else ask("--show-toplevel")
+        objects = ask("--path-format=absolute", "--git-path", "objects")
+        if not os.access(objects, os.R_OK | os.X_OK):
+            raise RepositoryError(f"no permission to read {objects}", "run as the user who owns it")
+        return Source(
+            git_dir=git_dir,
+            worktree=worktree,
+            objects=objects,
+            shallow=ask("--path-format=absolute", "--git-path", "shallow"),
+            object_format=str(ask("--show-object-format")),
+            name=_name(worktree or git_dir),
+        )
+    except GitFailed as error:
+        hint = "run `git init`, or give --repo another path" if "not a git" in str(error) else f"git says: {error}"
+        raise RepositoryError(f"{path} is not a Git repository", hint) from error
+
+
+def _name(place: Path) -> str:
+    """What people call the repository: its folder, without ``.git``, and past folders that only say "repo"."""
+    name = place.name.removesuffix(".git")
+    return name or place.parent.name
+
+
+class Shadow:
+    """An open shadow; see :func:`shadow_of`."""
+
+    def __init__(self, git_dir: Path) -> None:
+        self.git_dir = git_dir
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        return run_git([f"--git-dir={self.git_dir}", *arguments], stdin=stdin)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a long-lived git with pipes on its three streams. The caller ends it."""
+        return subprocess.Popen(
+            [_git(), *_SAFE, f"--git-dir={self.git_dir}", *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+        )  # fmt: skip
+
+
+@contextmanager
+def shadow_of(source: Source) -> Iterator[Shadow]:
+    """A shadow of ``source``, gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="treering-") as folder:
+        git_dir = Path(folder)
+        run_git(["init", "--quiet", "--bare", "--template=", f"--object-format={source.object_format}", folder])
+        info = git_dir / "objects" / "info"
+        info.mkdir(exist_ok=True)
+        (info / "alternates").write_bytes(_quoted(os.fsencode(source.objects)) + b"\n")
+        if source.shallow.is_file():
+            shutil.copyfile(source.shallow, git_dir / "shallow")
+        yield Shadow(git_dir)
+
+
+def _quoted(path: bytes) -> bytes:
+    """A line of ``alternates``: git unquotes it as a C string if it begins with a quote."""
+    if not set(path) & set(b'"\n\\#'):
+        return path
+    escaped = path.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+    return b'"' + escaped + b'"'

@@ -1,0 +1,235 @@
+"""Every operation on a repository that a user can ask for, as one typed function each.
+
+What the faces offer is read from here. From file to file: ``exports.py``.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from treering import pipeline, summary
+from treering.config import Settings, load
+from treering.errors import ModelError, UsageError
+from treering.git.reader import Source, locate, read_refs
+from treering.lm.base import check_base
+from treering.lm.generate import generate as sample
+from treering.report import Reporter
+from treering.search.commits import search_commits
+from treering.store import Store, store_folder
+from treering.text.document import Rarity
+from treering.text.words import words
+from treering.types import Corpus, Hit
+from treering.vectors.embedder import Embedder, load_embedder
+
+Flags = Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repository, its settings, and where its store lies."""
+
+    source: Source
+    settings: Settings
+    folder: Path
+
+    @contextmanager
+    def store(self, *, existing: bool = False) -> Iterator[Store]:
+        with Store.existing(self.folder) if existing else Store(self.folder) as store:
+            yield store
+
+
+def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> Place:
+    """Find the repository, its settings and its store. ``store`` beats ``TREERING_STORE``; both beat the default.
+
+    Raises :class:`RepositoryError` or :class:`UsageError`.
+    """
+    source = locate(repo)
+    settings = load(source.worktree, os.environ, flags)
+    folder = store_folder(source.worktree, source.git_dir, store or os.environ.get("TREERING_STORE"))
+    return Place(source, settings, folder)
+
+
+def scrape(where: Place, report: Reporter) -> pipeline.Scraped:
+    """Read every commit of every branch into the store; only what is new is read."""
+    with where.store() as store:
+        scraped = pipeline.scrape(store, where.source, where.settings, report)
+    if scraped.partial:
+        report.warn(f"{scraped.partial} of {scraped.commits} commits have a partial diff: objects are missing")
+    return scraped
+
+
+def index(where: Place, report: Reporter, *, rebuild: bool = False) -> pipeline.Indexed:
+    """Bring the store and its search index up to date; with ``rebuild``, make the index anew."""
+    scrape(where, report)
+    with where.store() as store:
+        return pipeline.index(store, where.source, where.settings, report, _embedder(where.settings), rebuild=rebuild)
+
+
+def _embedder(settings: Settings) -> Callable[[], Embedder]:
+    return partial(load_embedder, settings.index.model, settings.index.batch_tokens)
+
+
+def search(where: Place, query: str, report: Reporter) -> list[Hit]:
+    """The commits that answer a question in words, best first."""
+    if not query.strip():
+        raise UsageError("the query is empty", "say in words what the commit did")
+    with where.store(existing=True) as store:
+        return _search(store, query, where.settings, report)
+
+
+def _search(store: Store, query: str, settings: Settings, report: Reporter) -> list[Hit]:
+    embedder = None
+    try:
+        embedder = _embedder(settings)()
+    except ModelError as error:
+        report.warn(f"searching by words only: {error.message} ({error.hint})")
+    if embedder and not store.vector_names(embedder.fingerprint):
+        report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
+        embedder = None
+    chosen = settings.search
+    return search_commits(store, query, limit=chosen.limit, embedder=embedder, dense_weight=chosen.dense_weight)
+
+
+def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
+    """Bring the store up to date and its history into a token stream for the base model."""
+    scrape(where, report)
+    with where.store() as store:
+        return pipeline.tokenize(store, where.source, where.settings, report)
+
+
+def train(where: Place, report: Reporter) -> tuple[Path, pipeline.TrainingReport]:
+    """Fine-tune the base model on the history, within the budget of minutes, and judge it on later commits."""
+    if where.settings.train.minutes == 0:
+        raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number")
+    check_base(where.settings.train.model)
+    folder, _ = tokenize(where, report)
+    with where.store() as store:
+        model, told, new = pipeline.train(store, folder, where.settings, report)
+    if not new:
+        report.say("nothing new to learn: this history was learned with these settings before")
+    return model, told
+
+
+def generate(where: Place, prompt: str, report: Reporter, *, max_tokens: int, temperature: float, seed: int) -> str:
+    """Let the current model go on from a prompt."""
+    with where.store(existing=True) as store:
+        folder = pipeline.current_model(store)
+    if folder is None:
+        raise ModelError("this repository has no trained model yet", "run `treering run`, or `treering train`, first")
+    report.detail(f"model: {folder}")
+    return sample(folder, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the store holds, and whether the repository has moved on since."""
+
+    repo: str
+    store: str
+    commits: int
+    vanished: int
+    partial: int
+    indexed: int
+    vectors: int
+    behind: bool
+    model: str | None
+    verdict: str | None
+    bytes: int
+    last_runs: dict[str, dict[str, object]]
+
+
+def status(where: Place) -> Status:
+    """What there is, without making anything."""
+    refs = sorted((ref.name, ref.tip, ref.rank) for ref in read_refs(where.source))
+    with where.store(existing=True) as store:
+        model = pipeline.current_model(store)
+        runs = store.last_runs()
+        size = sum(path.stat().st_size for path in where.folder.rglob("*") if path.is_file())
+        return Status(
+            repo=where.source.name,
+            store=str(where.folder),
+            commits=store.count(),
+            vanished=store.vanished(),
+            partial=store.partial(),
+            indexed=store.indexed(),
+            vectors=store.vectors(),
+            behind=refs != sorted(store.refs()) or store.indexed() < store.count(),
+            model=str(model) if model else None,
+            verdict=str(runs["train"]["verdict"]) if model and "train" in runs else None,
+            bytes=size,
+            last_runs=runs,
+        )
+
+
+def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
+    """The main job: history → index → tokens → a model within the budget → a report. A second run makes what is new."""
+    learns = where.settings.train.minutes > 0
+    if learns:
+        check_base(where.settings.train.model)  # before minutes of other work, not after
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        seconds[name] = round(time.monotonic() - started, 2)
+
+    with stage("scrape"):
+        scraped = scrape(where, report)
+    report.say(f"history: {scraped.commits:,} commits, {scraped.new:,} new")
+    with where.store() as store:
+        with stage("index"):
+            indexed = pipeline.index(store, where.source, where.settings, report, _embedder(where.settings))
+        report.say(f"index: {indexed.commits:,} commits and {indexed.vectors:,} vectors added")
+        told = None
+        if learns:
+            with stage("tokenize"):
+                folder, corpus = pipeline.tokenize(store, where.source, where.settings, report)
+            report.say(f"tokens: {corpus.total_tokens:,} in {len(corpus.documents):,} documents")
+            with stage("train"):
+                model, told, new = pipeline.train(store, folder, where.settings, report)
+            report.say(f"model: {model}" if new else "model: nothing new to learn")
+        with stage("examples"):
+            examples = _examples(store, where.settings, report)
+        stats = pipeline.history_stats(store)
+        made = summary.Summary(
+            repo=where.source.name,
+            made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            history={
+                "commits": stats.commits, "merges": stats.merges, "insertions": stats.insertions,
+                "deletions": stats.deletions, "authors": len(stats.authors), "branches": len(stats.branches),
+                "days": stats.days, "partial_diffs": stats.partial, "vanished": scraped.vanished,
+            },
+            search=examples,
+            holdout=asdict(told.holdout) if told else None,
+            training=asdict(told) if told else None,
+            seconds=seconds,
+            warnings=tuple(report.warnings),
+        )  # fmt: skip
+        page = summary.write_summary(where.folder / "reports", made)
+    return page, made
+
+
+def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 3) -> list[summary.Example]:
+    """Searches worth showing: the rare names of recent commits whose own message says least."""
+    rarity = Rarity()
+    newest = []
+    for commit_id, features in store.features():
+        rarity.add(features)
+        if len(features.identifiers) >= 5:
+            newest.append((commit_id, features))
+    newest = sorted(newest[-100:], key=lambda pair: len(pair[1].message.split()))
+    examples = []
+    for _, features in newest[:wanted]:
+        names = rarity.best(features)[:3]
+        query = " ".join(
+            dict.fromkeys(word for name in names for word in words(name) if "_" not in word and len(word) > 2)
+        )
+        hits = _search(store, query, settings, report)[:3] if query else []
+        if hits:
+            examples.append(summary.Example(query, hits))
+    return examples

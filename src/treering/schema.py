@@ -1,0 +1,74 @@
+"""The tables of the store, as numbered migrations, and what the database's errors mean to a user."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from treering.errors import DiskFull, StoreBusy, StoreError
+
+MIGRATIONS = (
+    """
+    CREATE TABLE facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE refs (
+        name TEXT NOT NULL, tip TEXT NOT NULL, rank INTEGER NOT NULL, PRIMARY KEY (name, tip)
+    ) WITHOUT ROWID;
+    CREATE TABLE paths (id INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE);
+    CREATE TABLE commits (
+        id INTEGER PRIMARY KEY,
+        hash TEXT NOT NULL UNIQUE,
+        parents TEXT NOT NULL,
+        author_name TEXT NOT NULL, author_email TEXT NOT NULL,
+        author_time INTEGER NOT NULL, author_offset INTEGER NOT NULL,
+        committer_name TEXT NOT NULL, committer_email TEXT NOT NULL,
+        committer_time INTEGER NOT NULL, committer_offset INTEGER NOT NULL,
+        subject TEXT NOT NULL, body TEXT NOT NULL,
+        diff_complete INTEGER NOT NULL, unreadable TEXT NOT NULL, flags TEXT NOT NULL,
+        -- where the refs put it now; no fact of the commit
+        position INTEGER, branch TEXT, branches TEXT
+    );
+    CREATE INDEX commits_position ON commits (position);
+    CREATE TABLE changes (
+        commit_id INTEGER NOT NULL REFERENCES commits (id),
+        number INTEGER NOT NULL,
+        status TEXT NOT NULL,
+        path_id INTEGER NOT NULL REFERENCES paths (id),
+        old_path_id INTEGER REFERENCES paths (id),
+        insertions INTEGER NOT NULL, deletions INTEGER NOT NULL,
+        binary INTEGER NOT NULL, submodule INTEGER NOT NULL,
+        PRIMARY KEY (commit_id, number)
+    ) WITHOUT ROWID;
+    CREATE INDEX changes_path ON changes (path_id);
+    CREATE TABLE documents (
+        commit_id INTEGER PRIMARY KEY REFERENCES commits (id),
+        features BLOB NOT NULL,
+        diff_text TEXT -- NULL until the words are indexed, which needs every commit's features first
+    );
+    CREATE VIRTUAL TABLE words USING fts5 (
+        message, paths, functions, identifiers, content='', tokenize="unicode61 remove_diacritics 2 tokenchars '_'"
+    );
+    CREATE TABLE vectors (
+        fingerprint TEXT NOT NULL, row INTEGER NOT NULL,
+        commit_id INTEGER NOT NULL REFERENCES commits (id), kind TEXT NOT NULL,
+        PRIMARY KEY (fingerprint, row), UNIQUE (fingerprint, commit_id, kind)
+    ) WITHOUT ROWID;
+    CREATE TABLE runs (
+        id INTEGER PRIMARY KEY, stage TEXT NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL, summary TEXT NOT NULL
+    );
+    """,
+)
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Every error of the database, with its name and the way out."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "full" in str(error):
+            raise DiskFull(f"the disk is full: {path} took no more", "free some space and run it again") from error
+        if "locked" in str(error):
+            raise StoreBusy(f"{path} is locked by another program", "wait for it, then run it again") from error
+        raise StoreError(f"{path}: {error}", "check its permissions; deleting the folder rebuilds it") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path} is damaged: {error}", "delete the folder: the next run rebuilds it") from error

@@ -1,0 +1,1 @@
+"""Finding commits: a lexical leg, a dense leg, and their fusion."""

@@ -1,0 +1,167 @@
+"""Token documents packed end to end into blocks, and the two forms they are kept in.
+
+The store keeps a memory map of integers beside a JSON header; the seed's ``token_sequences.json`` is an export.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from treering.errors import DataError
+from treering.files import os_errors, read_json, replacing, write_json
+from treering.tokens.tokenizer import TextTokenizer
+from treering.types import Corpus, Span, TokenDocument
+
+Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
+
+
+def blocks(documents: Iterable[Sequence[int]], eos: int, length: int) -> Iterator[list[int]]:
+    """Documents end to end, an end-of-text after each, cut every ``length`` tokens. The last block may be shorter:
+    no token is lost and none is padding.
+    """
+    pending: list[int] = []
+    for document in documents:
+        pending.extend(document)
+        pending.append(eos)
+        while len(pending) >= length:
+            yield pending[:length]
+            del pending[:length]
+    if pending:
+        yield pending
+
+
+def _described(
+    spans: list[Span], total: int, *, tokenizer: TextTokenizer, repo: str, strategy: str, length: int
+) -> Corpus:
+    return Corpus(
+        vocab_size=tokenizer.vocab_size,
+        num_sequences=-(-total // length),
+        total_tokens=total,
+        sequence_length=length,
+        repo=repo,
+        strategy=strategy,
+        tokenizer=tokenizer.name,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        added_tokens=tokenizer.added,
+        eos_id=tokenizer.eos_id,
+        documents=tuple(spans),
+    )
+
+
+class _Noting:
+    """Passes token ids on and notes each document's span."""
+
+    def __init__(self, documents: Iterable[TokenDocument]) -> None:
+        self.documents = documents
+        self.spans: list[Span] = []
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        for document in self.documents:
+            self.spans.append(Span(document.commit_hash, len(document.tokens), document.bytes, document.duplicate_of))
+            yield document.tokens
+
+
+def write_sequences(
+    path: Path,
+    documents: Iterable[TokenDocument],
+    *,
+    tokenizer: TextTokenizer,
+    repo: Callable[[], str],
+    strategy: str,
+    length: int,
+) -> Corpus:
+    """The seed's ``token_sequences.json``: its four keys first, then what a trainer must know. Streamed; ``repo``
+    is asked when all documents have passed.
+    """
+    noting = _Noting(documents)
+    total = 0
+    encode = msgspec.json.encode
+    with replacing(path) as file:
+        file.write(b'{"token_sequences": [')
+        for number, block in enumerate(blocks(noting, tokenizer.eos_id, length)):
+            file.write((b",\n" if number else b"\n") + encode(block))
+            total += len(block)
+        corpus = _described(noting.spans, total, tokenizer=tokenizer, repo=repo(), strategy=strategy, length=length)
+        file.write(b"\n], " + encode(asdict(corpus))[1:] + b"\n")
+    return corpus
+
+
+def write_stream(
+    folder: Path,
+    documents: Iterable[TokenDocument],
+    *,
+    tokenizer: TextTokenizer,
+    repo: str,
+    strategy: str,
+    length: int,
+) -> Corpus:
+    """``tokens.bin`` (little-endian uint16, or uint32 for large vocabularies), then the header that makes it valid."""
+    kind = _integer(tokenizer.vocab_size)
+    noting = _Noting(documents)
+    total = 0
+    with replacing(folder / "tokens.bin") as file:
+        for block in blocks(noting, tokenizer.eos_id, 1 << 16):
+            file.write(np.asarray(block, dtype=kind).tobytes())
+            total += len(block)
+    corpus = _described(noting.spans, total, tokenizer=tokenizer, repo=repo, strategy=strategy, length=length)
+    write_json(folder / "header.json", corpus)
+    return corpus
+
+
+def read_stream(folder: Path) -> tuple[Corpus, Ids]:
+    """The header and the ids, memory-mapped. Raises :class:`DataError` if they do not fit together."""
+    corpus = read_json(folder / "header.json", Corpus)
+    path = folder / "tokens.bin"
+    kind = _integer(corpus.vocab_size)
+    with os_errors(path):
+        if not path.is_file() or path.stat().st_size != corpus.total_tokens * np.dtype(kind).itemsize:
+            raise DataError(f"{path} is torn", f"delete {folder}: the next run makes it again")
+        return corpus, np.memmap(path, dtype=kind, mode="r")
+
+
+def read_sequences(path: Path) -> tuple[Corpus, Ids]:
+    """A ``token_sequences.json``: ours, or one with the seed's four keys only (whose tokenizer the user must know)."""
+    content = read_json(path, dict[str, Any])
+    try:
+        sequences = msgspec.convert(content.pop("token_sequences", None), list[list[int]])
+        flat = np.fromiter((token for sequence in sequences for token in sequence), dtype=np.int64)
+        if "documents" not in content:
+            content |= _without_header(content, sequences)
+        corpus = msgspec.convert(content, Corpus)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise DataError(f"{path} is no token file: {error}", "make it again with git_tokenizer.py") from error
+    if not len(flat):
+        raise DataError(f"{path} holds no tokens", "make it again with git_tokenizer.py")
+    if flat.min() < 0 or flat.max() >= corpus.vocab_size:
+        outside = flat.max() if flat.max() >= corpus.vocab_size else flat.min()
+        raise DataError(
+            f"{path} holds the id {outside}, outside its vocab_size {corpus.vocab_size}",
+            "make it again with git_tokenizer.py",
+        )
+    if len(flat) != corpus.total_tokens:
+        raise DataError(f"{path} holds {len(flat):,} tokens and says {corpus.total_tokens:,}", "make it again")
+    ids: Ids = flat.astype(_integer(corpus.vocab_size))  # type: ignore[assignment]  # one of the two
+    return corpus, ids
+
+
+def _without_header(content: dict[str, Any], sequences: list[list[int]]) -> dict[str, Any]:
+    """What can be said of a file with the seed's four keys only: every sequence is a document of unknown bytes."""
+    return {
+        "sequence_length": max((len(sequence) for sequence in sequences), default=1),
+        "repo": "",
+        "strategy": "",
+        "tokenizer": "",
+        "tokenizer_fingerprint": "",
+        "added_tokens": [],
+        "eos_id": -1,
+        "documents": [{"commit_hash": "", "tokens": len(sequence), "bytes": 0} for sequence in sequences],
+    } | content
+
+
+def _integer(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
+    return np.uint16 if vocab_size <= 1 << 16 else np.uint32

@@ -1,0 +1,360 @@
+"""The values that flow down the road. Frozen; msgspec encodes and decodes them."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+Status = Literal["A", "M", "D", "R", "C", "T"]
+Flag = Literal["author-date", "committer-date", "encoding", "path-encoding", "shallow", "malformed"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    """One path of one commit against its first parent, as git's diff states it."""
+
+    status: Status
+    path: str
+    old_path: str | None = None
+    insertions: int = 0
+    deletions: int = 0
+    binary: bool = False
+    submodule: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilePatch:
+    """The unified hunks of one file, from the first ``@@`` on; ``cut`` is how many bytes the cap removed."""
+
+    path: str
+    text: str
+    cut: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What git states about a commit, and nothing that a later push could change.
+
+    Times are seconds since 1970 (0 with a flag where git holds an absurd one), offsets minutes east of UTC.
+    ``changes`` is against the first parent. ``patches`` is filled only where hunks were asked for.
+    """
+
+    hash: str
+    parents: tuple[str, ...]
+    author_name: str
+    author_email: str
+    author_time: int
+    author_offset: int
+    committer_name: str
+    committer_email: str
+    committer_time: int
+    committer_offset: int
+    subject: str
+    body: str
+    changes: tuple[FileChange, ...] = ()
+    diff_complete: bool = True
+    unreadable: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
+    patches: tuple[FilePatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A commit's place in the history as the refs are now: ``branch`` leads to it first, ``branches`` all do."""
+
+    hash: str
+    branch: str
+    branches: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LineStats:
+    insertions: int
+    deletions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rename:
+    old_path: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of ``git_history.jsonl``: the seed's keys in the seed's order, then ours."""
+
+    commit_hash: str
+    author_name: str
+    author_email: str
+    message_subject: str
+    message_body: str
+    branch: str
+    is_merge: bool
+    files_added: tuple[str, ...]
+    files_modified: tuple[str, ...]
+    files_deleted: tuple[str, ...]
+    insertions: int
+    deletions: int
+    diff_summary: str
+    stats: dict[str, LineStats]
+    commit_timestamp: int
+    parent_hashes: tuple[str, ...]
+    # ours
+    repo: str = ""
+    files_renamed: tuple[Rename, ...] = ()
+    files_binary: tuple[str, ...] = ()
+    submodules: tuple[str, ...] = ()
+    branches: tuple[str, ...] = ()
+    author_timestamp: int = 0
+    author_offset: int = 0
+    committer_name: str = ""
+    committer_email: str = ""
+    committer_offset: int = 0
+    diff_complete: bool = True
+    unreadable_paths: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    reachable: bool = True
+    patches: tuple[FilePatch, ...] = ()
+
+    @property
+    def message(self) -> str:
+        return f"{self.message_subject}\n\n{self.message_body}" if self.message_body else self.message_subject
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path the commit touched, new names of renames included, in the order of ``stats``."""
+        return tuple(self.stats)
+
+
+def record_of(commit: Commit, place: Placed, repo: str, *, reachable: bool = True) -> Record:
+    """Join a commit's facts with its present place in the history."""
+    stats: dict[str, LineStats] = {}
+    for change in commit.changes:
+        # Two undecodable names can show as one: their lines add up, so totals stay true.
+        seen = stats.get(change.path, LineStats(0, 0))
+        stats[change.path] = LineStats(seen.insertions + change.insertions, seen.deletions + change.deletions)
+    insertions = sum(change.insertions for change in commit.changes)
+    deletions = sum(change.deletions for change in commit.changes)
+
+    def listed(*statuses: Status) -> tuple[str, ...]:
+        return tuple(change.path for change in commit.changes if change.status in statuses)
+
+    return Record(
+        commit_hash=commit.hash,
+        author_name=commit.author_name,
+        author_email=commit.author_email,
+        message_subject=commit.subject,
+        message_body=commit.body,
+        branch=place.branch,
+        is_merge=len(commit.parents) > 1,
+        files_added=listed("A", "C"),
+        files_modified=listed("M", "T"),
+        files_deleted=listed("D"),
+        insertions=insertions,
+        deletions=deletions,
+        diff_summary=f"Files changed: {len(commit.changes)}, Insertions: +{insertions}, Deletions: -{deletions}",
+        stats=stats,
+        commit_timestamp=commit.committer_time,
+        parent_hashes=commit.parents,
+        repo=repo,
+        files_renamed=tuple(
+            Rename(change.old_path or "", change.path) for change in commit.changes if change.status == "R"
+        ),
+        files_binary=tuple(change.path for change in commit.changes if change.binary),
+        submodules=tuple(change.path for change in commit.changes if change.submodule),
+        branches=place.branches,
+        author_timestamp=commit.author_time,
+        author_offset=commit.author_offset,
+        committer_name=commit.committer_name,
+        committer_email=commit.committer_email,
+        committer_offset=commit.committer_offset,
+        diff_complete=commit.diff_complete,
+        unreadable_paths=commit.unreadable,
+        flags=commit.flags,
+        reachable=reachable,
+        patches=commit.patches,
+    )
+
+
+def commit_of(record: Record) -> Commit:
+    """The facts back out of a record; a type change comes back as a modification."""
+    binary, submodules = set(record.files_binary), set(record.submodules)
+    old_paths = {rename.path: rename.old_path for rename in record.files_renamed}
+    added, deleted = set(record.files_added), set(record.files_deleted)
+
+    def status(path: str) -> Status:
+        if path in old_paths:
+            return "R"
+        return "A" if path in added else "D" if path in deleted else "M"
+
+    return Commit(
+        hash=record.commit_hash,
+        parents=record.parent_hashes,
+        author_name=record.author_name,
+        author_email=record.author_email,
+        author_time=record.author_timestamp or record.commit_timestamp,
+        author_offset=record.author_offset,
+        committer_name=record.committer_name or record.author_name,
+        committer_email=record.committer_email or record.author_email,
+        committer_time=record.commit_timestamp,
+        committer_offset=record.committer_offset,
+        subject=record.message_subject,
+        body=record.message_body,
+        changes=tuple(
+            FileChange(
+                status=status(path),
+                path=path,
+                old_path=old_paths.get(path),
+                insertions=lines.insertions,
+                deletions=lines.deletions,
+                binary=path in binary,
+                submodule=path in submodules,
+            )
+            for path, lines in record.stats.items()
+        ),
+        diff_complete=record.diff_complete,
+        unreadable=record.unreadable_paths,
+        flags=record.flags,  # type: ignore[arg-type]  # a file's strings; unknown flags are carried, not judged
+        patches=record.patches,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a commit says, field by field, before it becomes words or vectors."""
+
+    message: str
+    paths: tuple[str, ...]
+    functions: tuple[str, ...]
+    identifiers: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of a commit, of one kind (``message``, ``diff``, or a training strategy's name)."""
+
+    commit_hash: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDocument:
+    """A document as token ids. ``bytes`` is the length of its UTF-8 text; ``duplicate_of`` an earlier commit that says
+    the same.
+    """
+
+    commit_hash: str
+    tokens: tuple[int, ...]
+    bytes: int
+    duplicate_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One document in the stream: ``tokens`` ids, then one end-of-text."""
+
+    commit_hash: str
+    tokens: int
+    bytes: int
+    duplicate_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What a stream of tokens is: made of which repository, by which tokenizer, from which documents in which order.
+
+    ``vocab_size`` counts added tokens; every id is below it.
+    """
+
+    vocab_size: int
+    num_sequences: int
+    total_tokens: int
+    sequence_length: int
+    repo: str
+    strategy: str
+    tokenizer: str
+    tokenizer_fingerprint: str
+    added_tokens: tuple[str, ...]
+    eos_id: int
+    documents: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point as Qdrant takes it: a UUID, a unit vector, a payload."""
+
+    id: str
+    vector: list[float]
+    payload: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result; ``score`` is comparable within one answer only."""
+
+    commit_hash: str
+    score: float
+    subject: str
+    author: str
+    date: str
+    branch: str
+    files: tuple[str, ...]
+    why: str
+
+
+@dataclass(slots=True)
+class HistoryStats:
+    """Running totals over records, as the seed's ``--stats`` block and the report show them."""
+
+    commits: int = 0
+    merges: int = 0
+    insertions: int = 0
+    deletions: int = 0
+    merge_insertions: int = 0
+    merge_deletions: int = 0
+    partial: int = 0
+    first: int = 0
+    last: int = 0
+    authors: Counter[str] = field(default_factory=Counter)
+    branches: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Record) -> None:
+        self.commits += 1
+        if record.is_merge:
+            # A merge's diff repeats what it brought in: counted apart, or insertions would double.
+            self.merges += 1
+            self.merge_insertions += record.insertions
+            self.merge_deletions += record.deletions
+        else:
+            self.insertions += record.insertions
+            self.deletions += record.deletions
+        self.partial += not record.diff_complete
+        if time := record.commit_timestamp:
+            self.first = min(self.first or time, time)
+            self.last = max(self.last, time)
+        self.authors[record.author_email or record.author_name] += 1
+        self.branches[record.branch] += 1
+
+    @property
+    def days(self) -> int:
+        return (self.last - self.first) // 86400
+
+    def text(self) -> str:
+        """The seed's block, with merges' lines counted apart."""
+        share = 100 * self.merges / self.commits if self.commits else 0.0
+        lines = [
+            f"Total commits: {self.commits:,}",
+            f"Total merges: {self.merges:,}",
+            f"Merge percentage: {share:.2f}%",
+            f"Total insertions: {self.insertions:,}",
+            f"Total deletions: {self.deletions:,}",
+            f"Insertions seen again in merges: {self.merge_insertions:,}",
+            f"Deletions seen again in merges: {self.merge_deletions:,}",
+            f"Unique authors: {len(self.authors):,}",
+            f"Unique branches: {len(self.branches):,}",
+            f"Time span: {self.days:,} days",
+            f"Commits per day: {self.commits / max(self.days, 1):.1f}",
+        ]
+        if self.partial:
+            lines.append(f"Commits with a partial diff: {self.partial:,}")
+        return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""The vector back end that needs nothing: one float32 matrix in a file, memory-mapped and scanned exactly.
+
+The database names its rows. A row counts once it is named there, so the file is written and flushed first; rows that
+a kill left without a name are overwritten by the next append.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from treering.errors import StoreError
+from treering.files import os_errors
+
+Matrix = npt.NDArray[np.float32]
+
+
+class FlatMatrix:
+    """``vectors.f32`` in a folder: rows of ``dimensions`` little-endian float32."""
+
+    def __init__(self, folder: Path, dimensions: int) -> None:
+        self.path = folder / "vectors.f32"
+        self.dimensions = dimensions
+
+    def append(self, named: int, rows: Matrix) -> None:
+        """Put ``rows`` after the first ``named`` ones and flush them to the disk."""
+        with os_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("r+b" if self.path.exists() else "w+b") as file:
+                start = named * self.dimensions * 4
+                if os.fstat(file.fileno()).st_size < start:
+                    raise self._torn()
+                file.seek(start)
+                file.write(np.ascontiguousarray(rows, dtype="<f4").tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+
+    def rows(self, named: int) -> Matrix:
+        """The first ``named`` rows, memory-mapped: shape (named, dimensions)."""
+        if not named:
+            return np.zeros((0, self.dimensions), dtype=np.float32)
+        try:
+            return np.memmap(self.path, dtype="<f4", mode="r", shape=(named, self.dimensions))
+        except (OSError, ValueError) as error:
+            raise self._torn() from error
+
+    def _torn(self) -> StoreError:
+        return StoreError(
+            f"{self.path} is torn: it has fewer vectors than the index names",
+            "run `treering index --rebuild`",
+        )
