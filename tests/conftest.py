@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,16 +67,17 @@ def make_repo(tmp_path: Path) -> Callable[..., Repo]:
 
 
 @pytest.fixture
-def repo(make_repo: Callable[..., Repo]) -> Iterator[Repo]:
-    yield make_repo()
+def repo(make_repo: Callable[..., Repo]) -> Repo:
+    return make_repo()
 
 
-def story(repo: Repo, commits: int = 24) -> Repo:
+@pytest.fixture
+def story(repo: Repo) -> Repo:
     """A small history that has everything: two branches, a merge, a rename, a binary, a deletion, empty messages."""
     repo.commit(
         "Start the energy market", src_0_market__py="def settle(order):\n    return order\n", README__md="# x\n"
     )
-    for number in range(commits - 8):
+    for number in range(16):
         words = ["dispute", "settlement", "ledger", "oracle", "bridge", "quota", "receipt", "validator"]
         topic = words[number % len(words)]
         repo.commit(
