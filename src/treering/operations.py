@@ -220,7 +220,7 @@ def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 
     newest = []
     for commit_id, features in store.features():
         rarity.add(features)
-        if len(features.identifiers) >= 5:
+        if features.identifiers:
             newest.append((commit_id, features))
     newest = sorted(newest[-100:], key=lambda pair: len(pair[1].message.split()))
     examples = []

@@ -48,9 +48,9 @@ def read_refs(source: Source) -> list[Ref]:
     refs = []
     for line in listed.splitlines():
         tip, full, symbolic = line.decode("utf-8", "replace").split("\0")
-        if symbolic:
-            continue
         local = full.startswith("refs/heads/")
+        if symbolic or (not local and full.endswith("/HEAD")):
+            continue  # a remote's HEAD is another name for one of its branches
         name = full.removeprefix("refs/heads/").removeprefix("refs/remotes/")
         if local:
             rank = 0 if full == head_branch else 1 if name in ("main", "master") else 2

@@ -31,6 +31,13 @@ def check_base(name: str) -> Path | None:
     return folder
 
 
+def quietly() -> None:
+    """Keep transformers' own progress bars off stderr, which is ours to speak on."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *, positions: int, seed: int) -> Any:
     """The model in float32, with embeddings for ``vocab_size`` tokens.
 
@@ -41,6 +48,7 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
         import torch
         from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+    quietly()
     folder = check_base(name)
     if folder is None:
         torch.manual_seed(seed)
