@@ -1,6 +1,7 @@
 # make run [REPO=path] [MINUTES=5]   read, index and learn a repository (this one by default), then say what to try
 # make test                          run all tests
-# make check                         format, lint, types, floors, tests
+# make lint                          format, lint, types, floors
+# make check                         lint, then test
 # make clean                         remove what the others made here
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := .venv/bin
 DEVELOP := .venv/develop.stamp
 INSTALL := .venv/install.stamp
 
-.PHONY: run test check clean
+.PHONY: run test lint check clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -18,12 +19,13 @@ run: $(INSTALL)
 test: $(DEVELOP)
 	$(BIN)/python -m pytest
 
-check: $(DEVELOP)
+lint: $(DEVELOP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+
+check: lint test
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .treering pipeline.log

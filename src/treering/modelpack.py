@@ -120,3 +120,10 @@ def _download(name: str, patterns: tuple[str, ...], kind: str, alternatives: str
         ) from error
     except (httpx2.HTTPError, OSError) as error:
         raise ModelError(f"{problem} the model hub cannot be reached ({error})", alternatives) from error
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own progress bars off stderr, which is ours to speak on."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()

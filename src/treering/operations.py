@@ -225,10 +225,9 @@ def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 
     newest = sorted(newest[-100:], key=lambda pair: len(pair[1].message.split()))
     examples = []
     for _, features in newest[:wanted]:
-        names = rarity.best(features)[:3]
-        query = " ".join(
-            dict.fromkeys(word for name in names for word in words(name) if "_" not in word and len(word) > 2)
-        )
+        # Of a compound name its parts: nobody types `readTimeoutError` to find out what became of it.
+        parts = [list(words(name))[1:] or [name.lower()] for name in rarity.best(features)[:3]]
+        query = " ".join(dict.fromkeys(word for some in parts for word in some if len(word) > 2))
         hits = _search(store, query, settings, report)[:3] if query else []
         if hits:
             examples.append(summary.Example(query, hits))

@@ -434,9 +434,9 @@ def learn(
         f"training on {data.train_documents:,} commits ({len(data.train):,} tokens), judging on the"
         f" {len(data.held_out)} newest; {data.duplicates:,} that repeat another are in neither"
     )
-    before = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length)
+    before = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
     model, training = fine_tune(model, data, recipe, report, added=tuple(added))
-    after = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length)
+    after = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
     holdout = _judged(data, tokenizer, before, after, recipe.seed)
     told = TrainingReport(
         verdict=holdout.verdict,

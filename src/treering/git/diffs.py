@@ -16,7 +16,7 @@ from itertools import islice
 
 from treering.errors import DamagedRepository
 from treering.git.history import Node
-from treering.git.shadow import GitFailed, Shadow
+from treering.git.shadow import GitFailed, Shadow, last_word
 from treering.types import FileChange, FilePatch, Status
 
 STATISTICS_CHUNK = 96
@@ -170,7 +170,9 @@ def _what_can_be_read(shadow: Shadow, node: Node, said: str, caps: Caps | None) 
     missing = {line.split()[0] for line in present.splitlines() if line.endswith(b" missing")}
     lost = [entry for entry in listed if entry.blobs & missing]
     if not lost:
-        raise DamagedRepository(f"commit {node.hash} cannot be diffed: {said}", "the pack is corrupt: run `git fsck`")
+        raise DamagedRepository(
+            f"commit {node.hash} cannot be diffed: {last_word(said)}", "the pack is corrupt: run `git fsck`"
+        )
     excluded = [os.fsdecode(b":(exclude,top,literal)" + entry.path) for entry in lost]
     arguments = [*(_PATCHES if caps else _STATISTICS), _RENAMES]
     try:

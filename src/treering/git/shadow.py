@@ -36,7 +36,6 @@ def environment() -> dict[str, str]:
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_ALLOW_PROTOCOL": "none",
         "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_GRAFT_FILE": os.devnull,
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_PAGER": "cat",
@@ -58,7 +57,14 @@ class GitFailed(Exception):  # noqa: N818  (it is what git did)
     stderr: str
 
     def __str__(self) -> str:
-        return self.stderr or f"git exited with {self.code}"
+        return last_word(self.stderr) or f"git exited with {self.code}"
+
+
+def last_word(stderr: str) -> str:
+    """Of all that git said before it ended, the line that says why."""
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith(("fatal: ", "error: "))]
+    return (fatal or lines or [""])[-1].removeprefix("fatal: ").removeprefix("error: ")
 
 
 def run_git(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float | None = None) -> bytes:
@@ -125,6 +131,8 @@ def locate(path: Path) -> Source:
             name=_name(worktree or git_dir),
         )
     except GitFailed as error:
+        if (inner := path / ".git").exists() and not os.access(inner, os.R_OK | os.X_OK):
+            raise RepositoryError(f"no permission to read {inner}", "run as the user who owns it") from error
         hint = "run `git init`, or give --repo another path" if "not a git" in str(error) else f"git says: {error}"
         raise RepositoryError(f"{path} is not a Git repository", hint) from error
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from treering.errors import DataError, ModelError, needs
-from treering.modelpack import located, packed
+from treering.modelpack import located, packed, quiet_transformers
 
 DEFAULT = "smollm2-135m"
 SCRATCH = "scratch"
@@ -31,13 +31,6 @@ def check_base(name: str) -> Path | None:
     return folder
 
 
-def quietly() -> None:
-    """Keep transformers' own progress bars off stderr, which is ours to speak on."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-
-
 def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *, positions: int, seed: int) -> Any:
     """The model in float32, with embeddings for ``vocab_size`` tokens.
 
@@ -48,7 +41,7 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
         import torch
         from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-    quietly()
+    quiet_transformers()
     folder = check_base(name)
     if folder is None:
         torch.manual_seed(seed)

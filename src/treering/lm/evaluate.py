@@ -34,7 +34,7 @@ class HoldOut:
     verdict: str
 
 
-def document_losses(model: Any, documents: Sequence[Stream], eos: int, window: int) -> Bits:
+def document_losses(model: Any, documents: Sequence[Stream], eos: int, window: int, *, gpu: bool) -> Bits:
     """Nats of each document's tokens. The documents run end to end as in training, each token is predicted exactly
     once with at most ``window`` tokens before it, and predicting an end-of-text is not counted.
     """
@@ -45,11 +45,11 @@ def document_losses(model: Any, documents: Sequence[Stream], eos: int, window: i
     stream = np.concatenate([separator, *(part for document in documents for part in (document, separator))])
     owner = np.concatenate([np.append(np.full(len(document), number), -1) for number, document in enumerate(documents)])
     losses = np.zeros(len(owner))
-    device = next(model.parameters()).device
-    model.eval()
+    device = torch.accelerator.current_accelerator() if gpu and torch.accelerator.is_available() else None
+    model.to(device or "cpu").eval()
     with torch.inference_mode():
         for start in range(0, len(owner), window):
-            piece = torch.from_numpy(stream[start : start + window + 1]).to(device)
+            piece = torch.from_numpy(stream[start : start + window + 1]).to(device or "cpu")
             logits = model(input_ids=piece[None, :-1], use_cache=False).logits[0].float()
             nats = functional.cross_entropy(logits, piece[1:], reduction="none")
             losses[start : start + window] = nats.cpu().numpy()

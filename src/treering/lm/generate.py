@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from treering.errors import ModelError, needs
-from treering.lm.base import quietly
+from treering.modelpack import quiet_transformers
 
 
 def generate(folder: Path, prompt: str, *, max_tokens: int, temperature: float, seed: int) -> str:
@@ -14,7 +14,7 @@ def generate(folder: Path, prompt: str, *, max_tokens: int, temperature: float, 
 
     if not (folder / "config.json").is_file():
         raise ModelError(f"there is no model in {folder}", "run `treering train` first")
-    quietly()
+    quiet_transformers()
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
     inputs = tokenizer(prompt or tokenizer.eos_token, return_tensors="pt", add_special_tokens=False)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering.errors import ModelError, needs
-from treering.modelpack import PACK, located, packed
+from treering.modelpack import PACK, located, packed, quiet_transformers
 
 Matrix = npt.NDArray[np.float32]
 """Shape (texts, dimensions), rows of length 1."""
@@ -93,6 +93,7 @@ class SentenceTransformer:
         with needs("st"):
             import sentence_transformers
         alternatives = f"on every machine with the model pack: {BUILT_IN}; or give a folder"
+        quiet_transformers()
         full = name if "/" in name or Path(name).is_dir() else f"sentence-transformers/{name}"
         folder = located(full, _FILES, kind="embedding model", alternatives=alternatives)
         try:
