@@ -33,7 +33,7 @@ clean:
 
 # torch first and alone: the pin keeps pip from choosing a build of several gigabytes.
 $(INSTALL): pyproject.toml models.txt
-	$(PYTHON) -c 'import sys; sys.exit("treering needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -c 'import sys; sys.exit("treering needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet torch==2.13.0

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -112,13 +113,14 @@ def _tell(summary: Any, page: Path, repo: Path) -> None:
     if summary.holdout:
         click.echo(summary.holdout["verdict"])
     click.echo(f"Report: {page}")
+    command = sys.argv[0] if Path(sys.argv[0]).name == "treering" and not shutil.which("treering") else "treering"
     click.echo("\nTry next:")
     option = "" if str(repo) == "." else f" --repo {repo}"
     query = summary.search[0].query if summary.search else "what you are looking for"
-    click.echo(f'  treering search{option} "{printable(query)}"')
+    click.echo(f'  {command} search{option} "{printable(query)}"')
     if summary.training:
-        click.echo(f'  treering generate{option} "<MESSAGE> Fix"')
-    click.echo(f"  treering status{option}")
+        click.echo(f'  {command} generate{option} "<MESSAGE> Fix"')
+    click.echo(f"  {command} status{option}")
 
 
 @main.command()

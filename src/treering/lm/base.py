@@ -1,6 +1,8 @@
 """Base models by name: SmolLM2-135M from the model pack, a small GPT-2 from scratch, anything of Hugging Face."""
 
+import io
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,8 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
         return GPT2LMHeadModel(config)
     if name == DEFAULT:
         path = packed("smollm2.gguf")
-        model = AutoModelForCausalLM.from_pretrained(str(folder), gguf_file=path.name, dtype=torch.float32)
+        with redirect_stderr(io.StringIO()):  # a progress bar that nothing else turns off
+            model = AutoModelForCausalLM.from_pretrained(str(folder), gguf_file=path.name, dtype=torch.float32)
         # It is float32 from here on; what says otherwise would refuse to be saved.
         del model.config.quantization_config
         model.hf_quantizer = None

@@ -15,6 +15,8 @@ Stream = npt.NDArray[np.int64]
 HOLD_OUT_SHARE = 0.1
 HOLD_OUT_DOCUMENTS = 64
 HOLD_OUT_TOKENS = 16384
+TOO_FEW = 8
+"""Below this many held-out documents a figure says little; a short history gives up to a quarter to reach it."""
 WINDOW = 64
 """Blocks are shuffled within windows of this many, newest window first: what is recent is worth more, and a short
 budget may never reach the rest."""
@@ -34,8 +36,8 @@ class Split:
 
 
 def split(corpus: Corpus, ids: npt.NDArray[Any]) -> Split:
-    """Hold out the newest tenth of the documents (at most 64, or 16k tokens). Documents that repeat an earlier one
-    are in neither part: over a split in time they would leak.
+    """Hold out the newest tenth of the documents: at most 64, or 16k tokens; of a short history up to a quarter.
+    Documents that repeat an earlier one are in neither part: over a split in time they would leak.
 
     Raises :class:`DataError` if there are fewer than two documents.
     """
@@ -46,7 +48,8 @@ def split(corpus: Corpus, ids: npt.NDArray[Any]) -> Split:
             f"{len(unique)} commit(s) with text: nothing can be held out to judge a model on",
             "train on a longer history",
         )
-    wanted = max(1, min(HOLD_OUT_DOCUMENTS, round(len(unique) * HOLD_OUT_SHARE)))
+    share = max(round(len(unique) * HOLD_OUT_SHARE), min(TOO_FEW, len(unique) // 4), 1)
+    wanted = min(HOLD_OUT_DOCUMENTS, share)
     held: list[int] = []
     tokens = 0
     for number in reversed(unique[-wanted:]):

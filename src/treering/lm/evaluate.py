@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treering.lm.data import Stream
+from treering.lm.data import TOO_FEW, Stream
 
 Bits = npt.NDArray[np.float64]
 
@@ -85,7 +85,7 @@ def judge(base: Bits, tuned: Bits, ngram: Bits, tokens: int, sizes: Sequence[int
         perplexity=round(math.exp(total / tokens), 4),
         bits_per_byte={name: round(value, 4) for name, value in bits.items()},
         difference=(round(difference, 4), round(low, 4), round(high, 4)),
-        verdict=_verdict(bits, low, high),
+        verdict=_verdict(bits, low, high, len(tuned)),
     )
 
 
@@ -98,11 +98,13 @@ def _interval(differences: Bits, sizes: Bits, seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _verdict(bits: dict[str, float], low: float, high: float) -> str:
+def _verdict(bits: dict[str, float], low: float, high: float, documents: int) -> str:
     share = bits["tuned"] / bits["base"] - 1
     change = f"{bits['base']:.3f} → {bits['tuned']:.3f} bits per byte on later commits ({share:+.1%})"
     yardstick = "below" if bits["tuned"] < bits["ngram"] else "NOT below"
     against = f"{yardstick} the adaptive byte n-gram ({bits['ngram']:.3f})"
+    if documents < TOO_FEW:
+        return f"Too few later commits ({documents}) to tell whether tuning helped: {change}, {against}."
     if high < 0:
         return f"Tuning helped: {change}, {against}."
     if low > 0:

@@ -150,7 +150,10 @@ def _with_adapters(model: Any, added: tuple[int, ...]) -> Any:
         trainable_token_indices=list(added) or None,
         fan_in_fan_out=model.config.model_type == "gpt2",
     )  # fmt: skip
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # peft asks transformers for an attribute by its old name
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        return get_peft_model(model, config)
 
 
 def _precision(*, gpu: bool) -> str:
