@@ -1,0 +1,254 @@
+"""From a real repository to an index that finds its commits, by words and by meaning."""
+
+import io
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from repositories import Repo, tell_story
+from treering import modelpack, operations, pipeline
+from treering.errors import StoreError, UsageError
+from treering.operations import Place
+from treering.report import Reporter
+from treering.search.commits import search_commits
+from treering.store import Store
+from treering.types import Hit
+from treering.vectors.embedder import embed, load_embedder
+
+
+def place(repo: Repo, **flags: dict[str, object]) -> Place:
+    return operations.place(repo.path, None, flags)
+
+
+def found(repo: Repo, query: str, **flags: dict[str, object]) -> list[Hit]:
+    return operations.search(place(repo, **flags), query, Reporter())
+
+
+@pytest.fixture(scope="module")
+def minilm() -> Any:
+    return load_embedder("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """The story with its index, made once; tests take copies."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("GIT_", "TREERING_"))]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        made = tell_story(Repo(tmp_path_factory.mktemp("template") / "project"))
+        operations.index(place(made), Reporter())
+    return made
+
+
+@pytest.fixture
+def indexed(template: Repo, tmp_path: Path) -> Repo:
+    shutil.copytree(template.path, tmp_path / "project")
+    mine = Repo(tmp_path / "project")
+    mine.clock = template.clock
+    return mine
+
+
+@pytest.fixture
+def unread(indexed: Repo) -> Repo:
+    """The story before anything was read of it."""
+    shutil.rmtree(place(indexed).folder)
+    return indexed
+
+
+def missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package of the embedding model is not installed."""
+    monkeypatch.setitem(modelpack.PACK, "minilm.onnx", modelpack.PackFile("no-such-package", "model.onnx", "0"))
+
+
+# what is found ---------------------------------------------------------------------------------------------------
+
+
+def test_a_commit_whose_message_says_nothing_is_found_by_its_diff(indexed: Repo) -> None:
+    (first, *_) = found(indexed, "dispute_rule_8")
+    assert first.subject == "cli local changes"
+    assert first.files == ("src/dispute.py",)
+    assert first.commit_hash == indexed.git("log", "--format=%H", "--grep=cli local changes", "-1", "--skip=1")
+    assert "identifiers: dispute_rule_8" in first.why
+
+
+def test_a_commit_is_found_by_its_message_and_by_its_meaning(indexed: Repo) -> None:
+    (first, *_) = found(indexed, "bring receipts across the gateway")
+    assert first.subject == "Bridge receipts over the gateway"
+    assert first.branch == "main"
+    assert first.author == "Ada Lovelace"
+    assert "meaning of the" in first.why
+
+
+def test_a_commit_is_found_by_the_name_a_file_had_before(indexed: Repo) -> None:
+    assert "Move the market" in [hit.subject for hit in found(indexed, "core/market.py")[:2]]
+    assert "Move the market" in [hit.subject for hit in found(indexed, "src/market.py")[:3]]
+
+
+def test_hits_come_best_first_and_no_more_than_asked_for(indexed: Repo) -> None:
+    hits = found(indexed, "oracle rule", search={"limit": 5})
+    assert len(hits) == 5
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert len({hit.commit_hash for hit in hits}) == 5
+
+
+def test_the_dense_leg_agrees_with_brute_force(indexed: Repo, minilm: Any) -> None:
+    query = "zeppelin aviation"
+    with Store.existing(place(indexed).folder) as store:
+        hits = search_commits(store, query, limit=100, embedder=minilm)
+        asked = embed(minilm, [query])[0]
+        best = {
+            str(record["commit_hash"]): max(float(np.array(vector) @ asked) for vector in record["embeddings"].values())
+            for record in pipeline.embedded_records(store, minilm)
+            if isinstance(record["embeddings"], dict)
+        }
+    assert [hit.commit_hash for hit in hits] == sorted(best, key=lambda name: -best[name])
+
+
+def test_an_empty_query_is_refused(indexed: Repo) -> None:
+    with pytest.raises(UsageError, match="the query is empty"):
+        found(indexed, " \n")
+
+
+def test_a_search_without_an_index_says_how_to_make_one(unread: Repo) -> None:
+    with pytest.raises(StoreError, match="there is no index") as caught:
+        found(unread, "bridge")
+    assert "treering index" in caught.value.hint
+
+
+# what is made, and when ------------------------------------------------------------------------------------------
+
+
+def test_a_second_index_adds_nothing_and_one_more_commit_adds_one(unread: Repo) -> None:
+    count = int(unread.git("rev-list", "--count", "--all"))
+    first = operations.index(place(unread), Reporter())
+    assert first.commits == count
+    assert count < first.vectors <= 2 * count
+    second = operations.index(place(unread), Reporter())
+    assert (second.commits, second.vectors) == (0, 0)
+    unread.commit("Weigh the zeppelin", src_0_zeppelin__py="def weigh_zeppelin():\n    pass\n")
+    third = operations.index(place(unread), Reporter())
+    assert (third.commits, third.vectors) == (1, 2)
+    assert found(unread, "weigh_zeppelin")[0].subject == "Weigh the zeppelin"
+
+
+def test_a_changed_setting_makes_the_index_anew(indexed: Repo) -> None:
+    count = int(indexed.git("rev-list", "--count", "--all"))
+    changed: dict[str, dict[str, object]] = {"scrape": {"patch_file_bytes": 1000}}
+    said = io.StringIO()
+    assert operations.index(place(indexed, **changed), Reporter(said)).commits == count
+    assert "made anew: its settings changed" in said.getvalue()
+    assert operations.index(place(indexed, **changed), Reporter()).commits == 0
+    assert found(indexed, "dispute_rule_8", **changed)[0].subject == "cli local changes"
+    assert operations.index(place(indexed), Reporter()).commits == count
+
+
+def test_an_index_is_made_anew_on_request_and_finds_the_same(indexed: Repo) -> None:
+    before = found(indexed, "bridge receipts")
+    made = operations.index(place(indexed), Reporter(), rebuild=True)
+    assert made.commits == int(indexed.git("rev-list", "--count", "--all"))
+    assert found(indexed, "bridge receipts") == before
+
+
+def test_a_torn_matrix_is_told_and_mended_by_rebuild(indexed: Repo) -> None:
+    (matrix,) = (place(indexed).folder / "vectors").glob("*/vectors.f32")
+    matrix.write_bytes(matrix.read_bytes()[:1000])
+    with pytest.raises(StoreError, match="is torn") as caught:
+        found(indexed, "bridge")
+    assert "treering index --rebuild" in caught.value.hint
+    operations.index(place(indexed), Reporter(), rebuild=True)
+    assert found(indexed, "gateway bridge")[0].subject == "Bridge receipts over the gateway"
+
+
+def test_a_commit_that_vanished_is_not_found_and_comes_back(indexed: Repo) -> None:
+    indexed.git("branch", "later", "HEAD")
+    doomed = indexed.commit("Weigh the zeppelin", src_0_zeppelin__py="def weigh_zeppelin():\n    pass\n")
+    operations.index(place(indexed), Reporter())
+    assert found(indexed, "weigh_zeppelin")[0].commit_hash == doomed
+    indexed.git("reset", "--quiet", "--hard", "later")
+    operations.index(place(indexed), Reporter())
+    assert doomed not in [hit.commit_hash for hit in found(indexed, "weigh_zeppelin zeppelin", search={"limit": 100})]
+    indexed.git("branch", "rescued", doomed)
+    assert operations.index(place(indexed), Reporter()).commits == 0
+    assert found(indexed, "weigh_zeppelin")[0].commit_hash == doomed
+
+
+# without the model -----------------------------------------------------------------------------------------------
+
+
+def test_without_the_model_a_search_answers_by_words_and_warns(indexed: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing(monkeypatch)
+    report = Reporter()
+    hits = operations.search(place(indexed), "dispute_rule_8", report)
+    assert hits[0].subject == "cli local changes"
+    assert "meaning" not in hits[0].why
+    (warning,) = report.warnings
+    assert "by words only" in warning
+    assert "no-such-package" in warning
+
+
+def test_without_vectors_a_search_answers_by_words_and_warns(indexed: Repo) -> None:
+    with Store.existing(place(indexed).folder) as store, store.writing("a test"):
+        store.db.execute("DELETE FROM vectors")
+    report = Reporter()
+    assert operations.search(place(indexed), "dispute_rule_8", report)[0].subject == "cli local changes"
+    (warning,) = report.warnings
+    assert "no vectors" in warning
+    assert "treering index" in warning
+
+
+# points ----------------------------------------------------------------------------------------------------------
+
+SEED_KEYS = ["commit_hash", "author", "message", "files_modified", "insertions", "timestamp"]
+"""The payload that the seed shows, in its order."""
+
+
+def test_the_points_are_taken_by_qdrants_own_engine(indexed: Repo, minilm: Any, tmp_path: Path) -> None:
+    import qdrant_edge as qdrant
+
+    with Store.existing(place(indexed).folder) as store:
+        made = list(pipeline.points(store, minilm))
+        count = store.count()
+    shard = qdrant.EdgeShard.create(
+        str(tmp_path / "shard"),
+        qdrant.EdgeConfig(vectors=qdrant.EdgeVectorParams(size=minilm.dimensions, distance=qdrant.Distance.Cosine)),
+    )
+    try:
+        shard.update(
+            qdrant.UpdateOperation.upsert_points(
+                [qdrant.Point(uuid.UUID(point.id), point.vector, point.payload) for point in made]
+            )
+        )
+        assert shard.count(qdrant.CountRequest(exact=True)) == len(made)
+        query = [float(x) for x in embed(minilm, ["Bridge receipts over the gateway"])[0]]
+        (nearest,) = shard.query(qdrant.QueryRequest(1, query=qdrant.Query.Nearest(query), with_payload=True))
+    finally:
+        shard.close()
+    assert nearest.score == pytest.approx(1, abs=1e-3)
+    payload: Any = nearest.payload
+    assert payload["message"] == "Bridge receipts over the gateway"
+    assert payload["kind"] == "message"
+    assert count < len(made) <= 2 * count
+
+
+def test_every_point_has_a_uuid_of_its_own_a_unit_vector_and_the_seeds_payload(indexed: Repo, minilm: Any) -> None:
+    with Store.existing(place(indexed).folder) as store:
+        made = list(pipeline.points(store, minilm))
+        again = list(pipeline.points(store, minilm))
+        records = {record.commit_hash: record for record in store.records()}
+    assert len({str(uuid.UUID(point.id)) for point in made}) == len(made)
+    assert [point.id for point in again] == [point.id for point in made]
+    for point in made:
+        assert list(point.payload)[: len(SEED_KEYS)] == SEED_KEYS
+        assert np.linalg.norm(point.vector) == pytest.approx(1, abs=1e-5)
+        record = records[str(point.payload["commit_hash"])]
+        assert point.payload["insertions"] == record.insertions
+        assert point.payload["message"] == record.message_subject
+        assert point.payload["timestamp"] == record.commit_timestamp
+    assert {point.payload["commit_hash"] for point in made} == set(records)
+    assert {point.payload["kind"] for point in made} == {"message", "diff"}

@@ -1,0 +1,263 @@
+"""What holds for every input: nothing is lost, nothing is changed on the way there and back, order is decided."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from treering.files import read_json_lines, write_json_lines
+from treering.lm.data import batch_order, split, training_blocks
+from treering.lm.evaluate import ByteModel
+from treering.search.fusion import fused, z_scores
+from treering.search.lexical import lexical
+from treering.store import Store
+from treering.text.document import features, indexed_words
+from treering.text.words import LONGEST, words
+from treering.tokens.pack import blocks
+from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
+from treering.types import Commit, Corpus, Placed, Record, Span, record_of
+
+END_OF_TEXT = "<|endoftext|>"
+EOS = 0
+
+quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+"""No deadline: the machine may be busy. A fixture that examples share is one that each of them fills anew."""
+
+documents_of_ids = st.lists(st.lists(st.integers(1, 60_000), max_size=30), max_size=12)
+lengths = st.integers(1, 40)
+texts = st.text(max_size=200)
+code = st.text("aZ_9. é日\nÜß", max_size=60)
+"""Short texts in which words begin, end and are made of parts at every turn."""
+
+
+# tokens ----------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(documents_of_ids, lengths)
+def test_packing_loses_no_token_and_fills_every_block_but_the_last(documents: list[list[int]], length: int) -> None:
+    made = list(blocks(documents, EOS, length))
+    assert [token for block in made for token in block] == [
+        token for document in documents for token in (*document, EOS)
+    ]
+    assert all(len(block) == length for block in made[:-1])
+    assert all(0 < len(block) <= length for block in made[-1:])
+
+
+def corpus(documents: list[list[int]], repeats: set[int]) -> tuple[Corpus, Any]:
+    spans = tuple(
+        Span(str(number), len(document), 1, "0" if number in repeats else None)
+        for number, document in enumerate(documents)
+    )
+    ids = np.array([token for document in documents for token in (*document, EOS)], dtype=np.uint16)
+    told = Corpus(
+        vocab_size=60_001, num_sequences=1, total_tokens=len(ids), sequence_length=8, repo="", strategy="flat",
+        tokenizer="gpt2", tokenizer_fingerprint="", added_tokens=(), eos_id=EOS, documents=spans,
+    )  # fmt: skip
+    return told, ids
+
+
+@quick
+@given(
+    st.lists(st.lists(st.integers(1, 60_000), min_size=1, max_size=20), min_size=2, max_size=30),
+    st.sets(st.integers(2, 29)),
+)
+def test_a_split_takes_each_document_once_older_ones_for_training(
+    documents: list[list[int]], repeats: set[int]
+) -> None:
+    data = split(*corpus(documents, repeats))
+    unique = [document for number, document in enumerate(documents) if number not in repeats]
+    cut = len(unique) - len(data.held_out)
+    assert 0 < cut == data.train_documents < len(unique)
+    assert data.train.tolist() == [token for document in unique[:cut] for token in (*document, EOS)]
+    assert [document.tolist() for document in data.held_out] == unique[cut:]
+    assert data.duplicates == len(documents) - len(unique)
+
+
+@quick
+@given(st.lists(st.integers(0, 60_000), min_size=2, max_size=300), lengths)
+def test_training_predicts_every_token_but_the_first_exactly_once(ids: list[int], length: int) -> None:
+    made = training_blocks(np.array(ids), length)
+    assert [token for block in made for token in block[1:].tolist()] == ids[1:]
+    assert [token for block in made for token in block[:-1].tolist()] == ids[:-1]
+    assert all(2 <= len(block) <= length + 1 for block in made)
+
+
+@quick
+@given(st.integers(0, 400), st.integers(1, 50), st.integers(0, 2**63), st.integers(0, 100))
+def test_an_epoch_is_a_permutation_decided_by_its_numbers(count: int, size: int, seed: int, epoch: int) -> None:
+    batches = list(batch_order(count, size, seed, epoch))
+    assert sorted(number for batch in batches for number in batch) == list(range(count))
+    assert all(len(batch) == size for batch in batches[:-1])
+    assert batches == list(batch_order(count, size, seed, epoch))
+
+
+# the tokenizer ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> TextTokenizer:
+    return load_tokenizer("gpt2")
+
+
+@pytest.fixture(scope="module")
+def marked() -> TextTokenizer:
+    return load_tokenizer("gpt2", ("<COMMIT>", "<AUTHOR>"))
+
+
+@quick
+@given(texts | st.lists(st.sampled_from([END_OF_TEXT, "<COMMIT>", "<|", " ", "\r\n", "a"]) | texts).map("".join))
+@example(END_OF_TEXT)
+@example(f"a message that says {END_OF_TEXT} and goes on")
+@example("\0\x7f\u200d\ufeff \u00a0 don't  \n\n")
+def test_a_text_comes_back_from_its_tokens_unchanged(gpt2: TextTokenizer, marked: TextTokenizer, text: str) -> None:
+    for tokenizer in (gpt2, marked):
+        (ids,) = tokenizer.encode([text])
+        assert tokenizer.decode(ids) == text
+        assert tokenizer.eos_id not in ids
+        assert all(0 <= token < tokenizer.vocab_size for token in ids)
+
+
+@quick
+@given(st.lists(texts, max_size=5))
+def test_texts_encoded_together_are_encoded_as_alone(gpt2: TextTokenizer, many: list[str]) -> None:
+    assert gpt2.encode(many) == [gpt2.encode([text])[0] for text in many]
+
+
+# words -----------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(texts | code)
+def test_words_are_lower_case_and_never_empty(text: str) -> None:
+    made = list(words(text))
+    assert all(word and word == word.lower() for word in made)
+
+
+@quick
+@given(st.text("abcXYZ_019", min_size=1, max_size=LONGEST))
+def test_a_word_of_code_is_a_word_of_itself_however_it_is_cased(name: str) -> None:
+    assert next(words(name)) == name.lower()
+    assert next(words(name.lower())) == name.lower()
+    assert next(words(name.upper())) == name.lower()
+
+
+@quick
+@given(texts | code, texts | code)
+def test_words_of_texts_side_by_side_are_the_words_of_both(one: str, other: str) -> None:
+    assert list(words(f"{one} {other}")) == [*words(one), *words(other)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with Store(tmp_path_factory.mktemp("store")) as opened, opened.writing("a test"):
+        yield opened
+
+
+def indexed(store: Store, message: str) -> int:
+    """Put one commit with that message, and no other, into the index."""
+    commit = replace(COMMIT, subject=message, hash=f"{len(store.known()):040x}")
+    with store.writing("a test"):
+        store.clear_documents()
+        store.append([commit])
+        place = Placed(commit.hash, "main", ())
+        store.place([place])
+        number = store.undocumented()[commit.hash]
+        said = features(record_of(commit, place, ""), ())
+        store.add_features([(number, said)])
+        store.index_words([(number, "", indexed_words(said, ()))])
+    return number
+
+
+COMMIT = Commit(
+    hash="", parents=(), author_name="", author_email="", author_time=0, author_offset=0, committer_name="",
+    committer_email="", committer_time=0, committer_offset=0, subject="", body="",
+)  # fmt: skip
+
+
+@settings(quick, max_examples=40)
+@given(st.text("abcXYZ_019. é日Üß\"'*-:()^", max_size=60))
+@example("İstanbul")
+@example("ΑΣ")
+@example("naïve café")
+@example('NOT "a" OR b*')
+def test_every_word_of_a_text_finds_it(store: Store, text: str) -> None:
+    number = indexed(store, text)
+    for word in re.findall(r"\w+", text):
+        for asked in (word, word.lower(), f'"{word}*'):
+            assert number in lexical(store, asked)
+
+
+# files -----------------------------------------------------------------------------------------------------------
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(quick, max_examples=40)
+@given(st.lists(st.dictionaries(st.text(max_size=8), values, max_size=5), min_size=1, max_size=6))
+def test_json_lines_come_back_as_they_were_written(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    path = tmp_path / "lines.jsonl"
+    write_json_lines(path, lines)
+    assert list(read_json_lines(path, dict[str, Any])) == lines
+    assert path.read_bytes().count(b"\n") == len(lines)
+
+
+@settings(quick, max_examples=40)
+@given(st.builds(Record))
+def test_a_record_comes_back_as_it_was_written(tmp_path: Path, record: Record) -> None:
+    path = tmp_path / "records.jsonl"
+    write_json_lines(path, [record])
+    assert list(read_json_lines(path, Record)) == [record]
+    assert list(msgspec.json.decode(path.read_bytes()))[:4] == [
+        "commit_hash",
+        "author_name",
+        "author_email",
+        "message_subject",
+    ]
+
+
+# scores ----------------------------------------------------------------------------------------------------------
+
+scores = st.lists(st.integers(-(10**6), 10**6), min_size=1, max_size=50).map(lambda many: np.array(many) / 1000)
+
+
+@quick
+@given(scores)
+def test_z_scores_have_mean_zero_and_keep_the_order(raw: Any) -> None:
+    made = z_scores(raw)
+    assert made.shape == raw.shape
+    assert made.mean() == pytest.approx(0, abs=1e-6)
+    assert (np.diff(made[np.argsort(raw, kind="stable")]) >= 0).all()
+    assert made.std() == pytest.approx(1) or not made.any()
+
+
+@quick
+@given(scores, st.floats(0, 10))
+def test_two_legs_that_agree_give_the_order_they_agree_on(raw: Any, weight: float) -> None:
+    made = fused(raw, raw, weight)
+    assert made == pytest.approx((1 + weight) * z_scores(raw))
+
+
+@quick
+@given(st.lists(st.binary(max_size=60), max_size=4))
+def test_no_text_costs_less_than_nothing_or_more_than_there_is(texts_of_bytes: list[bytes]) -> None:
+    model = ByteModel()
+    costs = [model.read(text) for text in texts_of_bytes]
+    assert all(0 <= cost < math.inf for cost in costs)
+    assert all((cost > 0) == bool(text) for cost, text in zip(costs, texts_of_bytes, strict=True))
