@@ -6,7 +6,7 @@ Where the store lies is no setting of the file: a repository must not choose whe
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,7 +68,7 @@ class TrainSettings:
     """The base model: `smollm2-135m`, `scratch`, or any Hugging Face name or folder."""
     method: Method = "lora"
     """Low-rank adapters merged at the end, or all weights."""
-    minutes: Annotated[float, Meta(ge=0)] = 5.0
+    minutes: Annotated[float, Meta(ge=0, le=1e6)] = 5.0
     """The wall-time budget of training; 0 trains nothing."""
     epochs: Positive = 3
     """How often the training text is read at most."""
@@ -76,7 +76,7 @@ class TrainSettings:
     """How many blocks make one step."""
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 1e-3
     """The peak learning rate."""
-    seed: Annotated[int, Meta(ge=0)] = 7
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 7
     """Decides the order of batches and every random start."""
     gpu: bool = True
     """Whether a GPU is used where there is one."""
@@ -106,7 +106,8 @@ def load(
     chosen: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
     if folder is not None and (path := folder / FILE_NAME).is_file():
         _take(chosen, _read(path), str(path))
-    _take(chosen, _of_environment(environment), "the environment")
+    for name, section, key, value in _of_environment(environment):
+        _take(chosen, {section: {key: value}}, f"the environment variable {name}")
     given = {
         section: {key: value for key, value in values.items() if value is not None}
         for section, values in (flags or {}).items()
@@ -125,16 +126,14 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is no valid TOML: {error}", "docs/configuration.md shows one") from error
 
 
-def _of_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """``TREERING_TRAIN_MINUTES=3`` is ``minutes = 3`` in ``[train]``."""
-    found: dict[str, dict[str, str]] = {}
+def _of_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """Variable, section, key, value: ``TREERING_TRAIN_MINUTES=3`` is ``minutes = 3`` in ``[train]``."""
     for name, value in environment.items():
         if name.startswith("TREERING_") and name not in PLACES:
             section, _, key = name.removeprefix("TREERING_").lower().partition("_")
             if section not in SECTIONS or not key:
                 _unknown(name, "the environment", [f"TREERING_{known.upper()}_…" for known in SECTIONS])
-            found.setdefault(section, {})[key] = value
-    return found
+            yield name, section, key, value
 
 
 def _take(chosen: dict[str, dict[str, object]], values: Mapping[str, Any], where: str) -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from treering import pipeline, summary
 from treering.config import Settings, load
-from treering.errors import ModelError, UsageError
+from treering.errors import ModelError, StoreError, UsageError
 from treering.git.reader import Source, locate, read_refs
 from treering.lm.base import check_base
 from treering.lm.generate import generate as sample
 from treering.report import Reporter
 from treering.search.commits import search_commits
-from treering.store import Store, store_folder
+from treering.store import FOLDER, Store, store_folder
 from treering.text.document import Rarity
 from treering.text.words import words
 from treering.types import Corpus, Hit
@@ -49,12 +49,16 @@ def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> 
     """
     source = locate(repo)
     settings = load(source.worktree, os.environ, flags)
-    folder = store_folder(source.worktree, source.git_dir, store or os.environ.get("TREERING_STORE"))
+    chosen = store or os.environ.get("TREERING_STORE")
+    folder = store_folder(source.worktree, source.git_dir, chosen)
+    if not chosen and (folder.is_symlink() or source.tracks(FOLDER)):
+        raise StoreError(f"{folder} comes with the repository and is not ours", "give --store another folder")
     return Place(source, settings, folder)
 
 
 def scrape(where: Place, report: Reporter) -> pipeline.Scraped:
     """Read every commit of every branch into the store; only what is new is read."""
+    read_refs(where.source)  # without a commit to start from, no store is made
     with where.store() as store:
         scraped = pipeline.scrape(store, where.source, where.settings, report)
     if scraped.partial:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from treering.config import Settings
-from treering.errors import DataError
+from treering.errors import DataError, ModelError
 from treering.files import read_json, replacing
 from treering.git.reader import Caps, Reader, Source, open_reader, read_refs
 from treering.lm.base import SCRATCH, check_base, load_base
@@ -44,7 +44,7 @@ from treering.types import (
     commit_of,
     record_of,
 )
-from treering.vectors.embedder import Embedder
+from treering.vectors.embedder import BUILT_IN, Embedder
 from treering.vectors.flat import FlatMatrix
 
 T = TypeVar("T")
@@ -101,23 +101,36 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter) -
     """Bring the store to what the repository's refs say now. Commits that vanished are kept, without a place."""
     started = time.time()
     refs = [(ref.name, ref.tip, ref.rank) for ref in read_refs(source)]
-    if sorted(refs) == sorted(store.refs()):
+    objects = source.objects_fingerprint()
+    weak = store.weak() if store.fact("objects") != objects else set()
+    if sorted(refs) == sorted(store.refs()) and not weak:
         return Scraped(store.count(), 0, store.vanished(), store.partial(), round(time.time() - started, 3))
     with store.writing("treering scrape"), open_reader(source, workers=settings.scrape.workers) as reader:
         store.set_fact("repo", source.name)
         known = store.known()
         new = [node.hash for node in reader.nodes if node.hash not in known]
-        commits = report.track(reader.commits(new), len(new), "reading commits")
+        again = weak.intersection(node.hash for node in reader.nodes)
+        commits = report.track(reader.commits([*new, *again]), len(new) + len(again), "reading commits")
         for batch in _batched(commits, BATCH):
             store.append(batch)
+            better = [commit for commit in batch if commit.hash in again and _is_whole(commit)]
+            for commit in better:
+                store.mend(commit)
+            if better:
+                store.clear_documents()
             for commit in batch:
                 if not commit.diff_complete:
                     _tell_partial(report, commit)
         count, vanished = store.place(reader.places())
+        store.set_fact("objects", objects)
         store.set_refs((ref.name, ref.tip, ref.rank) for ref in reader.refs)
         scraped = Scraped(count, len(new), vanished, store.partial(), round(time.time() - started, 3))
         store.log_run("scrape", started, asdict(scraped))
     return scraped
+
+
+def _is_whole(commit: Commit) -> bool:
+    return commit.diff_complete and "shallow" not in commit.flags
 
 
 def take_records(store: Store, records: Iterable[Record], settings: Settings, report: Reporter) -> None:
@@ -185,7 +198,13 @@ def index(
                 for batch in _batched(report.track(commits, len(wanted), "reading hunks"), BATCH):
                     store.add_features((wanted[commit.hash], _features(commit)) for commit in batch)
         words = index_words(store, report)
-        vectors = index_vectors(store, embedder, report)
+        try:
+            vectors = index_vectors(store, embedder, report)
+        except ModelError as error:
+            if settings.index.model != BUILT_IN:
+                raise  # somebody asked for that one
+            report.warn(f"indexed by words only: {error.message} ({error.hint})")
+            vectors = 0
         indexed = Indexed(words, vectors, round(time.time() - started, 3))
         if words or vectors:
             store.log_run("index", started, asdict(indexed))

@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     )  # fmt: skip
 
 
+def one_line(text: str) -> str:
+    """Printable, and no line break: a file's name cannot forge a line of a result."""
+    return printable(text.replace("\n", "\\n"))
+
+
 @dataclass(slots=True)
 class Reporter:
     """Silent by default. ``say`` is talk, ``warn`` is talk that is also counted, ``track`` is progress."""

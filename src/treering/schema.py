@@ -59,16 +59,21 @@ MIGRATIONS = (
 )
 
 
+def meant(error: sqlite3.DatabaseError, path: Path) -> StoreError:
+    """What an error of the database means, with the way out."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return StoreError(f"{path} is damaged: {error}", "delete the folder: the next run rebuilds it")
+    if "full" in str(error):
+        return DiskFull(f"the disk is full: {path} took no more", "free some space and run it again")
+    if "locked" in str(error):
+        return StoreBusy(f"{path} is locked by another program", "wait for it, then run it again")
+    return StoreError(f"{path}: {error}", "check its permissions; deleting the folder rebuilds it")
+
+
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Every error of the database, with its name and the way out."""
+    """Every error of the database inside the block, as ours."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if "full" in str(error):
-            raise DiskFull(f"the disk is full: {path} took no more", "free some space and run it again") from error
-        if "locked" in str(error):
-            raise StoreBusy(f"{path} is locked by another program", "wait for it, then run it again") from error
-        raise StoreError(f"{path}: {error}", "check its permissions; deleting the folder rebuilds it") from error
     except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path} is damaged: {error}", "delete the folder: the next run rebuilds it") from error
+        raise meant(error, path) from error

@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 import platformdirs
 
 from treering.errors import StoreBusy, StoreError
 from treering.files import os_errors
-from treering.schema import MIGRATIONS, sqlite_errors
+from treering.schema import MIGRATIONS, meant, sqlite_errors
 from treering.types import Commit, Features, FileChange, Placed, Record, record_of
 
 FOLDER = ".treering"
@@ -36,7 +36,8 @@ def store_folder(worktree: Path | None, git_dir: Path, override: str | Path | No
         return worktree / FOLDER
     place = git_dir.resolve()
     safe = "".join(char if char.isalnum() or char in "-._" else "-" for char in str(place).strip("/"))
-    return Path(platformdirs.user_data_dir("treering")) / "stores" / safe
+    unique = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
+    return Path(platformdirs.user_data_dir("treering")) / "stores" / f"{safe[-80:]}-{unique}"
 
 
 class Store:
@@ -64,16 +65,30 @@ class Store:
                 ignore.write_text("*\n")
         with sqlite_errors(self.path):
             self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
+            self._use_wal(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._migrate()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: object, __: object) -> None:
         if self._db:
             self._db.close()
             self._db = None
+        if isinstance(error, sqlite3.DatabaseError):  # met while reading: writing names it on the spot
+            raise meant(error, self.path) from error
+
+    @staticmethod
+    def _use_wal(db: sqlite3.Connection) -> None:
+        """Switch a new database to WAL. SQLite does not wait for the lock this needs, so we do."""
+        deadline = time.monotonic() + 10
+        while db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -115,31 +130,37 @@ class Store:
         if self._writing:
             yield
             return
-        lock = self.folder / "writer.lock"
-        with os_errors(lock), lock.open("a+") as file:
-            deadline = time.monotonic() + patience
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        file.seek(0)
-                        holder = file.read().strip() or "another process"
-                        raise StoreBusy(
-                            f"{self.folder} is being written by {holder}",
-                            "wait for it, or stop it, and run it again",
-                        ) from None
-                    time.sleep(0.05)
-            file.truncate(0)
-            file.write(f"{who} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n")
-            file.flush()
+        path = self.folder / "writer.lock"
+        with os_errors(path):
+            # A link would let a repository choose what is truncated.
+            lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+")
+        with lock:
+            self._take_lock(lock, patience)
+            with os_errors(path):
+                lock.seek(0)
+                lock.truncate(0)
+                lock.write(f"{who} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n")
+                lock.flush()
             self._writing = True
             try:
                 yield
             finally:
                 self._writing = False
-                file.truncate(0)
+                lock.truncate(0)
+
+    def _take_lock(self, lock: TextIO, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    lock.seek(0)
+                    holder = lock.read().strip() or "another process"
+                    raise StoreBusy(
+                        f"{self.folder} is being written by {holder}", "wait for it, or stop it, and run it again"
+                    ) from None
+                time.sleep(0.05)
 
     # facts -----------------------------------------------------------------------------------------------------
 
@@ -181,6 +202,24 @@ class Store:
             for commit in commits:
                 self._append(commit)
 
+    def mend(self, commit: Commit) -> None:
+        """Put a better reading of a known commit in the place of a partial one; the index must be made anew."""
+        with self.transaction():
+            (commit_id,) = self.db.execute("SELECT id FROM commits WHERE hash = ?", (commit.hash,)).fetchone()
+            self.db.execute("DELETE FROM changes WHERE commit_id = ?", (commit_id,))
+            self.db.execute(
+                "UPDATE commits SET diff_complete = ?, unreadable = ?, flags = ? WHERE id = ?",
+                (commit.diff_complete, json.dumps(commit.unreadable), " ".join(commit.flags), commit_id),
+            )
+            self._add_changes(commit_id, commit)
+
+    def weak(self) -> set[str]:
+        """Hashes of the commits whose diff may be read better once more objects are there."""
+        return {
+            row[0]
+            for row in self.db.execute("SELECT hash FROM commits WHERE NOT diff_complete OR flags LIKE '%shallow%'")
+        }
+
     def _append(self, commit: Commit) -> None:
         cursor = self.db.execute(
             "INSERT INTO commits (hash, parents, author_name, author_email, author_time, author_offset, committer_name,"
@@ -193,13 +232,15 @@ class Store:
                 json.dumps(commit.unreadable), " ".join(commit.flags),
             ),
         )  # fmt: skip
-        if not cursor.rowcount:
-            return
+        if cursor.rowcount:
+            self._add_changes(cursor.lastrowid or 0, commit)
+
+    def _add_changes(self, commit_id: int, commit: Commit) -> None:
         self.db.executemany(
             "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
-                    cursor.lastrowid, number, change.status, self._path_id(change.path),
+                    commit_id, number, change.status, self._path_id(change.path),
                     None if change.old_path is None else self._path_id(change.old_path),
                     change.insertions, change.deletions, change.binary, change.submodule,
                 )

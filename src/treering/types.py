@@ -104,10 +104,10 @@ class Record:
     files_binary: tuple[str, ...] = ()
     submodules: tuple[str, ...] = ()
     branches: tuple[str, ...] = ()
-    author_timestamp: int = 0
+    author_timestamp: int | None = None
     author_offset: int = 0
-    committer_name: str = ""
-    committer_email: str = ""
+    committer_name: str | None = None
+    committer_email: str | None = None
     committer_offset: int = 0
     diff_complete: bool = True
     unreadable_paths: tuple[str, ...] = ()
@@ -191,10 +191,10 @@ def commit_of(record: Record) -> Commit:
         parents=record.parent_hashes,
         author_name=record.author_name,
         author_email=record.author_email,
-        author_time=record.author_timestamp or record.commit_timestamp,
+        author_time=record.commit_timestamp if record.author_timestamp is None else record.author_timestamp,
         author_offset=record.author_offset,
-        committer_name=record.committer_name or record.author_name,
-        committer_email=record.committer_email or record.author_email,
+        committer_name=record.author_name if record.committer_name is None else record.committer_name,
+        committer_email=record.author_email if record.committer_email is None else record.committer_email,
         committer_time=record.commit_timestamp,
         committer_offset=record.committer_offset,
         subject=record.message_subject,

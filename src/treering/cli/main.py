@@ -2,6 +2,8 @@
 
 import functools
 import os
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -13,7 +15,7 @@ import click
 
 from treering import __version__
 from treering.errors import Incomplete, TreeringError
-from treering.report import Reporter, printable
+from treering.report import Reporter, one_line, printable
 
 INTERRUPTED = 130
 _PATH = click.Path(path_type=Path)
@@ -23,7 +25,10 @@ def emit(value: object) -> None:
     """Print a value as JSON on stdout."""
     import msgspec
 
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    # C1 control characters are legal in JSON, and some terminals obey them.
+    escaped = re.sub(rb"\xc2([\x80-\x9f])|\x7f", lambda match: b"\\u00%02x" % (match[1] or b"\x7f")[0], text)
+    sys.stdout.buffer.write(escaped)
 
 
 def fail(error: TreeringError) -> NoReturn:
@@ -112,10 +117,10 @@ def run(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bo
 def _tell(summary: Any, page: Path, repo: Path) -> None:
     if summary.holdout:
         click.echo(summary.holdout["verdict"])
-    click.echo(f"Report: {page}")
+    click.echo(one_line(f"Report: {page}"))
     command = sys.argv[0] if Path(sys.argv[0]).name == "treering" and not shutil.which("treering") else "treering"
     click.echo("\nTry next:")
-    option = "" if str(repo) == "." else f" --repo {repo}"
+    option = "" if str(repo) == "." else f" --repo {one_line(shlex.quote(str(repo)))}"
     query = summary.search[0].query if summary.search else "what you are looking for"
     click.echo(f'  {command} search{option} "{printable(query)}"')
     if summary.training:
@@ -174,9 +179,9 @@ def search(repo: Path, store: Path | None, as_json: bool, verbose: bool, query: 
         return
     for hit in hits:
         files = ", ".join(hit.files[:3]) + (f" and {len(hit.files) - 3:,} more" if len(hit.files) > 3 else "")
-        click.echo(printable(f"[{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
-        click.echo(printable(f"         {hit.date[:10]} {hit.author}, {hit.branch}: {files}"))
-        click.echo(printable(f"         {hit.why}"))
+        click.echo(one_line(f"[{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
+        click.echo(one_line(f"         {hit.date[:10]} {hit.author}, {hit.branch}: {files}"))
+        click.echo(one_line(f"         {hit.why}"))
     if not hits:
         click.echo("no commit answers that", err=True)
 
@@ -263,12 +268,14 @@ def status(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None
         emit(found)
         return
     click.echo(
-        f"{found.repo}: {found.commits:,} commits ({found.partial:,} partial, {found.vanished:,} vanished),"
-        f" store {found.store} ({found.bytes / 1e6:.1f} MB)"
+        one_line(
+            f"{found.repo}: {found.commits:,} commits ({found.partial:,} partial, {found.vanished:,} vanished),"
+            f" store {found.store} ({found.bytes / 1e6:.1f} MB)"
+        )
     )
     behind = "; behind the repository: run `treering index`" if found.behind else ""
     click.echo(f"index: {found.indexed:,} commits, {found.vectors:,} vectors{behind}")
-    click.echo(f"model: {found.model or 'none yet: run `treering train`'}")
+    click.echo(one_line(f"model: {found.model or 'none yet: run `treering train`'}"))
     if found.verdict:
         click.echo(f"       {found.verdict}")
     if verbose:

@@ -12,7 +12,7 @@ import click
 
 from treering.cli.main import emit, guarded
 from treering.errors import Incomplete
-from treering.report import Reporter, printable
+from treering.report import Reporter, one_line
 
 LOG = Path("pipeline.log")
 _PATH = click.Path(path_type=Path)
@@ -126,10 +126,10 @@ def embed(
         if as_json:
             emit(hits)
             return
-        click.echo(f"Searching for: {printable(search_query)}\n\nTop {len(hits)} similar commits:")
+        click.echo(f"Searching for: {one_line(search_query)}\n\nTop {len(hits)} similar commits:")
         for hit in hits:
-            click.echo(printable(f"  [{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
-            click.echo(printable(f"           Author: {hit.author}"))
+            click.echo(one_line(f"  [{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
+            click.echo(one_line(f"           Author: {hit.author}"))
         return
     found = exports.export_embeddings(history, output, qdrant_output, report, model=model, batch_size=batch_size)
     if as_json:

@@ -20,6 +20,7 @@ from treering.git.shadow import GitFailed, Shadow, last_word
 from treering.types import FileChange, FilePatch, Status
 
 STATISTICS_CHUNK = 96
+ARGUMENT_BYTES = 100_000  # of paths on one command line; systems differ in what they take
 PATCH_CHUNK = 12  # patches are large, and a chunk's output is held in memory
 
 _COMMON = [
@@ -63,26 +64,28 @@ class _Worker:
     def __init__(self, shadow: Shadow, arguments: Sequence[str]) -> None:
         self.process = shadow.start(*arguments, "--stdin")
 
-    def answer(self, nodes: Sequence[Node]) -> bytes:
+    def answer(self, nodes: Sequence[Node], *, apart: bool) -> list[bytes]:
+        """What git says of the nodes: in one piece, or ``apart``, one for each."""
         process = self.process
         assert process.stdin is not None  # noqa: S101  (for mypy: they are pipes)
         assert process.stdout is not None  # noqa: S101
         # git prints a line that is no object name back, and flushes. Random, so no file can forge it.
-        sentinel = f"end of chunk {secrets.token_hex(16)}\n".encode()
-        request = "".join(_request(node) for node in nodes).encode() + sentinel
+        sentinel = f"end of answer {secrets.token_hex(16)}\n"
+        request = (sentinel if apart else "").join(_request(node) for node in nodes) + sentinel
         try:
-            process.stdin.write(request)
+            process.stdin.write(request.encode())
             process.stdin.flush()
         except OSError as error:
             raise _Dead from error
+        end, wanted = sentinel.encode(), len(nodes) if apart else 1
         answer = bytearray()
         out = process.stdout.fileno()
-        while not answer.endswith(sentinel):
+        while not (answer.endswith(end) and answer.count(end) == wanted):
             piece = os.read(out, 1 << 20)
             if not piece:
                 raise _Dead
             answer += piece
-        return bytes(answer[: -len(sentinel)])
+        return bytes(answer).split(end)[:-1]
 
     def close(self) -> str:
         """End the process and return what it said on stderr."""
@@ -118,14 +121,14 @@ def read_diffs(shadow: Shadow, nodes: Iterable[Node], *, workers: int, caps: Cap
         def one(chunk: list[Node]) -> list[Diff]:
             worker = free.get()
             try:
-                return _parse(worker.answer(chunk), chunk, caps)
+                return _parse(worker.answer(chunk, apart=caps is not None), chunk, caps)
             except _Dead:
                 worker.close()
                 worker = _Worker(shadow, arguments)
                 diffs: list[Diff] = []
                 for node in chunk:
                     try:
-                        diffs += _parse(worker.answer([node]), [node], caps)
+                        diffs += _parse(worker.answer([node], apart=caps is not None), [node], caps)
                     except _Dead:
                         said = worker.close()
                         worker = _Worker(shadow, arguments)
@@ -173,23 +176,43 @@ def _what_can_be_read(shadow: Shadow, node: Node, said: str, caps: Caps | None) 
         raise DamagedRepository(
             f"commit {node.hash} cannot be diffed: {last_word(said)}", "the pack is corrupt: run `git fsck`"
         )
-    excluded = [os.fsdecode(b":(exclude,top,literal)" + entry.path) for entry in lost]
-    arguments = [*(_PATCHES if caps else _STATISTICS), _RENAMES]
+    gone = set(lost)
+    readable = [entry for entry in listed if entry not in gone]
+    diff = _diff_of(shadow, node, revisions, ":(exclude,top,literal)", lost, caps)
+    # An exclusion hides beside a lost file what lies in a folder of its name.
+    told = {name for change in diff.changes for name in (change.path, change.old_path)}
+    hidden = [entry for entry in readable if _text(entry.path) not in told]
+    if hidden:
+        more = _diff_of(shadow, node, revisions, ":(top,literal)", hidden, caps)
+        diff = Diff((*diff.changes, *more.changes), (*diff.patches, *more.patches))
+        told |= {change.path for change in more.changes}
+    untold = [entry for entry in listed if _text(entry.path) not in told]
+    changes = [*diff.changes, *(FileChange(entry.status, _text(entry.path)) for entry in untold)]
+    return Diff(
+        changes=tuple(sorted(changes, key=lambda change: change.path)),
+        patches=diff.patches,
+        unreadable=tuple(_text(entry.path) for entry in untold),
+        text_flag=_replaced(listed),
+        complete=False,
+    )
+
+
+def _diff_of(
+    shadow: Shadow, node: Node, revisions: Sequence[str], magic: str, entries: Sequence["_Raw"], caps: Caps | None
+) -> Diff:
+    """The diff of one commit with those paths left out, or of them alone, as ``magic`` says. Empty if they are too
+    many for a command line.
+    """
+    paths = [os.fsdecode(magic.encode() + entry.path) for entry in entries]
+    if sum(map(len, paths)) > ARGUMENT_BYTES:
+        return Diff(())
     try:
-        answer = shadow.run(*arguments, *revisions, "--", *excluded)
+        answer = shadow.run(*(_PATCHES if caps else _STATISTICS), _RENAMES, *revisions, "--", *paths)
     except GitFailed as error:
         raise DamagedRepository(f"commit {node.hash} cannot be diffed: {error}", "run `git fsck`") from error
     # One diff-tree of two commits prints no header; the parser wants one.
     header = node.hash.encode() + b"\0"
-    diff = _parse(answer if answer.startswith(header) else header + answer, [node], caps)[0]
-    changes = [*diff.changes, *(FileChange(entry.status, _text(entry.path)) for entry in lost)]
-    return Diff(
-        changes=tuple(sorted(changes, key=lambda change: change.path)),
-        patches=diff.patches,
-        unreadable=tuple(_text(entry.path) for entry in lost),
-        text_flag=diff.text_flag,
-        complete=False,
-    )
+    return _parse([answer if answer.startswith(header) else header + answer], [node], caps)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +252,16 @@ def _text(path: bytes) -> str:
     return path.decode("utf-8", "replace")
 
 
-def _parse(answer: bytes, nodes: Sequence[Node], caps: Caps | None) -> list[Diff]:
-    if caps:
-        return [_parse_patches(part, caps) for part in _split_patches(answer, nodes)]
-    return _parse_statistics(answer, nodes)
+def _parse(answers: Sequence[bytes], nodes: Sequence[Node], caps: Caps | None) -> list[Diff]:
+    if caps is None:
+        return _parse_statistics(answers[0], nodes)
+    diffs = []
+    for answer, node in zip(answers, nodes, strict=True):
+        header = node.hash.encode() + b"\0"
+        if not answer.startswith(header):
+            raise DamagedRepository(f"git answered for another commit than {node.hash}", "run `git fsck`")
+        diffs.append(_parse_patches(answer.removeprefix(header), caps))
+    return diffs
 
 
 def _parse_statistics(answer: bytes, nodes: Sequence[Node]) -> list[Diff]:
@@ -280,24 +309,6 @@ def _replaced(entries: Iterable[_Raw]) -> bool:
     return False
 
 
-def _split_patches(answer: bytes, nodes: Sequence[Node]) -> Iterator[bytes]:
-    """Cut a chunk into its commits. A line of a patch has a prefix, so a bare name and a NUL is never content."""
-    start = len(nodes[0].hash) + 1
-    for node, following in zip(nodes, [*nodes[1:], None], strict=True):
-        if following is None:
-            yield answer[start:]
-            return
-        header = following.hash.encode() + b"\0"
-        # An empty commit before it ends with NUL or nothing, a patch with a newline.
-        end = answer.find(header, start)
-        while end > start and answer[end - 1 : end] not in (b"\n", b"\0"):
-            end = answer.find(header, end + 1)
-        if end < 0:
-            raise DamagedRepository(f"git answered for another commit than {node.hash}", "run `git fsck`")
-        yield answer[start:end]
-        start = end + len(header)
-
-
 def _parse_patches(part: bytes, caps: Caps) -> Diff:
     """``--raw -p -z`` of one commit: raw entries, an empty field, the patch. Figures are counted in the hunks."""
     head, _, patch = part.partition(b"\0\0")  # no field of a raw entry is empty
@@ -311,12 +322,14 @@ def _parse_patches(part: bytes, caps: Caps) -> Diff:
         hunks = [section[start + 1 :] for section in own if (start := section.find(b"\n@@ -")) >= 0]
         insertions = sum(hunk.count(b"\n+") for hunk in hunks)
         deletions = sum(hunk.count(b"\n-") for hunk in hunks)
-        binary = not hunks and any(b"\nBinary files " in section for section in own)
+        binary = any(b"\nBinary files " in section.partition(b"\n@@ -")[0] for section in own)
+        if len(entry.blobs) == 1 and entry.status == "T":
+            insertions = deletions = 0  # the same content under another type
         changes.append(
             _change(entry, *((b"-", b"-") if binary else (str(insertions).encode(), str(deletions).encode())))
         )
         if hunks:
-            whole = b"\n".join(hunks)
+            whole = b"\n".join(hunk.removesuffix(b"\n") for hunk in hunks) + b"\n"
             kept = whole[: min(caps.file, room)]
             room -= len(kept)
             patches.append(FilePatch(_text(entry.path), _text(kept), len(whole) - len(kept)))

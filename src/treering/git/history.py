@@ -40,14 +40,20 @@ def read_refs(source: Source) -> list[Ref]:
     try:
         head_branch = _symbolic_head(source)
         listed = source.ask(
-            "for-each-ref", "--format=%(objectname)%00%(refname)%00%(symref)", "refs/heads", "refs/remotes"
+            "for-each-ref",
+            "--format=%(objectname)%00%(*objectname)%00%(refname)%00%(symref)",
+            "refs/heads",
+            "refs/remotes",
         )
         worktrees = source.ask("worktree", "list", "--porcelain", "-z")
     except GitFailed as error:
+        if "object" in str(error):
+            raise DamagedRepository(f"the history cannot be walked from its refs: {error}", "run `git fsck`") from error
         raise RepositoryError(f"the refs of {source.git_dir} cannot be read", f"git says: {error}") from error
     refs = []
     for line in listed.splitlines():
-        tip, full, symbolic = line.decode("utf-8", "replace").split("\0")
+        own, peeled, full, symbolic = line.decode("utf-8", "replace").split("\0")
+        tip = peeled or own  # a ref may point at an annotated tag
         local = full.startswith("refs/heads/")
         if symbolic or (not local and full.endswith("/HEAD")):
             continue  # a remote's HEAD is another name for one of its branches
@@ -133,6 +139,20 @@ def read_commits(shadow: Shadow, nodes: Iterable[Node]) -> Iterator[Commit]:
         process.wait()
 
 
+_CHARSET = re.compile(
+    r"(utf-?(8|16|32)|us-ascii|ascii|(iso-?)?8859-?\d+|iso-?8859-?\d+|latin-?\d+|(windows|cp|ibm)-?\d+|koi8-[rut]|euc-?\w+"
+    r"|s(hift)?[-_]?jis|gb\d*k?|gb18030|big5(-?hkscs)?|mac-?\w+|iso-?2022-?\w+)",
+    re.IGNORECASE,
+)
+
+
+def _known(codec: str, raw: bytes) -> str:
+    """Decode by a charset people write in. Python's other codecs (escapes, utf-7) would read text as code."""
+    if not _CHARSET.fullmatch(codec):
+        raise LookupError(codec)
+    return raw.decode(codec)
+
+
 _PERSON = re.compile(rb"^(?P<name>.*?) ?<(?P<email>[^>]*)> ?(?P<time>-?\d+)? ?(?P<zone>[+-]\d{1,4})?")
 
 
@@ -151,7 +171,9 @@ def parse_commit(name: str, content: bytes) -> Commit:
         for candidate in (codec, "utf-8"):
             if candidate:
                 try:
-                    return raw.decode(candidate)
+                    decoded = _known(candidate, raw)
+                    decoded.encode()  # some codecs make lone surrogates, which no file can hold
+                    return decoded
                 except (UnicodeError, LookupError):
                     if "encoding" not in flags:
                         flags.append("encoding")
@@ -180,7 +202,7 @@ def parse_commit(name: str, content: bytes) -> Commit:
         *committer,
         subject=subject,
         body=body,
-        flags=tuple(flags),
+        flags=tuple(dict.fromkeys(flags)),
     )
 
 
@@ -190,4 +212,5 @@ def split_message(message: str) -> tuple[str, str]:
     first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     end = next((number for number in range(first, len(lines)) if not lines[number].strip()), len(lines))
     subject = " ".join(line.strip() for line in lines[first:end])
-    return subject, "\n".join(lines[end:]).strip("\n").rstrip()
+    body = next((number for number in range(end, len(lines)) if lines[number].strip()), len(lines))
+    return subject, "\n".join(lines[body:]).rstrip()

@@ -5,12 +5,13 @@ the user's git directory, and everything else is asked of a shadow: a fresh empt
 source's objects through ``objects/info/alternates``.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,21 @@ class Source:
         """Ask the repository itself. For refs only."""
         return run_git([f"--git-dir={self.git_dir}", *arguments], seconds=REF_SECONDS)
 
+    def tracks(self, name: str) -> bool:
+        """Whether the repository's index holds that path of its work tree."""
+        here = ["-C", str(self.worktree), f"--git-dir={self.git_dir}", "--work-tree=."]
+        return self.worktree is not None and bool(
+            run_git([*here, "ls-files", "--cached", "-z", "--", f":(top,literal){name}"], seconds=REF_SECONDS)
+        )
+
+    def objects_fingerprint(self) -> str:
+        """Changes when objects come or go: names and times of the folders that hold them, and the shallow file."""
+        parts = [self.shallow.read_bytes() if self.shallow.is_file() else b""]
+        for folder in (self.objects, self.objects / "pack"):
+            with suppress(OSError), os.scandir(folder) as entries:
+                parts += sorted(f"{entry.name} {entry.stat().st_mtime_ns}".encode() for entry in entries)
+        return hashlib.sha256(b"\n".join(parts)).hexdigest()[:16]
+
 
 def locate(path: Path) -> Source:
     """Find the repository that holds ``path``: a work tree, any folder in it, a linked worktree, a bare repository.
@@ -119,6 +135,8 @@ def locate(path: Path) -> Source:
         git_dir = ask("--absolute-git-dir")
         bare = str(ask("--is-inside-work-tree")) != "true"
         worktree = None if bare else ask("--show-toplevel")
+        if worktree is not None and not _holds(worktree, git_dir):
+            worktree = None
         objects = ask("--path-format=absolute", "--git-path", "objects")
         if not os.access(objects, os.R_OK | os.X_OK):
             raise RepositoryError(f"no permission to read {objects}", "run as the user who owns it")
@@ -135,6 +153,12 @@ def locate(path: Path) -> Source:
             raise RepositoryError(f"no permission to read {inner}", "run as the user who owns it") from error
         hint = "run `git init`, or give --repo another path" if "not a git" in str(error) else f"git says: {error}"
         raise RepositoryError(f"{path} is not a Git repository", hint) from error
+
+
+def _holds(worktree: Path, git_dir: Path) -> bool:
+    """Whether this work tree is where its own ``.git`` says; a config's ``core.worktree`` can name any folder."""
+    own = worktree / ".git"
+    return own.is_file() or (own.is_dir() and own.samefile(git_dir))
 
 
 def _name(place: Path) -> str:

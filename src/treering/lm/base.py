@@ -41,6 +41,7 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
     """
     with needs("train"):
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
     quiet_transformers()
@@ -64,7 +65,7 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
             model = AutoModelForCausalLM.from_pretrained(
                 str(folder), dtype=torch.float32, use_safetensors=True, local_files_only=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(f"`{name}` cannot be loaded: {error}", ALTERNATIVES) from error
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest is not None and positions > longest:

@@ -63,8 +63,11 @@ def split(corpus: Corpus, ids: npt.NDArray[Any]) -> Split:
         stop = starts[number] + corpus.documents[number].tokens + (_ends(corpus) if end else 0)
         return np.asarray(ids[starts[number] : stop], dtype=np.int64)
 
+    train = np.concatenate([stream(number, end=True) for number in kept])
+    if len(train) < 2:
+        raise DataError("the training text is a single token: nothing can be predicted", "train on a longer history")
     return Split(
-        train=np.concatenate([stream(number, end=True) for number in kept]),
+        train=train,
         train_documents=len(kept),
         train_bytes=sum(corpus.documents[number].bytes for number in kept),
         held_out=tuple(stream(number, end=False) for number in held),

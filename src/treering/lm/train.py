@@ -60,7 +60,7 @@ def fine_tune(
 
     blocks = [torch.from_numpy(block.copy()) for block in training_blocks(data.train, recipe.sequence_length)]
     steps_an_epoch = -(-len(blocks) // recipe.batch_size)
-    lightning.seed_everything(recipe.seed, verbose=False)
+    torch.manual_seed(recipe.seed)
     if recipe.method == "lora":
         model = _with_adapters(model, added)
     budget = Budget(steps_an_epoch * recipe.epochs, recipe.minutes * 60)

@@ -23,10 +23,10 @@ def search_commits(
     by_meaning, kinds = _dense(store, query, embedder) if embedder and query.strip() else ({}, {})
     nearest = sorted(by_meaning, key=lambda commit_id: -by_meaning[commit_id])[:DENSE_CANDIDATES]
     candidates = sorted({*by_words, *nearest})
+    farthest = min(by_meaning.values(), default=0.0)  # where a commit with no vector yet is put
     scores = fused(
         np.array([by_words.get(commit_id, 0.0) for commit_id in candidates]),
-        # A commit with no vector yet is as far as the farthest.
-        np.array([by_meaning.get(commit_id, min(by_meaning.values(), default=0.0)) for commit_id in candidates]),
+        np.array([by_meaning.get(commit_id, farthest) for commit_id in candidates]),
         dense_weight,
     )
     best = sorted(zip(candidates, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))[:limit]

@@ -9,7 +9,7 @@ Scores = npt.NDArray[np.float64]
 def z_scores(scores: Scores) -> Scores:
     """Distance from the mean in standard deviations; zero where all are equal."""
     deviation = scores.std() if len(scores) else 0.0
-    if deviation < 1e-12:
+    if not len(scores) or deviation <= 1e-12 * np.abs(scores).max():
         return np.zeros_like(scores)
     return np.asarray((scores - scores.mean()) / deviation, dtype=np.float64)
 

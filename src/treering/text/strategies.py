@@ -17,6 +17,8 @@ MARKERS = (
 PATHS = 32
 PREDECESSORS = 3
 BODY_CHARACTERS = 2000
+TELLING_LINES = 8
+"""Two plain commits with the same paths and line counts are taken for the same diff from this many lines on."""
 
 
 def _semantic(record: Record, _: "Subjects") -> Iterator[str]:
@@ -127,11 +129,14 @@ class Duplicates:
 
     def of(self, record: Record) -> str | None:
         """The hash of the earlier commit that this one repeats, if any."""
-        diff = tuple((path, lines.insertions, lines.deletions) for path, lines in record.stats.items())
+        figures = tuple((path, lines.insertions, lines.deletions) for path, lines in record.stats.items())
+        diff = (figures, record.files_added, record.files_deleted)
+        # A merge repeats what it brought in. Of others, a few lines could be anybody's, like a version's one line.
+        telling = record.is_merge or record.insertions + record.deletions >= TELLING_LINES
         message = " ".join(record.message.lower().split())
-        same_diff = self._diffs.setdefault(diff, record.commit_hash) if diff else record.commit_hash
+        same_diff = self._diffs.setdefault(diff, record.commit_hash) if figures else record.commit_hash
         same_message = self._messages.setdefault(message, record.commit_hash)
-        if same_diff != record.commit_hash:
+        if telling and same_diff != record.commit_hash:
             self.found["diff"] += 1
             return same_diff
         if same_message != record.commit_hash:

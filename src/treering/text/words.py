@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-_WORD = re.compile(r"\w+")
-_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\dA-Za-z_]+")
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w{2,63}")
+_WORD = re.compile(r"[\w\u0300-\u036f]+")  # with the marks that lower case can leave apart: "İ" is "i" and a dot
+_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+_IDENTIFIER = re.compile(r"(?<!\w)[^\W\d]\w{2,63}(?!\w)")
 
 LONGEST = 64
 """Longer words are data (hashes, base64), not words."""
@@ -18,9 +18,19 @@ def words(text: str) -> Iterator[str]:
         if len(word) > LONGEST:
             continue
         yield word.lower()
-        parts = _PARTS.findall(word)
-        if len(parts) > 1:
+        parts = _parts(word)
+        if parts != [word]:
             yield from (part.lower() for part in parts)
+
+
+def _parts(word: str) -> list[str]:
+    # Beyond ASCII the cut is made in the word's shape: an "A" for each upper-case letter, an "a" for any other.
+    shape = word if word.isascii() else "".join(map(_shape, word))
+    return [word[match.start() : match.end()] for match in _PARTS.finditer(shape)]
+
+
+def _shape(char: str) -> str:
+    return "_" if char == "_" else "0" if char.isdecimal() else "A" if char.isupper() else "a"
 
 
 def identifiers(text: str) -> Iterator[str]:

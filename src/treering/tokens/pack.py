@@ -119,6 +119,8 @@ def read_stream(folder: Path) -> tuple[Corpus, Ids]:
     path = folder / "tokens.bin"
     kind = _integer(corpus.vocab_size)
     with os_errors(path):
+        if not corpus.total_tokens:
+            raise DataError(f"{folder} holds no tokens", "tokenise a repository that has commits")
         if not path.is_file() or path.stat().st_size != corpus.total_tokens * np.dtype(kind).itemsize:
             raise DataError(f"{path} is torn", f"delete {folder}: the next run makes it again")
         return corpus, np.memmap(path, dtype=kind, mode="r")
@@ -143,8 +145,10 @@ def read_sequences(path: Path) -> tuple[Corpus, Ids]:
             f"{path} holds the id {outside}, outside its vocab_size {corpus.vocab_size}",
             "make it again with git_tokenizer.py",
         )
-    if len(flat) != corpus.total_tokens:
-        raise DataError(f"{path} holds {len(flat):,} tokens and says {corpus.total_tokens:,}", "make it again")
+    said = sum(span.tokens + (1 if corpus.eos_id >= 0 else 0) for span in corpus.documents)
+    if not len(flat) == corpus.total_tokens == said:
+        other = corpus.total_tokens if len(flat) != corpus.total_tokens else said
+        raise DataError(f"{path} holds {len(flat):,} tokens and says {other:,}", "make it again with git_tokenizer.py")
     ids: Ids = flat.astype(_integer(corpus.vocab_size))  # type: ignore[assignment]  # one of the two
     return corpus, ids
 

@@ -17,6 +17,7 @@ BATCH = 256
 ALTERNATIVES = "on every machine with the model pack: gpt2, smollm2-135m; or give a folder that holds a tokenizer.json"
 _FILES = ("tokenizer*.json", "vocab.json", "merges.txt")
 _END_OF_TEXT = ("<|endoftext|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
+_PROBES = ("a", " Hello  world\n\n\tdef f(x_1): return 12345", "größe 日本 \u00a0😀 don't", "<|endoftext|></s>")
 _SPECIAL = 3  # gguf's TokenType.CONTROL
 
 
@@ -39,9 +40,11 @@ class TextTokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Decided by the whole vocabulary: two tokenizers of one fingerprint give the same ids."""
+        """Decided by the vocabulary and by how a text that has everything is split. Not by the whole file: the same
+        tokenizer is published in files that differ.
+        """
         vocabulary = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
-        return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([vocabulary, self.encode(_PROBES)]).encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
@@ -78,7 +81,10 @@ def load_tokenizer(name: str, added: Sequence[str] = ()) -> TextTokenizer:
     folder = located(name, _FILES, kind="tokenizer", alternatives=ALTERNATIVES)
     tokenizer = _of_folder(folder, name)
     config = folder / "tokenizer_config.json"
-    own = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    try:
+        own = json.loads(config.read_text("utf-8")) if config.is_file() else {}
+    except ValueError as error:
+        raise ModelError(f"{config} is torn: {error}", ALTERNATIVES) from error
     stated = own.get("eos_token")
     stated = stated.get("content") if isinstance(stated, dict) else stated
     for candidate in (_END_OF_TEXT[0], stated, *_END_OF_TEXT):
@@ -89,7 +95,10 @@ def load_tokenizer(name: str, added: Sequence[str] = ()) -> TextTokenizer:
 
 def _of_folder(folder: Path, name: str) -> Tokenizer:
     if (whole := folder / "tokenizer.json").is_file():
-        return Tokenizer.from_file(str(whole))
+        try:
+            return Tokenizer.from_file(str(whole))
+        except Exception as error:
+            raise ModelError(f"{whole} is torn or no tokenizer: {error}", ALTERNATIVES) from error
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     if vocabulary.is_file() and merges.is_file():  # the older form: gpt2 and opt on some mirrors
         return _byte_level(models.BPE.from_file(str(vocabulary), str(merges)))
