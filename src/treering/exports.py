@@ -147,7 +147,7 @@ def _export_store(
     history: Path, beside: Path, model: str, batch_size: int, report: Reporter
 ) -> Iterator[tuple[Store, Embedder]]:
     """The store that the embedding script keeps beside its output, brought up to date with ``history``."""
-    settings = load(None, {}, {"index": {"model": model, "batch_tokens": batch_size * TOKENS_A_TEXT}})
+    settings = load(None, {}, {"index": {"model": model, "batch_tokens": max(256, batch_size * TOKENS_A_TEXT)}})
     embedder = load_embedder(settings.index.model, settings.index.batch_tokens)
     with Store(beside.parent / FOLDER) as store, store.writing("embedding_generator"):
         pipeline.take_records(store, read_json_lines(history, Record), settings, report)
@@ -204,10 +204,16 @@ def train_export(
         "minutes": minutes, "gpu": not no_gpu,
     }  # fmt: skip
     chosen = load(None, {}, {"train": flags})
+    if minutes == 0:
+        raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number, or leave it out")
     if model_name:
         check_base(model_name)
     corpus, ids = read_sequences(tokens)
     base = model_name or corpus.tokenizer or "gpt2"
-    recipe = replace(pipeline.recipe_of(chosen), minutes=minutes or math.inf, sequence_length=corpus.sequence_length)
+    recipe = replace(
+        pipeline.recipe_of(chosen),
+        minutes=math.inf if minutes is None else minutes,
+        sequence_length=corpus.sequence_length,
+    )
     folder = output_dir / f"{corpus.repo or 'repo'}-git-model-final"
     return folder, pipeline.learn(corpus, ids, base, recipe, folder, report, weights_format=weights_format)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from treering import pipeline, summary
 from treering.config import Settings, load
-from treering.errors import ModelError, StoreError, UsageError
+from treering.errors import DataError, ModelError, StoreError, UsageError
 from treering.git.reader import Source, locate, read_refs
 from treering.lm.base import check_base
 from treering.lm.generate import generate as sample
@@ -163,7 +163,7 @@ def status(where: Place) -> Status:
             vectors=store.vectors(),
             behind=refs != sorted(store.refs()) or store.indexed() < store.count(),
             model=str(model) if model else None,
-            verdict=str(runs["train"]["verdict"]) if model and "train" in runs else None,
+            verdict=pipeline.verdict_of(model) if model else None,
             bytes=size,
             last_runs=runs,
         )
@@ -195,8 +195,11 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
                 folder, corpus = pipeline.tokenize(store, where.source, where.settings, report)
             report.say(f"tokens: {corpus.total_tokens:,} in {len(corpus.documents):,} documents")
             with stage("train"):
-                model, told, new = pipeline.train(store, folder, where.settings, report)
-            report.say(f"model: {model}" if new else "model: nothing new to learn")
+                try:
+                    model, told, new = pipeline.train(store, folder, where.settings, report)
+                    report.say(f"model: {model}" if new else "model: nothing new to learn")
+                except DataError as error:  # too short a history: all else is done and worth its report
+                    report.warn(f"no model was trained: {error.message}")
         with stage("examples"):
             examples = _examples(store, where.settings, report)
         stats = pipeline.history_stats(store)

@@ -137,10 +137,15 @@ def take_records(store: Store, records: Iterable[Record], settings: Settings, re
     """Fill a store from records instead of a repository: what the seed's embedding script starts from."""
     with store.writing("embedding_generator"):
         known = store.known()
+        seen: set[str] = set()
         clear_if_changed(store, settings, report)
         places: list[Placed] = []
         ids: dict[str, int] = {}
         for batch in _batched(records, BATCH):
+            for record in batch:
+                if record.commit_hash in seen:
+                    raise DataError(f"commit {record.commit_hash} is in the input twice", "make the file again")
+                seen.add(record.commit_hash)
             fresh = [record for record in batch if record.commit_hash not in known]
             store.append([commit_of(record) for record in fresh])
             places += (Placed(record.commit_hash, record.branch, record.branches) for record in batch)
@@ -235,6 +240,10 @@ def index_words(store: Store, report: Reporter) -> int:
 def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Reporter) -> int:
     """Embed every text that has no vector; equal texts are embedded once. Returns how many vectors were added."""
     model = embedder()
+    matrix = FlatMatrix(store.folder / "vectors" / model.fingerprint, model.dimensions)
+    if not matrix.holds(len(store.vector_names(model.fingerprint))):
+        report.warn("the file of vectors is gone or torn: they are made again")
+        store.forget_vectors(model.fingerprint)
     missing = store.unembedded(model.fingerprint)
     if not missing:
         return 0
@@ -243,7 +252,6 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
         owners.setdefault(text, []).append((commit_id, kind))
     texts = list(owners)
     named = len(store.vector_names(model.fingerprint))
-    matrix = FlatMatrix(store.folder / "vectors" / model.fingerprint, model.dimensions)
     made = report.track(
         (
             (texts[position], row)
@@ -346,7 +354,7 @@ def tokenize(store: Store, source: Source, settings: Settings, report: Reporter)
         store.history_fingerprint(),
     )
     folder = store.folder / "tokens" / name
-    if (folder / "header.json").is_file():
+    if (folder / "header.json").is_file() and (folder / "tokens.bin").is_file():
         return folder, read_stream(folder)[0]
     duplicates = Duplicates()
     with store.writing("treering tokenize"), _told_records(store, source, settings, caps) as records:
@@ -508,16 +516,17 @@ def train(store: Store, folder: Path, settings: Settings, report: Reporter) -> t
     models = store.folder / "models" / f"{corpus.repo or 'repo'}-git-model"
     name = _fingerprint("learn-1", folder.name, settings.train.model, asdict(recipe))
     target = models / name
-    if (target / REPORT).is_file():
-        return target, read_json(target / REPORT, TrainingReport), False
     with store.writing("treering train"):
-        told = learn(corpus, ids, settings.train.model, recipe, target, report)
+        new = not (target / REPORT).is_file()
+        told = learn(corpus, ids, settings.train.model, recipe, target, report) if new else None
         previous = current_model(store)
+        # Also for a model that was there: another may be current, or a kill came between the folder and this line.
         with replacing(store.folder / "models" / "current") as file:
             file.write(f"{models.name}/{name}\n".encode())
-        _keep_newest(models, {name, previous.name if previous else name})
-        store.log_run("train", started, {"model": name, "verdict": told.verdict})
-    return target, told, True
+        if told:
+            _keep_newest(models, {name, previous.name if previous else name})
+            store.log_run("train", started, {"model": name, "verdict": told.verdict})
+    return target, told or read_json(target / REPORT, TrainingReport), new
 
 
 def current_model(store: Store) -> Path | None:
@@ -527,6 +536,10 @@ def current_model(store: Store) -> Path | None:
         return None
     folder = store.folder / "models" / pointer.read_text().strip()
     return folder if (folder / REPORT).is_file() else None
+
+
+def verdict_of(model: Path) -> str:
+    return read_json(model / REPORT, TrainingReport).verdict
 
 
 def history_stats(store: Store) -> HistoryStats:

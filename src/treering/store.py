@@ -437,6 +437,10 @@ class Store:
                 ((fingerprint, row, commit_id, kind) for row, (commit_id, kind) in enumerate(names, start=first)),
             )
 
+    def forget_vectors(self, fingerprint: str) -> None:
+        with self.transaction():
+            self.db.execute("DELETE FROM vectors WHERE fingerprint = ?", (fingerprint,))
+
     def vector_names(self, fingerprint: str) -> list[tuple[int, str, bool]]:
         """(commit id, kind, reachable) of every named row, in row order. Rows are 0, 1, 2, …"""
         rows = self.db.execute(

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,13 @@ def test_make_test_runs_the_tests() -> None:
 def test_every_other_command_works(project: Path, command: str) -> None:
     if not (project / ".treering").exists():
         subprocess.run(
-            ["python", "-m", "treering", "run", "--minutes", "0", "--repo", str(project)],
+            [sys.executable, "-m", "treering", "run", "--minutes", "0", "--repo", str(project)],
             check=True,
             capture_output=True,
         )
     if "generate" in command and not (project / ".treering" / "models").exists():
         pytest.skip("no model was trained here: `make test` runs this")
-    command = command.replace(".venv/bin/treering", "python -m treering").replace("path/to/repo", str(project))
+    command = command.replace(".venv/bin/treering", f"{sys.executable} -m treering").replace("path/to/repo", str(project))
     done = subprocess.run(
         ["bash", "-c", command], cwd=project, capture_output=True, text=True, check=False, timeout=300
     )

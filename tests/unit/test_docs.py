@@ -86,3 +86,10 @@ def test_every_file_of_the_package_has_a_line_in_the_readme() -> None:
 def test_the_docs_name_no_machine() -> None:
     for text in (README, *DOCS.values()):
         assert not re.search(r"(?<![\w.])/(root|work|home/\w+|tmp)/", text)
+
+
+def test_every_link_of_the_docs_leads_somewhere_and_nothing_is_left_to_fill_in() -> None:
+    for folder, text in ((ROOT, README), *((ROOT / "docs", text) for text in DOCS.values())):
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert (folder / target).is_file(), target
+        assert not re.search(r"@[A-Z]+@", text)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from treering import __version__
-from treering.errors import Incomplete, TreeringError
+from treering.errors import Incomplete, StoreError, TreeringError
 from treering.report import Reporter, one_line, printable
 
 INTERRUPTED = 130
@@ -46,6 +46,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+            sys.stdout.flush()
         except TreeringError as error:
             fail(error)
         except KeyboardInterrupt:
@@ -55,6 +56,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             # The reader went away (`| head`). Python would complain once more when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:  # of our own output: whatever else is read or written is named where it is
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            fail(StoreError(f"cannot write {error.filename or 'the output'}: {error.strerror}", "choose another place"))
 
     return run
 
@@ -231,8 +235,14 @@ def train(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags:
 
 @main.command()
 @click.argument("prompt", default="")
-@click.option("--max-tokens", type=int, default=128, show_default=True)
-@click.option("--temperature", type=float, default=0.7, show_default=True, help="0 always takes the likeliest token.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 10),
+    default=0.7,
+    show_default=True,
+    help="0 always takes the likeliest token.",
+)
 @click.option("--seed", type=int, default=7, show_default=True)
 @common
 def generate(

@@ -87,7 +87,7 @@ def load_tokenizer(name: str, added: Sequence[str] = ()) -> TextTokenizer:
         raise ModelError(f"{config} is torn: {error}", ALTERNATIVES) from error
     stated = own.get("eos_token")
     stated = stated.get("content") if isinstance(stated, dict) else stated
-    for candidate in (_END_OF_TEXT[0], stated, *_END_OF_TEXT):
+    for candidate in (stated, *_END_OF_TEXT):
         if candidate and tokenizer.token_to_id(candidate) is not None:
             return TextTokenizer(name, tokenizer, candidate, tuple(added) or tuple(own.get("treering_added", ())))
     raise ModelError(f"the tokenizer `{name}` has no end-of-text token", ALTERNATIVES)
@@ -109,7 +109,8 @@ def _byte_level(model: models.BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>"])
+    if model.token_to_id("<|endoftext|>") is not None:
+        tokenizer.add_special_tokens(["<|endoftext|>"])
     return tokenizer
 
 

@@ -36,6 +36,10 @@ class FlatMatrix:
                 file.flush()
                 os.fsync(file.fileno())
 
+    def holds(self, named: int) -> bool:
+        """Whether the file has that many rows."""
+        return not named or (self.path.is_file() and self.path.stat().st_size >= named * self.dimensions * 4)
+
     def rows(self, named: int) -> Matrix:
         """The first ``named`` rows, memory-mapped: shape (named, dimensions)."""
         if not named:
