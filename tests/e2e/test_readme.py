@@ -58,7 +58,9 @@ def test_every_other_command_works(project: Path, command: str) -> None:
         )
     if "generate" in command and not (project / ".treering" / "models").exists():
         pytest.skip("no model was trained here: `make test` runs this")
-    command = command.replace(".venv/bin/treering", f"{sys.executable} -m treering").replace("path/to/repo", str(project))
+    command = command.replace(".venv/bin/treering", f"{sys.executable} -m treering").replace(
+        "path/to/repo", str(project)
+    )
     done = subprocess.run(
         ["bash", "-c", command], cwd=project, capture_output=True, text=True, check=False, timeout=300
     )
