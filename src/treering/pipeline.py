@@ -114,10 +114,10 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter) -
         for batch in _batched(commits, BATCH):
             store.append(batch)
             better = [commit for commit in batch if commit.hash in again and _is_whole(commit)]
+            if better:
+                store.clear_documents()  # first: a kill in between must not leave an index of the old reading
             for commit in better:
                 store.mend(commit)
-            if better:
-                store.clear_documents()
             for commit in batch:
                 if not commit.diff_complete:
                     _tell_partial(report, commit)
