@@ -1,7 +1,9 @@
-"""How fast a history is read: treering beside one `git log`, a PyDriller scraper and two GitPython scrapers.
+"""How fast a history is read: treering beside one `git log` and the usual PyDriller and GitPython scrapers.
 
 All make the inserted and deleted lines of every file of every commit, each as a whole process from its start (Python's
-too) to its end. Every row says which commits it read:
+too) to its end. The scrapers come in two sizes: the least loop over files that people write, and the one that fills the
+record of the seed (added, modified, deleted and renamed files told apart; lines of every file and of every commit, of
+merges too). Every row says which commits it read:
 
     whole   every commit of all branches
     newest  the N newest of them, the same hashes for everyone (`--peer-commits 0`: the slow ones read the whole too)
@@ -11,6 +13,7 @@ too) to its end. Every row says which commits it read:
 The peers come with `pip install -r benchmarks/requirements.txt`, best in an environment of their own. They see a copy
 of the repository, made before the clock starts, because PyDriller writes into the config of what it opens.
 What they do not do as treering does: PyDriller gives merges no files, `commit.stats` of GitPython knows no renames.
+Memory is read in one more run of its own, because reading it takes time.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -68,8 +72,8 @@ def by_treering(repo: Path, wanted: list[str]) -> Totals:
     return totals
 
 
-def by_pydriller(repo: Path, wanted: list[str]) -> Totals:
-    """The usual loop over ``modified_files``."""
+def by_pydriller(repo: Path, wanted: list[str], *, record: bool) -> Totals:
+    """The usual loop over ``modified_files``; for a whole ``record``, with the lines of the commit."""
     from git.exc import GitCommandError
     from pydriller import Git
 
@@ -82,23 +86,16 @@ def by_pydriller(repo: Path, wanted: list[str]) -> Totals:
                 (file.change_type.name, file.new_path or file.old_path, file.added_lines, file.deleted_lines)
                 for file in commit.modified_files
             ]
+            if record:
+                assert commit.insertions + commit.deletions >= 0  # noqa: S101  (what a scraper would read)
         except GitCommandError:  # objects are missing
             files, totals.unread = [], totals.unread + 1
         totals.add(files, merge=commit.merge)
     return totals
 
 
-def by_gitpython(repo: Path, wanted: list[str]) -> Totals:
-    """The usual loop over ``commit.stats``."""
-    return _by_gitpython(repo, wanted, lists=False)
-
-
-def by_gitpython_with_diff(repo: Path, wanted: list[str]) -> Totals:
-    """The usual loop where added, modified, deleted and renamed files are told apart: ``stats`` and ``diff``."""
-    return _by_gitpython(repo, wanted, lists=True)
-
-
-def _by_gitpython(repo: Path, wanted: list[str], *, lists: bool) -> Totals:
+def by_gitpython(repo: Path, wanted: list[str], *, record: bool) -> Totals:
+    """The usual loop over ``commit.stats``; for a whole ``record``, with ``diff`` to tell the kinds of change."""
     from git import NULL_TREE, Repo
     from git.exc import GitCommandError
 
@@ -111,7 +108,7 @@ def _by_gitpython(repo: Path, wanted: list[str], *, lists: bool) -> Totals:
                     (str(file["change_type"]), str(path), file["insertions"], file["deletions"])
                     for path, file in commit.stats.files.items()
                 ]
-                if lists:
+                if record:
                     changes = commit.parents[0].diff(commit) if commit.parents else commit.diff(NULL_TREE)
                     for change in changes:
                         assert change.change_type  # noqa: S101  (what a scraper would read)
@@ -123,11 +120,12 @@ def _by_gitpython(repo: Path, wanted: list[str], *, lists: bool) -> Totals:
 
 READERS: dict[str, Callable[[Path, list[str]], Totals]] = {
     "treering": by_treering,
-    "PyDriller": by_pydriller,
-    "GitPython stats": by_gitpython,
-    "GitPython stats+diff": by_gitpython_with_diff,
+    "PyDriller, files": partial(by_pydriller, record=False),
+    "PyDriller, record": partial(by_pydriller, record=True),
+    "GitPython, stats": partial(by_gitpython, record=False),
+    "GitPython, record": partial(by_gitpython, record=True),
 }
-PEERS = {"PyDriller": "pydriller", "GitPython stats": "git", "GitPython stats+diff": "git"}
+PEERS = {reader: "pydriller" if reader.startswith("PyDriller") else "git" for reader in READERS if reader != "treering"}
 GIT_LOG = ["--raw", "--numstat", "-M", "--diff-merges=first-parent"]
 
 
@@ -139,6 +137,7 @@ class Measured:
     set_name: str
     commits: int
     seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     totals: Totals | None = None
     memory: Memory | None = None
     problem: str = ""
@@ -153,13 +152,13 @@ class Measured:
             self.problem = f"ended with {done.code}: {done.complaint}"
             return
         self.seconds.append(done.seconds)
-        self.memory = max(self.memory or done.memory, done.memory, key=lambda memory: memory.together)
+        self.cpu.append(done.cpu)
         if done.stdout:
             self.totals = Totals(**json.loads(done.stdout))
 
 
 def measure(repo: Path, count: int, peers_python: Path, rounds: int) -> Iterator[Measured]:
-    """Every reader on its sets of commits, in turn, ``rounds`` times: so a busy minute falls on all of them."""
+    """Every reader on its sets of commits, in turn, ``rounds`` times or more: a busy minute falls on all."""
     tips = branch_tips(repo)
     whole = git(repo, "rev-list", "--date-order", "--stdin", stdin=tips).split()
     newest = whole[: count or None]
@@ -191,10 +190,15 @@ def measure(repo: Path, count: int, peers_python: Path, rounds: int) -> Iterator
             plan.append((measured, inner(peers_python, peer, copy), lines(newest)))
             if subprocess.run([peers_python, "-c", f"import {module}"], capture_output=True).returncode:
                 measured.problem = "not installed: pip install -r benchmarks/requirements.txt"
+        quick = [row for row in plan if row[0].reader not in PEERS]
+        slow = [row for row in plan if row[0].reader in PEERS and not row[0].problem]
         for _ in range(rounds):
-            for measured, command, stdin in plan:
-                if not measured.problem:
-                    measured.take(timed(command, stdin=stdin, discard=measured.reader == "git log"))
+            # The quick ones again before each slow one: seconds are easily disturbed, half minutes are not.
+            for measured, command, stdin in [row for peer in slow for row in (*quick, peer)] or quick:
+                measured.take(timed(command, stdin=stdin, discard=measured.reader == "git log", watched=False))
+        for measured, command, stdin in plan:
+            if measured.reader == "treering" and not measured.problem:
+                measured.memory = timed(command, stdin=stdin).memory
     for measured, command, stdin in plan:
         if measured.reader == "git log" and not measured.problem:
             measured.totals = _totals_of_git_log(command, stdin, measured.commits)
@@ -212,7 +216,7 @@ def _totals_of_git_log(command: list[str | Path], stdin: bytes, commits: int) ->
 def show(results: list[Measured]) -> None:
     ours = {measured.set_name: measured for measured in results if measured.reader == "treering"}
     rows: list[Sequence[str]] = [
-        ("", "commits", "seconds", "of all rounds", "commits/s", "x same", "x whole", "files", "+", "-")
+        ("", "commits", "seconds", "of all rounds", "CPU", "commits/s", "x same", "x whole", "files", "+", "-")
     ]
     for measured in results:
         which = f"{measured.commits:,} {measured.set_name}"
@@ -227,6 +231,7 @@ def show(results: list[Measured]) -> None:
                 which,
                 f"{statistics.median(measured.seconds):.2f}",
                 f"{min(measured.seconds):.2f} to {max(measured.seconds):.2f}",
+                f"{statistics.median(measured.cpu):.2f}",
                 f"{measured.rate:,.0f}",
                 *(f"{times[kind]:.2f}" if kind in times else "-" for kind in ("same", "whole")),
                 f"{totals.files:,}",

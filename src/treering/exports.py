@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from treering import pipeline
 from treering.config import load
 from treering.errors import UsageError
 from treering.files import json_lines, read_json_lines, write_json_array, write_json_lines
 from treering.git.reader import locate
 from treering.lm.base import check_base
+from treering.pipeline import index as index_stage
+from treering.pipeline import learn as learn_stage
+from treering.pipeline import scrape as scrape_stage
 from treering.report import Reporter
 from treering.search.commits import search_commits
 from treering.store import FOLDER, Store
@@ -33,7 +35,7 @@ def export_history(repo: Path, output: Path, output_json: Path, report: Reporter
     stats = HistoryStats()
 
     def counted() -> Iterator[Record]:
-        for record in pipeline.history(source, settings, report):
+        for record in scrape_stage.history(source, settings, report):
             stats.add(record)
             yield record
 
@@ -88,14 +90,14 @@ def export_tokens(
     chosen = load(
         None, {}, {"tokens": {"strategy": strategy, "markers": markers, "sequence_length": sequence_length}}
     ).tokens
-    tokenizer = pipeline.tokenizer_for(model, markers=chosen.markers)
+    tokenizer = learn_stage.tokenizer_for(model, markers=chosen.markers)
     duplicates = Duplicates()
     repo = ""
     sizes: list[int] = []
 
     def noted() -> Iterator[TokenDocument]:
         nonlocal repo
-        told = pipeline.token_documents(read_json_lines(history, Record), chosen.strategy, tokenizer, duplicates)
+        told = learn_stage.token_documents(read_json_lines(history, Record), chosen.strategy, tokenizer, duplicates)
         with json_lines(output) as write:
             for record, encoded in told:
                 repo = repo or record.repo
@@ -150,9 +152,9 @@ def _export_store(
     settings = load(None, {}, {"index": {"model": model, "batch_tokens": max(256, batch_size * TOKENS_A_TEXT)}})
     embedder = load_embedder(settings.index.model, settings.index.batch_tokens)
     with Store(beside.parent / FOLDER) as store, store.writing("embedding_generator"):
-        pipeline.take_records(store, read_json_lines(history, Record), settings, report)
-        pipeline.index_words(store, report)
-        pipeline.index_vectors(store, lambda: embedder, report)
+        index_stage.take_records(store, read_json_lines(history, Record), settings, report)
+        index_stage.index_words(store, report)
+        index_stage.index_vectors(store, lambda: embedder, report)
         yield store, embedder
 
 
@@ -173,10 +175,10 @@ def export_embeddings(
     """Write each commit with its vectors as JSON lines, and all vectors as Qdrant points."""
     kinds: Counter[str] = Counter()
     with _export_store(history, qdrant_output, model, batch_size, report) as (store, embedder):
-        write_json_lines(output, pipeline.embedded_records(store, embedder))
+        write_json_lines(output, index_stage.embedded_records(store, embedder))
 
         def counted() -> Iterator[Point]:
-            for point in pipeline.points(store, embedder):
+            for point in index_stage.points(store, embedder):
                 kinds[str(point.payload["kind"])] += 1
                 yield point
 
@@ -197,7 +199,7 @@ def train_export(
     minutes: float | None,
     no_gpu: bool,
     weights_format: str,
-) -> tuple[Path, pipeline.TrainingReport]:
+) -> tuple[Path, learn_stage.TrainingReport]:
     """Fine-tune on a token file and save the model as ``<repo>-git-model-final``."""
     flags = {
         "batch_size": batch_size, "epochs": epochs, "learning_rate": learning_rate, "method": method,
@@ -211,9 +213,9 @@ def train_export(
     corpus, ids = read_sequences(tokens)
     base = model_name or corpus.tokenizer or "gpt2"
     recipe = replace(
-        pipeline.recipe_of(chosen),
+        learn_stage.recipe_of(chosen),
         minutes=math.inf if minutes is None else minutes,
         sequence_length=corpus.sequence_length,
     )
     folder = output_dir / f"{corpus.repo or 'repo'}-git-model-final"
-    return folder, pipeline.learn(corpus, ids, base, recipe, folder, report, weights_format=weights_format)
+    return folder, learn_stage.learn(corpus, ids, base, recipe, folder, report, weights_format=weights_format)

@@ -11,12 +11,15 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from treering import pipeline, summary
+from treering import summary
 from treering.config import Settings, load
 from treering.errors import DataError, ModelError, StoreError, UsageError
 from treering.git.reader import Source, locate, read_refs
 from treering.lm.base import check_base
 from treering.lm.generate import generate as sample
+from treering.pipeline import index as index_stage
+from treering.pipeline import learn as learn_stage
+from treering.pipeline import scrape as scrape_stage
 from treering.report import Reporter
 from treering.search.commits import search_commits
 from treering.store import FOLDER, Store, store_folder
@@ -56,21 +59,23 @@ def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> 
     return Place(source, settings, folder)
 
 
-def scrape(where: Place, report: Reporter) -> pipeline.Scraped:
+def scrape(where: Place, report: Reporter) -> scrape_stage.Scraped:
     """Read every commit of every branch into the store; only what is new is read."""
     read_refs(where.source)  # without a commit to start from, no store is made
     with where.store() as store:
-        scraped = pipeline.scrape(store, where.source, where.settings, report)
+        scraped = scrape_stage.scrape(store, where.source, where.settings, report)
     if scraped.partial:
         report.warn(f"{scraped.partial} of {scraped.commits} commits have a partial diff: objects are missing")
     return scraped
 
 
-def index(where: Place, report: Reporter, *, rebuild: bool = False) -> pipeline.Indexed:
+def index(where: Place, report: Reporter, *, rebuild: bool = False) -> index_stage.Indexed:
     """Bring the store and its search index up to date; with ``rebuild``, make the index anew."""
     scrape(where, report)
     with where.store() as store:
-        return pipeline.index(store, where.source, where.settings, report, _embedder(where.settings), rebuild=rebuild)
+        return index_stage.index(
+            store, where.source, where.settings, report, _embedder(where.settings), rebuild=rebuild
+        )
 
 
 def _embedder(settings: Settings) -> Callable[[], Embedder]:
@@ -102,17 +107,17 @@ def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
     """Bring the store up to date and its history into a token stream for the base model."""
     scrape(where, report)
     with where.store() as store:
-        return pipeline.tokenize(store, where.source, where.settings, report)
+        return learn_stage.tokenize(store, where.source, where.settings, report)
 
 
-def train(where: Place, report: Reporter) -> tuple[Path, pipeline.TrainingReport]:
+def train(where: Place, report: Reporter) -> tuple[Path, learn_stage.TrainingReport]:
     """Fine-tune the base model on the history, within the budget of minutes, and judge it on later commits."""
     if where.settings.train.minutes == 0:
         raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number")
     check_base(where.settings.train.model)
     folder, _ = tokenize(where, report)
     with where.store() as store:
-        model, told, new = pipeline.train(store, folder, where.settings, report)
+        model, told, new = learn_stage.train(store, folder, where.settings, report)
     if not new:
         report.say("nothing new to learn: this history was learned with these settings before")
     return model, told
@@ -121,7 +126,7 @@ def train(where: Place, report: Reporter) -> tuple[Path, pipeline.TrainingReport
 def generate(where: Place, prompt: str, report: Reporter, *, max_tokens: int, temperature: float, seed: int) -> str:
     """Let the current model go on from a prompt."""
     with where.store(existing=True) as store:
-        folder = pipeline.current_model(store)
+        folder = learn_stage.current_model(store)
     if folder is None:
         raise ModelError("this repository has no trained model yet", "run `treering run`, or `treering train`, first")
     report.detail(f"model: {folder}")
@@ -150,7 +155,7 @@ def status(where: Place) -> Status:
     """What there is, without making anything."""
     refs = sorted((ref.name, ref.tip, ref.rank) for ref in read_refs(where.source))
     with where.store(existing=True) as store:
-        model = pipeline.current_model(store)
+        model = learn_stage.current_model(store)
         runs = store.last_runs()
         size = sum(path.stat().st_size for path in where.folder.rglob("*") if path.is_file())
         return Status(
@@ -163,7 +168,7 @@ def status(where: Place) -> Status:
             vectors=store.vectors(),
             behind=refs != sorted(store.refs()) or store.indexed() < store.count(),
             model=str(model) if model else None,
-            verdict=pipeline.verdict_of(model) if model else None,
+            verdict=learn_stage.verdict_of(model) if model else None,
             bytes=size,
             last_runs=runs,
         )
@@ -187,22 +192,22 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
     report.say(f"history: {scraped.commits:,} commits, {scraped.new:,} new")
     with where.store() as store:
         with stage("index"):
-            indexed = pipeline.index(store, where.source, where.settings, report, _embedder(where.settings))
+            indexed = index_stage.index(store, where.source, where.settings, report, _embedder(where.settings))
         report.say(f"index: {indexed.commits:,} commits and {indexed.vectors:,} vectors added")
         told = None
         if learns:
             with stage("tokenize"):
-                folder, corpus = pipeline.tokenize(store, where.source, where.settings, report)
+                folder, corpus = learn_stage.tokenize(store, where.source, where.settings, report)
             report.say(f"tokens: {corpus.total_tokens:,} in {len(corpus.documents):,} documents")
             with stage("train"):
                 try:
-                    model, told, new = pipeline.train(store, folder, where.settings, report)
+                    model, told, new = learn_stage.train(store, folder, where.settings, report)
                     report.say(f"model: {model}" if new else "model: nothing new to learn")
                 except DataError as error:  # too short a history: all else is done and worth its report
                     report.warn(f"no model was trained: {error.message}")
         with stage("examples"):
             examples = _examples(store, where.settings, report)
-        stats = pipeline.history_stats(store)
+        stats = scrape_stage.history_stats(store)
         made = summary.Summary(
             repo=where.source.name,
             made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

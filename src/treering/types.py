@@ -1,15 +1,15 @@
-"""The values that flow down the road. Frozen; msgspec encodes and decodes them."""
+"""The values that flow down the road. Structs of msgspec: as frozen as dataclasses, and ten times faster to make."""
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct, field
+
 Status = Literal["A", "M", "D", "R", "C", "T"]
-Flag = Literal["author-date", "committer-date", "encoding", "path-encoding", "shallow", "malformed"]
+Flag = Literal["author-date", "committer-date", "encoding", "path-encoding", "shallow", "malformed", "slow"]
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
+class FileChange(Struct, frozen=True):
     """One path of one commit against its first parent, as git's diff states it."""
 
     status: Status
@@ -21,8 +21,7 @@ class FileChange:
     submodule: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FilePatch:
+class FilePatch(Struct, frozen=True):
     """The unified hunks of one file, from the first ``@@`` on; ``cut`` is how many bytes the cap removed."""
 
     path: str
@@ -30,12 +29,12 @@ class FilePatch:
     cut: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(Struct, frozen=True):
     """What git states about a commit, and nothing that a later push could change.
 
     Times are seconds since 1970 (0 with a flag where git holds an absurd one), offsets minutes east of UTC.
-    ``changes`` is against the first parent. ``patches`` is filled only where hunks were asked for.
+    ``changes`` is against the first parent. ``patches`` is filled only where hunks were asked for, and so are
+    ``patch_id`` and ``reverse_id``, equal for equal diffs and for a diff and its inverse.
     """
 
     hash: str
@@ -55,10 +54,11 @@ class Commit:
     unreadable: tuple[str, ...] = ()
     flags: tuple[Flag, ...] = ()
     patches: tuple[FilePatch, ...] = ()
+    patch_id: str = ""
+    reverse_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(Struct, frozen=True):
     """A commit's place in the history as the refs are now: ``branch`` leads to it first, ``branches`` all do."""
 
     hash: str
@@ -66,20 +66,17 @@ class Placed:
     branches: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LineStats:
+class LineStats(Struct, frozen=True):
     insertions: int
     deletions: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(Struct, frozen=True):
     old_path: str
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One line of ``git_history.jsonl``: the seed's keys in the seed's order, then ours."""
 
     commit_hash: str
@@ -218,8 +215,7 @@ def commit_of(record: Record) -> Commit:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(Struct, frozen=True):
     """What a commit says, field by field, before it becomes words or vectors."""
 
     message: str
@@ -228,8 +224,7 @@ class Features:
     identifiers: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """One text of a commit, of one kind (``message``, ``diff``, or a training strategy's name)."""
 
     commit_hash: str
@@ -237,8 +232,7 @@ class Document:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class TokenDocument:
+class TokenDocument(Struct, frozen=True):
     """A document as token ids. ``bytes`` is the length of its UTF-8 text; ``duplicate_of`` an earlier commit that says
     the same.
     """
@@ -249,8 +243,7 @@ class TokenDocument:
     duplicate_of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """One document in the stream: ``tokens`` ids, then one end-of-text."""
 
     commit_hash: str
@@ -259,8 +252,7 @@ class Span:
     duplicate_of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Corpus:
+class Corpus(Struct, frozen=True):
     """What a stream of tokens is: made of which repository, by which tokenizer, from which documents in which order.
 
     ``vocab_size`` counts added tokens; every id is below it.
@@ -279,8 +271,7 @@ class Corpus:
     documents: tuple[Span, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """A point as Qdrant takes it: a UUID, a unit vector, a payload."""
 
     id: str
@@ -288,8 +279,7 @@ class Point:
     payload: dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """One search result; ``score`` is comparable within one answer only."""
 
     commit_hash: str
@@ -302,8 +292,7 @@ class Hit:
     why: str
 
 
-@dataclass(slots=True)
-class HistoryStats:
+class HistoryStats(Struct):
     """Running totals over records, as the seed's ``--stats`` block and the report show them."""
 
     commits: int = 0

@@ -1,20 +1,21 @@
 """What strange input does, room by room: words stay whole, and every refusal is ours and names the thing."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repositories import Repo
-from treering import modelpack, operations, pipeline
+from treering import modelpack, operations
 from treering.config import load
 from treering.errors import DataError, ModelError, TreeringError, UsageError
 from treering.lm.train import Recipe
 from treering.operations import Place
+from treering.pipeline import learn as learn_stage
 from treering.report import Reporter
 from treering.search.fusion import z_scores
 from treering.store import Store
@@ -181,7 +182,7 @@ def learned(tokens: Path, base: str = "scratch", **changes: Any) -> tuple[Path, 
         "seed": 7, "gpu": False,
     } | changes  # fmt: skip
     corpus, ids = read_sequences(tokens)
-    return tokens.parent / "model", pipeline.learn(
+    return tokens.parent / "model", learn_stage.learn(
         corpus, ids, base, Recipe(**recipe), tokens.parent / "model", Reporter()
     )
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from repositories import Repo, tell_story
-from treering import modelpack, operations, pipeline
+from treering import modelpack, operations
 from treering.errors import StoreError, UsageError
 from treering.operations import Place
+from treering.pipeline import index as index_stage
 from treering.report import Reporter
 from treering.search.commits import search_commits
 from treering.store import Store
@@ -104,7 +105,7 @@ def test_the_dense_leg_agrees_with_brute_force(indexed: Repo, minilm: Any) -> No
         asked = embed(minilm, [query])[0]
         best = {
             str(record["commit_hash"]): max(float(np.array(vector) @ asked) for vector in record["embeddings"].values())
-            for record in pipeline.embedded_records(store, minilm)
+            for record in index_stage.embedded_records(store, minilm)
             if isinstance(record["embeddings"], dict)
         }
     assert [hit.commit_hash for hit in hits] == sorted(best, key=lambda name: -best[name])
@@ -212,7 +213,7 @@ def test_the_points_are_taken_by_qdrants_own_engine(indexed: Repo, minilm: Any, 
     import qdrant_edge as qdrant
 
     with Store.existing(place(indexed).folder) as store:
-        made = list(pipeline.points(store, minilm))
+        made = list(index_stage.points(store, minilm))
         count = store.count()
     shard = qdrant.EdgeShard.create(
         str(tmp_path / "shard"),
@@ -238,8 +239,8 @@ def test_the_points_are_taken_by_qdrants_own_engine(indexed: Repo, minilm: Any, 
 
 def test_every_point_has_a_uuid_of_its_own_a_unit_vector_and_the_seeds_payload(indexed: Repo, minilm: Any) -> None:
     with Store.existing(place(indexed).folder) as store:
-        made = list(pipeline.points(store, minilm))
-        again = list(pipeline.points(store, minilm))
+        made = list(index_stage.points(store, minilm))
+        again = list(index_stage.points(store, minilm))
         records = {record.commit_hash: record for record in store.records()}
     assert len({str(uuid.UUID(point.id)) for point in made}) == len(made)
     assert [point.id for point in again] == [point.id for point in made]

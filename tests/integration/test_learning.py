@@ -11,11 +11,12 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repositories import Repo
-from treering import operations, pipeline
+from treering import operations
 from treering.errors import DataError, ModelError, UsageError
 from treering.lm.base import check_base
 from treering.lm.train import Recipe
 from treering.operations import Place
+from treering.pipeline import learn as learn_stage
 from treering.report import Reporter
 from treering.store import Store
 from treering.tokens.pack import read_sequences, write_sequences
@@ -69,7 +70,7 @@ def learned(tokens: Path, base: str = "scratch", *, weights: str = "safetensors"
     } | changes  # fmt: skip
     corpus, ids = read_sequences(tokens)
     folder = tokens.parent / "model"
-    return folder, pipeline.learn(corpus, ids, base, Recipe(**recipe), folder, Reporter(), weights_format=weights)
+    return folder, learn_stage.learn(corpus, ids, base, Recipe(**recipe), folder, Reporter(), weights_format=weights)
 
 
 def loaded(folder: Path) -> Any:
@@ -103,7 +104,7 @@ def test_a_repository_is_learned_once_into_a_model_that_transformers_loads(story
     assert "nothing new to learn" in said.getvalue()
     assert "Epoch" not in said.getvalue()
     with Store.existing(place(story).folder) as store:
-        assert pipeline.current_model(store) == folder
+        assert learn_stage.current_model(store) == folder
 
     text = operations.generate(place(story), "<COMMIT>", Reporter(), max_tokens=4, temperature=0, seed=1)
     assert text.startswith("<COMMIT>")

@@ -392,8 +392,11 @@ def test_a_cap_on_a_file_cuts_its_hunks_and_says_how_much(repo: Repo) -> None:
     name = repo.git("rev-parse", "HEAD")
     whole, small = read_one(repo.path, name, caps=LARGE).patches
     commit = read_one(repo.path, name, caps=Caps(file=100, commit=1 << 30))
-    assert commit.patches[0].text == whole.text[:100]
-    assert commit.patches[0].cut == len(whole.text) - 100
+    kept = commit.patches[0].text
+    assert whole.text.startswith(kept)
+    assert 100 - len("+0123456789\n") < len(kept) <= 100
+    assert kept.endswith("\n")
+    assert commit.patches[0].cut == len(whole.text) - len(kept)
     assert commit.patches[1] == small
     assert commit.changes == read_one(repo.path, name).changes
     assert commit.diff_complete
@@ -405,19 +408,56 @@ def test_a_cap_on_a_commit_is_shared_by_its_files_in_order(repo: Repo) -> None:
     whole = read_one(repo.path, name, caps=LARGE).patches
     cut = read_one(repo.path, name, caps=Caps(file=200, commit=300)).patches
     assert [patch.path for patch in cut] == ["a", "b", "c"]
-    assert [len(patch.text) for patch in cut] == [200, 100, 0]
+    head, line = len("@@ -0,0 +1,20 @@\n"), len("+0123456789\n")
+    # whole lines only: 15 fit into 200 bytes, and what they leave of 300 takes 7
+    assert [len(patch.text) for patch in cut] == [head + 15 * line, head + 7 * line, 0]
     assert [patch.cut for patch in cut] == [
-        len(full.text) - kept for full, kept in zip(whole, (200, 100, 0), strict=True)
+        len(full.text.removeprefix(kept.text)) for full, kept in zip(whole, cut, strict=True)
     ]
 
 
-def test_a_cap_inside_a_character_leaves_valid_text(repo: Repo) -> None:
+def test_a_line_longer_than_the_cap_is_left_out_whole(repo: Repo) -> None:
     repo.commit("snow", f="☃" * 100 + "\n")
     name = repo.git("rev-parse", "HEAD")
+    head = "@@ -0,0 +1 @@\n"
     for size in range(20, 26):
         (patch,) = read_one(repo.path, name, caps=Caps(file=size, commit=1000)).patches
-        assert "\ud800" not in patch.text.encode("utf-8").decode("utf-8")
-        assert patch.cut == len(f"@@ -0,0 +1 @@\n+{'☃' * 100}\n".encode()) - size
+        assert (patch.text, patch.cut) == (head, len(f"+{'☃' * 100}\n".encode()))
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 3 << 20])
+def test_a_patch_that_comes_in_pieces_counts_as_one_that_comes_whole(repo: Repo, size: int) -> None:
+    """Pieces end where the pipe had it: in the middle of a line that is longer than a piece, too."""
+    repo.commit("long", f="x" * size + "\nend\n", g="+\n-\n" * 1000, h="- no newline at the end")
+    name = repo.commit("longer", f="x" * size + "y\nend\n", g="-\n+\n" * 1000, h="+ no newline\n")
+    plain, patched = read_one(repo.path, name), read_one(repo.path, name, caps=LARGE)
+    assert patched.changes == plain.changes
+    capped = read_one(repo.path, name, caps=Caps(50, 100))
+    assert (capped.changes, capped.patch_id) == (plain.changes, patched.patch_id)
+
+
+def test_a_patch_is_named_by_its_content_and_so_is_its_inverse(repo: Repo) -> None:
+    """A cherry-pick has its original's name at other line numbers; a revert has its inverse's."""
+    lines = [f"line {number}\n" for number in range(40)]
+    repo.commit("base", f="".join(lines), g="g\n")
+    changed = [*lines[:20], "new\n", *lines[22:]]
+    there = repo.commit("change", f="".join(changed), g=None, h="h\n")
+    back = repo.commit("revert", f="".join(lines), g="g\n", h=None)
+    repo.commit("shift", f="top\n" + "".join(lines))
+    again = repo.commit("again", f="top\n" + "".join(changed), g=None, h="h\n")
+    other = repo.commit("other", h="h\nmore\n")
+    ids = {name: read_one(repo.path, name, caps=LARGE) for name in (there, back, again, other)}
+    assert ids[there].patch_id == ids[again].patch_id == ids[back].reverse_id
+    assert ids[back].patch_id == ids[there].reverse_id
+    assert len({commit.patch_id for commit in ids.values()}) == 3
+    assert read_one(repo.path, there).patch_id == ""
+
+
+def test_an_empty_commit_has_no_patch_id(repo: Repo) -> None:
+    repo.commit("base", f="1\n")
+    empty = repo.git("commit-tree", "HEAD^{tree}", "-p", "HEAD", "-m", "nothing")
+    repo.git("update-ref", "refs/heads/empty", empty)
+    assert read_one(repo.path, empty, caps=LARGE).patch_id == ""
 
 
 # what a commit states --------------------------------------------------------------------------------------------

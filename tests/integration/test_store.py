@@ -18,8 +18,8 @@ from repositories import Repo
 from treering import operations
 from treering.errors import DiskFull, StoreBusy, StoreError
 from treering.report import Reporter
-from treering.schema import MIGRATIONS
 from treering.store import BATCH, Store, store_folder
+from treering.store.schema import MIGRATIONS
 from treering.types import Commit, FileChange, Placed, Record, commit_of
 
 MakeRepo = Callable[..., Repo]

@@ -1,9 +1,9 @@
 """What a commit says: its words, its fields, the ways it is told, and whether it says something again."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from treering.text.document import (
     FUNCTIONS,

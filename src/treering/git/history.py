@@ -4,7 +4,9 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from treering.errors import DamagedRepository, RepositoryError
 from treering.git.shadow import GitFailed, Shadow, Source
@@ -14,8 +16,7 @@ LATEST = 253_402_300_799
 """The last second of the year 9999; later dates are no dates."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ref:
+class Ref(Struct, frozen=True):
     """A name and the commit it points to. ``rank`` is its priority in attribution, lowest first."""
 
     name: str
@@ -23,8 +24,7 @@ class Ref:
     rank: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(Struct, frozen=True):
     """A commit of the walk with its parents as the walk sees them (none at a shallow boundary)."""
 
     hash: str
@@ -153,62 +153,69 @@ def _known(codec: str, raw: bytes) -> str:
     return raw.decode(codec)
 
 
-_PERSON = re.compile(rb"^(?P<name>.*?) ?<(?P<email>[^>]*)> ?(?P<time>-?\d+)? ?(?P<zone>[+-]\d{1,4})?")
+_PERSON = re.compile(rb"(.*?) ?<([^>]*)> ?(-?\d+)? ?([+-]\d{1,4})?")
 
 
-def parse_commit(name: str, content: bytes) -> Commit:
-    """A commit object's bytes as a :class:`Commit`. Never fails: what is absurd is 0 or empty, and flagged."""
-    head, _, message = content.partition(b"\n\n")
-    headers: dict[bytes, list[bytes]] = {}
-    for line in head.split(b"\n"):
-        key, _, value = line.partition(b" ")
-        if key:  # a continuation line begins with a space
-            headers.setdefault(key, []).append(value)
-    flags: list[Flag] = []
-    codec = b"".join(headers.get(b"encoding", [])[:1]).decode("ascii", "replace")
+class _Text:
+    """Decodes what one commit object holds, and remembers what was strange about it."""
 
-    def text(raw: bytes) -> str:
-        for candidate in (codec, "utf-8"):
+    def __init__(self, codec: str) -> None:
+        self.codec = codec
+        self.flags: list[Flag] = []
+
+    def __call__(self, raw: bytes) -> str:
+        if not self.codec and raw.isascii():
+            return raw.decode()
+        for candidate in (self.codec, "utf-8"):
             if candidate:
                 try:
                     decoded = _known(candidate, raw)
                     decoded.encode()  # some codecs make lone surrogates, which no file can hold
                     return decoded
                 except (UnicodeError, LookupError):
-                    if "encoding" not in flags:
-                        flags.append("encoding")
+                    self.flags.append("encoding")
         return raw.decode("latin-1")
 
-    def person(role: bytes, flag: Flag) -> tuple[str, str, int, int]:
-        match = _PERSON.match(b"".join(headers.get(role, [])[:1]))
+    def person(self, line: bytes, flag: Flag) -> tuple[str, str, int, int]:
+        """Name, address, seconds since 1970 and minutes east of UTC."""
+        match = _PERSON.match(line)
         if match is None:
-            flags.append("malformed")
+            self.flags.append("malformed")
             return "", "", 0, 0
-        time = int(match["time"] or 0) if len(match["time"] or b"") < 20 else -1
-        if not (match["time"] and 0 <= time <= LATEST):
-            flags.append(flag)
+        name, email, when, zone = match.groups()
+        time = int(when) if when and len(when) < 20 else -1
+        if not 0 <= time <= LATEST:
+            self.flags.append(flag)
             time = 0
-        zone = int(match["zone"] or 0)
-        offset = (abs(zone) // 100 * 60 + abs(zone) % 100) * (1 if zone >= 0 else -1)
-        return text(match["name"]).strip(), text(match["email"]), time, offset
+        east = int(zone or 0)
+        offset = (abs(east) // 100 * 60 + abs(east) % 100) * (1 if east >= 0 else -1)
+        return self(name).strip(), self(email), time, offset
 
-    author = person(b"author", "author-date")
-    committer = person(b"committer", "committer-date")
+
+def parse_commit(name: str, content: bytes) -> Commit:
+    """A commit object's bytes as a :class:`Commit`. Never fails: what is absurd is 0 or empty, and flagged."""
+    head, _, message = content.partition(b"\n\n")
+    parents = []
+    headers: dict[bytes, bytes] = {}
+    for line in head.split(b"\n"):
+        key, _, value = line.partition(b" ")
+        if key == b"parent":
+            parents.append(value.decode("ascii", "replace"))
+        elif key:  # a continuation line begins with a space
+            headers.setdefault(key, value)
+    text = _Text(headers.get(b"encoding", b"").decode("ascii", "replace"))
+    author = text.person(headers.get(b"author", b""), "author-date")
+    committer = text.person(headers.get(b"committer", b""), "committer-date")
     subject, body = split_message(text(message))
-    return Commit(
-        name,
-        tuple(parent.decode("ascii", "replace") for parent in headers.get(b"parent", [])),
-        *author,
-        *committer,
-        subject=subject,
-        body=body,
-        flags=tuple(dict.fromkeys(flags)),
-    )
+    flags = tuple(dict.fromkeys(text.flags))
+    return Commit(name, tuple(parents), *author, *committer, subject, body, flags=flags)
 
 
 def split_message(message: str) -> tuple[str, str]:
     """Subject (up to the first line of white space only, on one line) and body, as git's own ``%s`` and ``%b``."""
     lines = message.strip("\n").split("\n")
+    if len(lines) == 1:
+        return message.strip(), ""
     first = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     end = next((number for number in range(first, len(lines)) if not lines[number].strip()), len(lines))
     subject = " ".join(line.strip() for line in lines[first:end])

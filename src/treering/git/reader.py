@@ -2,16 +2,23 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from treering.git.branches import attribute
-from treering.git.diffs import Caps, read_diffs
+from treering.git.diffs import read_diffs
+from treering.git.entries import Diff
 from treering.git.history import Node, Ref, read_commits, read_refs, walk
+from treering.git.patches import Caps
 from treering.git.shadow import Shadow, Source, locate, shadow_of
-from treering.types import Commit, Placed
+from treering.types import Commit, Flag, Placed
 
 __all__ = ["Caps", "Reader", "Ref", "Source", "locate", "open_reader", "read_refs"]
+
+COMMIT_SECONDS = 120.0
+"""How long git may be silent about a commit before it is told by its trees alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,7 @@ class Reader:
     nodes: list[Node]
     shadow: Shadow
     workers: int
+    seconds: float
 
     def places(self) -> Iterator[Placed]:
         """Where every commit stands, in walk order."""
@@ -35,7 +43,7 @@ class Reader:
         """
         names = set(wanted)
         nodes = [node for node in self.nodes if node.hash in names]
-        diffs = read_diffs(self.shadow, nodes, workers=self.workers, caps=caps)
+        diffs = read_diffs(self.shadow, nodes, workers=self.workers, seconds=self.seconds, caps=caps)
         for commit, diff in zip(read_commits(self.shadow, nodes), diffs, strict=True):
             yield replace(
                 commit,
@@ -43,14 +51,23 @@ class Reader:
                 patches=diff.patches,
                 diff_complete=diff.complete,
                 unreadable=diff.unreadable,
-                flags=(*commit.flags, "path-encoding") if diff.text_flag else commit.flags,
+                flags=(*commit.flags, *_flags(diff)),
+                patch_id=diff.patch_id,
+                reverse_id=diff.reverse_id,
             )
 
 
+def _flags(diff: Diff) -> Iterator[Flag]:
+    if diff.text_flag:
+        yield "path-encoding"
+    if diff.slow:
+        yield "slow"
+
+
 @contextmanager
-def open_reader(source: Source | Path, *, workers: int) -> Iterator[Reader]:
+def open_reader(source: Source | Path, *, workers: int, seconds: float = COMMIT_SECONDS) -> Iterator[Reader]:
     """Open a repository for reading. Writes nothing in it and runs nothing of it."""
     source = locate(source) if isinstance(source, Path) else source
     refs = read_refs(source)
     with shadow_of(source) as shadow:
-        yield Reader(source, refs, walk(shadow, refs), shadow, workers)
+        yield Reader(source, refs, walk(shadow, refs), shadow, workers, seconds)

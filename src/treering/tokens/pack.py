@@ -4,13 +4,13 @@ The store keeps a memory map of integers beside a JSON header; the seed's ``toke
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import asdict
 
 from treering.errors import DataError
 from treering.files import os_errors, read_json, replacing, write_json

@@ -1,0 +1,195 @@
+"""The tables of commits: what git states about each, and where the refs have it now."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from treering.store.database import Database
+from treering.types import Commit, FileChange, Placed, Record, record_of
+
+BATCH = 256
+"""How many commits go in with one transaction."""
+
+_FACTS = (
+    "hash", "author_name", "author_email", "author_time", "author_offset", "committer_name", "committer_email",
+    "committer_time", "committer_offset", "subject", "body",
+)  # fmt: skip
+"""Columns that are fields of :class:`Commit` by the same name."""
+_COMMIT = ", ".join(("id, position, branch, branches, parents, unreadable, flags, diff_complete", *_FACTS))
+
+
+class CommitTables(Database):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._paths: dict[str, int] = {}
+
+    def _forget(self) -> None:
+        self._paths.clear()
+
+    def known(self) -> set[str]:
+        """The hashes of every commit in the store, vanished ones included."""
+        return {row[0] for row in self.db.execute("SELECT hash FROM commits")}
+
+    def append(self, commits: Sequence[Commit]) -> None:
+        """Add commits, all or none. One that is known already is left as it is."""
+        with self.transaction():
+            for commit in commits:
+                self._append(commit)
+
+    def mend(self, commit: Commit) -> None:
+        """Put a better reading of a known commit in the place of a partial one; the index must be made anew."""
+        with self.transaction():
+            (commit_id,) = self.db.execute("SELECT id FROM commits WHERE hash = ?", (commit.hash,)).fetchone()
+            self.db.execute("DELETE FROM changes WHERE commit_id = ?", (commit_id,))
+            self.db.execute(
+                "UPDATE commits SET diff_complete = ?, unreadable = ?, flags = ? WHERE id = ?",
+                (commit.diff_complete, json.dumps(commit.unreadable), " ".join(commit.flags), commit_id),
+            )
+            self._add_changes(commit_id, commit)
+
+    def weak(self) -> set[str]:
+        """Hashes of the commits whose diff may be read better once more objects are there."""
+        return {
+            row[0]
+            for row in self.db.execute("SELECT hash FROM commits WHERE NOT diff_complete OR flags LIKE '%shallow%'")
+        }
+
+    def _append(self, commit: Commit) -> None:
+        cursor = self.db.execute(
+            "INSERT INTO commits (hash, parents, author_name, author_email, author_time, author_offset, committer_name,"
+            " committer_email, committer_time, committer_offset, subject, body, diff_complete, unreadable, flags)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING",
+            (
+                commit.hash, " ".join(commit.parents), commit.author_name, commit.author_email, commit.author_time,
+                commit.author_offset, commit.committer_name, commit.committer_email, commit.committer_time,
+                commit.committer_offset, commit.subject, commit.body, commit.diff_complete,
+                json.dumps(commit.unreadable), " ".join(commit.flags),
+            ),
+        )  # fmt: skip
+        if cursor.rowcount:
+            self._add_changes(cursor.lastrowid or 0, commit)
+
+    def _add_changes(self, commit_id: int, commit: Commit) -> None:
+        self.db.executemany(
+            "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    commit_id, number, change.status, self._path_id(change.path),
+                    None if change.old_path is None else self._path_id(change.old_path),
+                    change.insertions, change.deletions, change.binary, change.submodule,
+                )
+                for number, change in enumerate(commit.changes)
+            ),
+        )  # fmt: skip
+
+    def _path_id(self, path: str) -> int:
+        if not self._paths:
+            self._paths.update(self.db.execute("SELECT path, id FROM paths"))
+        if path not in self._paths:
+            self._paths[path] = self.db.execute("INSERT INTO paths (path) VALUES (?)", (path,)).lastrowid or 0
+        return self._paths[path]
+
+    def place(self, places: Iterable[Placed]) -> tuple[int, int]:
+        """Put every commit where the refs have it now, in order; those not named have vanished and are kept, with
+        no place. Returns how many are in place and how many vanished.
+        """
+        with self.transaction():
+            before = {
+                row[0]: row[1:] for row in self.db.execute("SELECT hash, position, branch, branches FROM commits")
+            }
+            moved = []
+            count = 0
+            for count, place in enumerate(places, start=1):
+                now = (count, place.branch, json.dumps(place.branches))
+                if before.pop(place.hash, None) != now:
+                    moved.append((*now, place.hash))
+            self.db.executemany("UPDATE commits SET position = ?, branch = ?, branches = ? WHERE hash = ?", moved)
+            gone = [(hash_,) for hash_, (position, *_) in before.items() if position is not None]
+            self.db.executemany("UPDATE commits SET position = NULL WHERE hash = ?", gone)
+        return count, len(before)
+
+    def refs(self) -> list[tuple[str, str, int]]:
+        return self.db.execute("SELECT name, tip, rank FROM refs ORDER BY rank, name, tip").fetchall()
+
+    def set_refs(self, refs: Iterable[tuple[str, str, int]]) -> None:
+        """Remember the refs that the places were made from. Done last: until then a run is not complete."""
+        with self.transaction():
+            self.db.execute("DELETE FROM refs")
+            self.db.executemany("INSERT OR REPLACE INTO refs VALUES (?, ?, ?)", refs)
+
+    def count(self) -> int:
+        """How many commits are reachable."""
+        return int(self.db.execute("SELECT count(*) FROM commits WHERE position IS NOT NULL").fetchone()[0])
+
+    def vanished(self) -> int:
+        return int(self.db.execute("SELECT count(*) FROM commits WHERE position IS NULL").fetchone()[0])
+
+    def partial(self) -> int:
+        """How many reachable commits have a diff that is not whole."""
+        row = self.db.execute("SELECT count(*) FROM commits WHERE position IS NOT NULL AND NOT diff_complete")
+        return int(row.fetchone()[0])
+
+    def indexed(self) -> int:
+        """How many reachable commits the lexical index holds."""
+        return int(
+            self.db.execute(
+                "SELECT count(*) FROM documents JOIN commits ON id = commit_id"
+                " WHERE position IS NOT NULL AND diff_text IS NOT NULL"
+            ).fetchone()[0]
+        )
+
+    def vectors(self) -> int:
+        return int(self.db.execute("SELECT count(*) FROM vectors").fetchone()[0])
+
+    def ids(self) -> list[int]:
+        """The ids of the reachable commits, oldest first."""
+        return [
+            row[0] for row in self.db.execute("SELECT id FROM commits WHERE position IS NOT NULL ORDER BY position")
+        ]
+
+    def order(self) -> list[str]:
+        """The hashes of the reachable commits, oldest first."""
+        return [
+            row[0] for row in self.db.execute("SELECT hash FROM commits WHERE position IS NOT NULL ORDER BY position")
+        ]
+
+    def history_fingerprint(self) -> str:
+        """Decided by which commits are reachable, in which order; not by the branches they are on."""
+        return hashlib.sha256("\n".join(self.order()).encode()).hexdigest()[:16]
+
+    def records(self, *, vanished: bool = False, ids: Sequence[int] | None = None) -> Iterator[Record]:
+        """Every reachable commit, oldest first; then, if asked, the vanished. With ``ids``, those, in that order."""
+        repo = self.fact("repo") or ""
+        if ids is not None:
+            for commit_id in ids:
+                row = self.db.execute(f"SELECT {_COMMIT} FROM commits WHERE id = ?", (commit_id,)).fetchone()
+                yield self._record(row, repo)
+            return
+        where = "" if vanished else "WHERE position IS NOT NULL"
+        for row in self.db.execute(f"SELECT {_COMMIT} FROM commits {where} ORDER BY position IS NULL, position, id"):
+            yield self._record(row, repo)
+
+    def _record(self, row: tuple[Any, ...], repo: str) -> Record:
+        commit_id, position, branch, branches, parents, unreadable, flags, complete, *facts = row
+        changes = tuple(
+            FileChange(status, path, old_path, insertions, deletions, bool(binary), bool(submodule))
+            for status, path, old_path, insertions, deletions, binary, submodule in self.db.execute(
+                "SELECT status, p.path, o.path, insertions, deletions, binary, submodule FROM changes"
+                " JOIN paths p ON p.id = path_id LEFT JOIN paths o ON o.id = old_path_id"
+                " WHERE commit_id = ? ORDER BY number",
+                (commit_id,),
+            )
+        )
+        names: dict[str, Any] = dict(zip(_FACTS, facts, strict=True))
+        commit = Commit(
+            **names,
+            parents=tuple(parents.split()),
+            changes=changes,
+            diff_complete=bool(complete),
+            unreadable=tuple(json.loads(unreadable)),
+            flags=tuple(flags.split()),
+        )
+        place = Placed(commit.hash, branch or "", tuple(json.loads(branches or "[]")))
+        return record_of(commit, place, repo, reachable=position is not None)

@@ -1,0 +1,189 @@
+"""One SQLite file: opened, migrated, written by one process at a time.
+
+Everything of one commit goes in with one transaction, so a kill leaves all or nothing of it. Any number of readers
+work beside one writer; a second writer waits, then is told who holds it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TextIO
+
+import platformdirs
+
+from treering.errors import StoreBusy, StoreError
+from treering.files import os_errors
+from treering.store.schema import MIGRATIONS, meant, sqlite_errors
+
+FOLDER = ".treering"
+
+
+def store_folder(worktree: Path | None, git_dir: Path, override: str | Path | None) -> Path:
+    """Where a repository's store lies: what was asked for, its work tree, or the user's data for a bare one."""
+    if override:
+        return Path(override).expanduser()
+    if worktree is not None:
+        return worktree / FOLDER
+    place = git_dir.resolve()
+    safe = "".join(char if char.isalnum() or char in "-._" else "-" for char in str(place).strip("/"))
+    unique = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
+    return Path(platformdirs.user_data_dir("treering")) / "stores" / f"{safe[-80:]}-{unique}"
+
+
+class Database:
+    """The open database of a store: transactions, the one writer, facts and the log of runs. Use with ``with``;
+    :meth:`writing` is needed around every change.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "treering.db"
+        self._db: sqlite3.Connection | None = None
+        self._writing = False
+
+    @classmethod
+    def existing(cls, folder: Path) -> Self:
+        """The store that is there, or an error that says how to make one."""
+        store = cls(folder)
+        if not store.path.is_file():
+            raise StoreError(f"there is no index in {folder}", "run `treering run`, or `treering index`, first")
+        return store
+
+    def __enter__(self) -> Self:
+        with os_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (ignore := self.folder / ".gitignore").exists():
+                ignore.write_text("*\n")
+        with sqlite_errors(self.path):
+            self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self._use_wal(self._db)
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA foreign_keys=ON")
+            self._migrate()
+        return self
+
+    def __exit__(self, _: object, error: object, __: object) -> None:
+        if self._db:
+            self._db.close()
+            self._db = None
+        if isinstance(error, sqlite3.DatabaseError):  # met while reading: writing names it on the spot
+            raise meant(error, self.path) from error
+
+    @staticmethod
+    def _use_wal(db: sqlite3.Connection) -> None:
+        """Switch a new database to WAL. SQLite does not wait for the lock this needs, so we do."""
+        deadline = time.monotonic() + 10
+        while db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        if self._db is None:
+            raise StoreError(f"the store {self.folder} is not open")
+        return self._db
+
+    def _migrate(self) -> None:
+        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StoreError(f"{self.path} was made by a newer treering", "upgrade treering, or delete the folder")
+        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+            with self.transaction():
+                # Another process may have done it while we waited for the lock.
+                if self.db.execute("PRAGMA user_version").fetchone()[0] < number:
+                    for statement in script.split(";\n"):
+                        self.db.execute(statement)
+                    self.db.execute(f"PRAGMA user_version={number}")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All of the block's changes, or none."""
+        with sqlite_errors(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.db.execute("COMMIT")
+            except BaseException:
+                self._forget()
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def writing(self, who: str, *, patience: float = 30.0) -> Iterator[None]:
+        """Be the one writer inside the block. Waits up to ``patience`` seconds for another, then raises
+        :class:`StoreBusy` naming it. Re-entrant. A killed writer's lock is gone with it.
+        """
+        if self._writing:
+            yield
+            return
+        path = self.folder / "writer.lock"
+        with os_errors(path):
+            # A link would let a repository choose what is truncated.
+            lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+")
+        with lock:
+            self._take_lock(lock, patience)
+            with os_errors(path):
+                lock.seek(0)
+                lock.truncate(0)
+                lock.write(f"{who} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n")
+                lock.flush()
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
+                lock.truncate(0)
+
+    def _take_lock(self, lock: TextIO, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    lock.seek(0)
+                    holder = lock.read().strip() or "another process"
+                    raise StoreBusy(
+                        f"{self.folder} is being written by {holder}", "wait for it, or stop it, and run it again"
+                    ) from None
+                time.sleep(0.05)
+
+    def _forget(self) -> None:
+        """Called when a transaction is rolled back: what was remembered of its rows is not true."""
+
+    def fact(self, key: str) -> str | None:
+        row = self.db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_fact(self, key: str, value: str) -> None:
+        self.db.execute(
+            "INSERT INTO facts VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+
+    def log_run(self, stage: str, started: float, summary: Mapping[str, object]) -> None:
+        """Remember that a stage ran: when (seconds since 1970), how long, and what it said."""
+        with self.transaction():
+            self.db.execute(
+                "INSERT INTO runs (stage, started, seconds, summary) VALUES (?, ?, ?, ?)",
+                (stage, started, time.time() - started, json.dumps(summary)),
+            )
+
+    def last_runs(self) -> dict[str, dict[str, object]]:
+        """The newest run of each stage."""
+        rows = self.db.execute("SELECT stage, started, seconds, summary FROM runs ORDER BY id")
+        return {
+            stage: {"started": started, "seconds": seconds, **json.loads(summary)}
+            for stage, started, seconds, summary in rows
+        }
