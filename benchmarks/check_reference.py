@@ -25,7 +25,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measuring import branch_tips, git, git_dir_of, plain_environment
 
-from treering.config import ScrapeSettings
 from treering.git.reader import open_reader
 from treering.types import Commit
 
@@ -134,7 +133,7 @@ def compare(repo: Path) -> bool:
     with (
         tempfile.TemporaryDirectory(prefix="treering-reference-") as folder,
         ThreadPoolExecutor(workers) as threads,
-        open_reader(repo, workers=ScrapeSettings().workers) as reader,
+        open_reader(repo) as reader,
     ):
         reference = Reference(repo, Path(folder))
         expected = {name: threads.submit(reference.rows, parents, name) for name, parents in commits.items()}

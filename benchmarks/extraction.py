@@ -60,11 +60,10 @@ class Totals:
 
 def by_treering(repo: Path, wanted: list[str]) -> Totals:
     """All commits, or those wanted, by treering with its default settings."""
-    from treering.config import ScrapeSettings
     from treering.git.reader import open_reader
 
     totals = Totals()
-    with open_reader(repo, workers=ScrapeSettings().workers) as reader:
+    with open_reader(repo) as reader:
         for commit in reader.commits(wanted or [node.hash for node in reader.nodes]):
             changes = [(file.status, file.path, file.insertions, file.deletions) for file in commit.changes]
             totals.add(changes, merge=len(commit.parents) > 1)
@@ -87,7 +86,8 @@ def by_pydriller(repo: Path, wanted: list[str], *, record: bool) -> Totals:
                 for file in commit.modified_files
             ]
             if record:
-                assert commit.insertions + commit.deletions >= 0  # noqa: S101  (what a scraper would read)
+                facts = (commit.author.name, commit.author.email, commit.msg, commit.committer_date, commit.parents)
+                assert facts[0] is not None and commit.insertions + commit.deletions >= 0  # noqa: S101, PT018
         except GitCommandError:  # objects are missing
             files, totals.unread = [], totals.unread + 1
         totals.add(files, merge=commit.merge)
@@ -109,6 +109,8 @@ def by_gitpython(repo: Path, wanted: list[str], *, record: bool) -> Totals:
                     for path, file in commit.stats.files.items()
                 ]
                 if record:
+                    facts = (commit.author.name, commit.author.email, commit.message, commit.committed_datetime)
+                    assert len(facts) == 4  # noqa: S101
                     changes = commit.parents[0].diff(commit) if commit.parents else commit.diff(NULL_TREE)
                     for change in changes:
                         assert change.change_type  # noqa: S101  (what a scraper would read)

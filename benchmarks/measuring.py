@@ -80,8 +80,8 @@ def timed(
 
 
 def plain_environment() -> dict[str, str]:
-    """The environment without anything that sets git or treering up, and without fetching what is missing."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "TREERING_"))}
+    """The environment without anything that sets git, Python or treering up, and without fetching what is missing."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "PYTHON", "TREERING_"))}
     return kept | {
         "LC_ALL": "C.UTF-8",
         "GIT_CONFIG_NOSYSTEM": "1",

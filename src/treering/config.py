@@ -24,6 +24,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Strategy = Literal["semantic", "hierarchical", "diff-aware", "flat"]
 Markers = Literal["text", "tokens"]
 Method = Literal["lora", "full"]
+Refs = Literal["branches", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,28 @@ class ScrapeSettings:
     """How many bytes of one file's hunks are kept where hunks are read."""
     patch_commit_bytes: Positive = 32768
     """How many bytes of one commit's hunks are kept."""
+    commit_seconds: Annotated[float, Meta(gt=0, le=1e6)] = 120.0
+    """How long git may be silent about a commit before it is told by its trees alone."""
+    refs: Refs = "branches"
+    """What is read: local and remote branches, or `all` refs (tags, pull requests, notes, stash)."""
+    branches: tuple[str, ...] = ()
+    """Only what these branches reach; a pattern may hold `*`."""
+    since: str = ""
+    """Only commits of that committer date or later: `2024-01-31`, with a time, or `3 months ago`."""
+    until: str = ""
+    """Only commits of that committer date or earlier."""
+    paths: tuple[str, ...] = ()
+    """Only commits that change one of these paths, as git's pathspecs."""
+    author: str = ""
+    """Only commits whose author's name or address holds this, in any case."""
+    merges: bool = True
+    """Whether merges are read."""
+    max_commits: Annotated[int, Meta(ge=0)] = 0
+    """Only so many of the newest that are left; 0 is all."""
+    mailmap: bool = False
+    """Whether authors are unified by the repository's `.mailmap`."""
+    allow_secrets: tuple[str, ...] = ()
+    """Values that look like secrets and are none; a pattern may hold `*`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +132,7 @@ def load(
     for name, section, key, value in _of_environment(environment):
         _take(chosen, {section: {key: value}}, f"the environment variable {name}")
     given = {
-        section: {key: value for key, value in values.items() if value is not None}
+        section: {key: value for key, value in values.items() if value is not None and value != ()}
         for section, values in (flags or {}).items()
     }
     _take(chosen, given, "the flags")
@@ -126,14 +149,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is no valid TOML: {error}", "docs/configuration.md shows one") from error
 
 
-def _of_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
-    """Variable, section, key, value: ``TREERING_TRAIN_MINUTES=3`` is ``minutes = 3`` in ``[train]``."""
+def _of_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str, object]]:
+    """Variable, section, key, value: ``TREERING_TRAIN_MINUTES=3`` is ``minutes = 3`` in ``[train]``. Lists are parted
+    by commas.
+    """
     for name, value in environment.items():
         if name.startswith("TREERING_") and name not in PLACES:
             section, _, key = name.removeprefix("TREERING_").lower().partition("_")
             if section not in SECTIONS or not key:
                 _unknown(name, "the environment", [f"TREERING_{known.upper()}_…" for known in SECTIONS])
-            yield name, section, key, value
+            listed = isinstance(getattr(SECTIONS[section](), key, None), tuple)
+            yield name, section, key, [one.strip() for one in value.split(",") if one.strip()] if listed else value
 
 
 def _take(chosen: dict[str, dict[str, object]], values: Mapping[str, Any], where: str) -> None:

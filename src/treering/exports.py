@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +28,16 @@ TOKENS_A_TEXT = 64
 """What a text of a commit has on average: turns a batch size in texts into one in tokens."""
 
 
-def export_history(repo: Path, output: Path, output_json: Path, report: Reporter) -> HistoryStats:
+def export_history(
+    repo: Path,
+    output: Path,
+    output_json: Path,
+    report: Reporter,
+    flags: Mapping[str, Mapping[str, object]] | None = None,
+) -> HistoryStats:
     """Write every commit, with its hunks, as JSON lines and as one JSON array."""
     source = locate(repo)
-    settings = load(source.worktree, os.environ)
+    settings = load(source.worktree, os.environ, flags)
     stats = HistoryStats()
 
     def counted() -> Iterator[Record]:

@@ -5,7 +5,8 @@ What the faces offer is read from here. From file to file: ``exports.py``.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,9 +21,12 @@ from treering.lm.generate import generate as sample
 from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import scrape as scrape_stage
+from treering.pipeline.common import caps_of
+from treering.pipeline.export import write_table
 from treering.report import Reporter
 from treering.search.commits import search_commits
 from treering.store import FOLDER, Store, store_folder
+from treering.store.views import ask
 from treering.text.document import Rarity
 from treering.text.words import words
 from treering.types import Corpus, Hit
@@ -59,19 +63,64 @@ def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> 
     return Place(source, settings, folder)
 
 
-def scrape(where: Place, report: Reporter) -> scrape_stage.Scraped:
-    """Read every commit of every branch into the store; only what is new is read."""
-    read_refs(where.source)  # without a commit to start from, no store is made
+def scrape(where: Place, report: Reporter, *, patches: bool = False) -> scrape_stage.Scraped:
+    """Read every commit that the settings choose into the store; only what is new is read. With ``patches`` its hunks
+    are read in the same pass: what they say, which patches are the same, and which secrets they hold.
+    """
+    read_refs(where.source, where.settings.scrape)  # without a commit to start from, no store is made
     with where.store() as store:
-        scraped = scrape_stage.scrape(store, where.source, where.settings, report)
+        scraped = scrape_stage.scrape(store, where.source, where.settings, report, hunks=patches)
     if scraped.partial:
         report.warn(f"{scraped.partial} of {scraped.commits} commits have a partial diff: objects are missing")
     return scraped
 
 
+@dataclass(frozen=True, slots=True)
+class SecretsFound:
+    """Secrets that were taken out of the history: how many by rule, and in which commits. Never what they are."""
+
+    total: int
+    by_rule: dict[str, int]
+    commits: list[dict[str, object]]
+
+
+def check_secrets(where: Place, report: Reporter) -> SecretsFound:
+    """Read the history with its hunks and tell where it holds secrets."""
+    scrape(where, report, patches=True)
+    with where.store() as store:
+        # What an earlier scrape read without its hunks is read with them now.
+        index_stage.read_hunks(store, where.source, where.settings, report)
+        redactions = store.redactions()
+    by_rule: Counter[str] = Counter()
+    for rules in redactions.values():
+        by_rule.update(rules)
+    found: list[dict[str, object]] = [{"commit_hash": name, "rules": rules} for name, rules in redactions.items()]
+    return SecretsFound(sum(by_rule.values()), dict(by_rule.most_common()), found)
+
+
+def export(where: Place, output: Path, report: Reporter, *, table: str, as_format: str | None, patches: bool) -> int:
+    """Write the history, brought up to date, to a file for other programs. Returns how many rows it has."""
+    scrape(where, report, patches=patches)
+    with where.store() as store:
+        caps = caps_of(where.settings) if patches else None
+        with learn_stage.told_records(store, where.source, where.settings, caps) as records:
+            tracked = report.track(records, store.count(), "writing records")
+            return write_table(output, table, tracked, as_format)
+
+
+def sql(
+    where: Place, query: str, report: Reporter, *, seconds: float
+) -> tuple[Sequence[str], Iterator[tuple[object, ...]]]:
+    """Ask the store a question in SQL; its views are in docs/history.md. Read-only."""
+    with where.store(existing=True) as store:
+        path = store.path
+    report.detail(f"store: {path}")
+    return ask(path, query, seconds=seconds)
+
+
 def index(where: Place, report: Reporter, *, rebuild: bool = False) -> index_stage.Indexed:
     """Bring the store and its search index up to date; with ``rebuild``, make the index anew."""
-    scrape(where, report)
+    scrape(where, report, patches=True)
     with where.store() as store:
         return index_stage.index(
             store, where.source, where.settings, report, _embedder(where.settings), rebuild=rebuild
@@ -153,7 +202,7 @@ class Status:
 
 def status(where: Place) -> Status:
     """What there is, without making anything."""
-    refs = sorted((ref.name, ref.tip, ref.rank) for ref in read_refs(where.source))
+    refs = sorted((ref.name, ref.tip, ref.rank) for ref in read_refs(where.source, where.settings.scrape))
     with where.store(existing=True) as store:
         model = learn_stage.current_model(store)
         runs = store.last_runs()
@@ -188,7 +237,7 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
         seconds[name] = round(time.monotonic() - started, 2)
 
     with stage("scrape"):
-        scraped = scrape(where, report)
+        scraped = scrape(where, report, patches=True)
     report.say(f"history: {scraped.commits:,} commits, {scraped.new:,} new")
     with where.store() as store:
         with stage("index"):

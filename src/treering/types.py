@@ -56,14 +56,21 @@ class Commit(Struct, frozen=True):
     patches: tuple[FilePatch, ...] = ()
     patch_id: str = ""
     reverse_id: str = ""
+    references: dict[str, tuple[str, ...]] = {}
+    """What its message refers to, by kind."""
+    redacted: dict[str, int] = {}
+    """How many secrets were taken out of its texts, by rule."""
 
 
 class Placed(Struct, frozen=True):
-    """A commit's place in the history as the refs are now: ``branch`` leads to it first, ``branches`` all do."""
+    """A commit's place in the history as the refs are now: ``branch`` leads to it first, ``branches`` all do;
+    ``merged_by`` is the merge that brought it in.
+    """
 
     hash: str
     branch: str
     branches: tuple[str, ...]
+    merged_by: str | None = None
 
 
 class LineStats(Struct, frozen=True):
@@ -110,11 +117,18 @@ class Record(Struct, frozen=True):
     unreadable_paths: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     reachable: bool = True
+    merged_by: str | None = None
+    merge_message: str = ""
+    references: dict[str, tuple[str, ...]] = {}
+    patch_id: str = ""
+    same_patch_as: str | None = None
+    undoes: str | None = None
+    redacted: dict[str, int] = {}
     patches: tuple[FilePatch, ...] = ()
 
     @property
     def message(self) -> str:
-        return f"{self.message_subject}\n\n{self.message_body}" if self.message_body else self.message_subject
+        return message_of(self.message_subject, self.message_body)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -122,8 +136,23 @@ class Record(Struct, frozen=True):
         return tuple(self.stats)
 
 
-def record_of(commit: Commit, place: Placed, repo: str, *, reachable: bool = True) -> Record:
-    """Join a commit's facts with its present place in the history."""
+def message_of(subject: str, body: str) -> str:
+    return f"{subject}\n\n{body}" if body else subject
+
+
+def record_of(
+    commit: Commit,
+    place: Placed,
+    repo: str,
+    *,
+    reachable: bool = True,
+    merge_message: str = "",
+    same_patch_as: str | None = None,
+    undoes: str | None = None,
+) -> Record:
+    """Join a commit's facts with its present place in the history and with what other commits say of it: the message
+    of the merge that brought it, the earliest commit with the same patch, and the newest before it that it undoes.
+    """
     stats: dict[str, LineStats] = {}
     for change in commit.changes:
         # Two undecodable names can show as one: their lines add up, so totals stay true.
@@ -168,6 +197,13 @@ def record_of(commit: Commit, place: Placed, repo: str, *, reachable: bool = Tru
         unreadable_paths=commit.unreadable,
         flags=commit.flags,
         reachable=reachable,
+        merged_by=place.merged_by,
+        merge_message=merge_message,
+        references=commit.references,
+        patch_id=commit.patch_id,
+        same_patch_as=same_patch_as,
+        undoes=undoes,
+        redacted=commit.redacted,
         patches=commit.patches,
     )
 
@@ -212,16 +248,29 @@ def commit_of(record: Record) -> Commit:
         unreadable=record.unreadable_paths,
         flags=record.flags,  # type: ignore[arg-type]  # a file's strings; unknown flags are carried, not judged
         patches=record.patches,
+        patch_id=record.patch_id,
+        references=record.references,
+        redacted=record.redacted,
     )
 
 
+class LeftOut(Struct, frozen=True):
+    """How much of a commit a stage did not use, for one reason."""
+
+    files: int
+    bytes: int
+
+
 class Features(Struct, frozen=True):
-    """What a commit says, field by field, before it becomes words or vectors."""
+    """What a commit says, field by field, before it becomes words or vectors. ``left_out`` counts the hunks that were
+    not looked at, by the kind of their file, and under ``cut`` what the caps took.
+    """
 
     message: str
     paths: tuple[str, ...]
     functions: tuple[str, ...]
     identifiers: dict[str, int]
+    left_out: dict[str, LeftOut] = {}
 
 
 class Document(Struct, frozen=True):
@@ -302,6 +351,8 @@ class HistoryStats(Struct):
     merge_insertions: int = 0
     merge_deletions: int = 0
     partial: int = 0
+    repeated: int = 0
+    redacted: int = 0
     first: int = 0
     last: int = 0
     authors: Counter[str] = field(default_factory=Counter)
@@ -318,6 +369,8 @@ class HistoryStats(Struct):
             self.insertions += record.insertions
             self.deletions += record.deletions
         self.partial += not record.diff_complete
+        self.repeated += record.same_patch_as is not None
+        self.redacted += sum(record.redacted.values())
         if time := record.commit_timestamp:
             self.first = min(self.first or time, time)
             self.last = max(self.last, time)
@@ -346,4 +399,8 @@ class HistoryStats(Struct):
         ]
         if self.partial:
             lines.append(f"Commits with a partial diff: {self.partial:,}")
+        if self.repeated:
+            lines.append(f"Commits that repeat an earlier patch: {self.repeated:,}")
+        if self.redacted:
+            lines.append(f"Secrets taken out: {self.redacted:,}")
         return "\n".join(lines)

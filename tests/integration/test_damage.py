@@ -7,6 +7,7 @@ import pytest
 
 from repositories import Repo
 from treering import operations
+from treering.config import ScrapeSettings
 from treering.errors import DamagedRepository
 from treering.git.reader import Caps, open_reader
 from treering.report import Reporter
@@ -17,7 +18,7 @@ BOTH = pytest.mark.parametrize("caps", [None, LARGE], ids=["figures", "hunks"])
 
 
 def read(path: Path, *, caps: Caps | None = None) -> list[Commit]:
-    with open_reader(path, workers=2) as reader:
+    with open_reader(path, ScrapeSettings(workers=2)) as reader:
         return list(reader.commits([node.hash for node in reader.nodes], caps=caps))
 
 

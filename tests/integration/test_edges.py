@@ -20,6 +20,7 @@ from treering.report import Reporter
 from treering.search.fusion import z_scores
 from treering.store import Store
 from treering.text.document import features
+from treering.text.kinds import kind_of
 from treering.text.strategies import Duplicates
 from treering.text.words import words
 from treering.tokens.pack import read_sequences, read_stream, write_sequences, write_stream
@@ -53,25 +54,29 @@ def test_a_word_with_accents_is_not_shredded(text: str, expected: list[str]) -> 
     assert list(words(text)) == expected
 
 
+def featured(line: str) -> dict[str, int]:
+    patch = FilePatch("a.py", f"@@ -0,0 +1 @@\n{line}")
+    return features(record(patches=(patch,)), kind_of).identifiers
+
+
 @pytest.mark.parametrize("text", ["_settle", "settle_", "__settle__"])
 def test_a_name_with_underscores_around_it_is_found_without_them(text: str) -> None:
     assert list(words(text)) == [text, "settle"]
 
 
 def test_a_name_that_begins_with_an_accent_is_kept_whole() -> None:
-    assert features(record(), [FilePatch("a.py", "@@ -0,0 +1 @@\n+übername = имя_файла")]).identifiers == {
+    assert featured("+übername = имя_файла") == {
         "übername": 1,
         "имя_файла": 1,
     }
 
 
 def test_long_data_in_a_diff_is_no_identifier() -> None:
-    data = FilePatch("a.py", f"@@ -0,0 +1 @@\n+KEY = '{'x' * 200}'")
-    assert features(record(), [data]).identifiers == {"KEY": 1}
+    assert featured(f"+KEY = '{'x' * 200}'") == {"KEY": 1}
 
 
 def test_the_tail_of_a_number_is_no_identifier() -> None:
-    assert features(record(), [FilePatch("a.py", "@@ -0,0 +1 @@\n+0xdeadbeef 9abcd")]).identifiers == {}
+    assert featured("+0xdeadbeef 9abcd") == {}
 
 
 def test_dropping_a_file_does_not_repeat_adding_it() -> None:

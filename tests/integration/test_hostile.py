@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from repositories import Repo
 from treering import operations
 from treering.cli.main import main
+from treering.config import ScrapeSettings
 from treering.git.reader import Caps, open_reader
 from treering.report import Reporter
 from treering.types import Commit, Features, Record
@@ -101,7 +102,7 @@ def signed(story: Repo) -> Repo:
 
 
 def read(path: Path, *, caps: Caps | None = None) -> list[Commit]:
-    with open_reader(path, workers=2) as reader:
+    with open_reader(path, ScrapeSettings(workers=2)) as reader:
         return list(reader.commits([node.hash for node in reader.nodes], caps=caps))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo, tell_story
+from treering.config import ScrapeSettings
 from treering.errors import RepositoryError
 from treering.git.reader import Caps, locate, open_reader
 from treering.types import Commit, FileChange, Placed
@@ -18,12 +19,12 @@ MakeRepo = Callable[..., Repo]
 
 
 def read(path: Path, *, workers: int = 1, caps: Caps | None = None) -> list[Commit]:
-    with open_reader(path, workers=workers) as reader:
+    with open_reader(path, ScrapeSettings(workers=workers)) as reader:
         return list(reader.commits([node.hash for node in reader.nodes], caps=caps))
 
 
 def read_one(path: Path, name: str, *, caps: Caps | None = None) -> Commit:
-    with open_reader(path, workers=1) as reader:
+    with open_reader(path, ScrapeSettings(workers=1)) as reader:
         (commit,) = reader.commits([name], caps=caps)
     return commit
 
@@ -33,7 +34,7 @@ def newest(repo: Repo) -> Commit:
 
 
 def places(path: Path) -> dict[str, Placed]:
-    with open_reader(path, workers=1) as reader:
+    with open_reader(path, ScrapeSettings(workers=1)) as reader:
         return {place.hash: place for place in reader.places()}
 
 
@@ -571,7 +572,7 @@ def test_parents_come_before_children_whatever_the_dates_say(repo: Repo) -> None
 
 
 def test_only_the_commits_asked_for_are_read_in_walk_order(museum: Repo) -> None:
-    with open_reader(museum.path, workers=2) as reader:
+    with open_reader(museum.path, ScrapeSettings(workers=2)) as reader:
         wanted = [reader.nodes[17].hash, reader.nodes[3].hash]
         assert [commit.hash for commit in reader.commits(wanted)] == wanted[::-1]
 
@@ -809,7 +810,8 @@ def test_the_second_parents_of_a_merge_are_on_the_merging_branch_too(repo: Repo)
     side = repo.commit("side", f="1\n")
     repo.git("switch", "--quiet", "main")
     repo.git("merge", "--quiet", "--no-ff", "-m", "Merge side", "side")
-    assert places(repo.path)[side] == Placed(side, "main", ("main", "side"))
+    merge = repo.git("rev-parse", "HEAD")
+    assert places(repo.path)[side] == Placed(side, "main", ("main", "side"), merge)
 
 
 def test_every_commit_has_a_place_on_every_branch_that_git_says_contains_it(museum: Repo) -> None:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from repositories import Repo
 from treering import operations
 from treering.cli.main import main
+from treering.config import ScrapeSettings
 from treering.errors import RepositoryError, StoreError
 from treering.git.history import parse_commit, split_message
 from treering.git.reader import Caps, open_reader
@@ -20,7 +21,7 @@ LARGE = Caps(file=1 << 30, commit=1 << 30)
 
 
 def read(path: Path, *, caps: Caps | None = None) -> list[Commit]:
-    with open_reader(path, workers=1) as reader:
+    with open_reader(path, ScrapeSettings(workers=1)) as reader:
         return list(reader.commits([node.hash for node in reader.nodes], caps=caps))
 
 
@@ -161,7 +162,7 @@ def test_a_tag_among_the_remote_branches_is_followed(repo: Repo) -> None:
     only = repo.git("commit-tree", "-m", "only", "HEAD^{tree}")
     repo.git("tag", "-a", "-m", "t", "v1", only)
     repo.git("update-ref", "refs/remotes/origin/v1", repo.git("rev-parse", "v1"))
-    with open_reader(repo.path, workers=1) as reader:
+    with open_reader(repo.path, ScrapeSettings(workers=1)) as reader:
         assert {place.hash: place.branch for place in reader.places()}[only] == "origin/v1"
 
 

@@ -20,6 +20,7 @@ from treering.search.fusion import fused, z_scores
 from treering.search.lexical import lexical
 from treering.store import Store
 from treering.text.document import features, indexed_words
+from treering.text.kinds import kind_of
 from treering.text.words import LONGEST, words
 from treering.tokens.pack import blocks
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
@@ -171,7 +172,7 @@ def indexed(store: Store, message: str) -> int:
         place = Placed(commit.hash, "main", ())
         store.place([place])
         number = store.undocumented()[commit.hash]
-        said = features(record_of(commit, place, ""), ())
+        said = features(record_of(commit, place, ""), kind_of)
         store.add_features([(number, said)])
         store.index_words([(number, "", indexed_words(said, ()))])
     return number

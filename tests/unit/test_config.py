@@ -44,16 +44,19 @@ def test_a_flag_that_was_not_given_changes_nothing() -> None:
 
 def test_every_setting_can_be_given_in_the_environment() -> None:
     environment = {
-        f"TREERING_{section}_{setting.name}".upper(): str(getattr(kind(), setting.name))
+        f"TREERING_{section}_{setting.name}".upper(): ",".join(default) if isinstance(default, tuple) else str(default)
         for section, kind in SECTIONS.items()
         for setting in fields(kind)
+        for default in [getattr(kind(), setting.name)]
     }
     assert load(None, environment) == Settings()
 
 
 def test_every_setting_can_be_given_in_the_file(tmp_path: Path) -> None:
     def toml(value: object) -> str:
-        return str(value).lower() if isinstance(value, bool) else repr(value)
+        return (
+            str(value).lower() if isinstance(value, bool) else repr(list(value) if isinstance(value, tuple) else value)
+        )
 
     lines: list[str] = []
     for section, kind in SECTIONS.items():

@@ -11,6 +11,7 @@ from treering.search.fusion import fused, z_scores
 from treering.search.lexical import lexical
 from treering.store import Store
 from treering.text.document import features, indexed_words
+from treering.text.kinds import kind_of
 from treering.types import Commit, FileChange, Placed, record_of
 
 MESSAGES = (
@@ -37,7 +38,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         opened.place(Placed(commit.hash, "main", ("main",)) for commit in commits)
         ids = opened.undocumented()
         told = [
-            (ids[commit.hash], features(record_of(commit, Placed(commit.hash, "main", ()), ""), ()))
+            (ids[commit.hash], features(record_of(commit, Placed(commit.hash, "main", ()), ""), kind_of))
             for commit in commits
         ]
         opened.add_features(told)

@@ -15,6 +15,7 @@ from treering.text.document import (
     features,
     indexed_words,
 )
+from treering.text.kinds import kind_of
 from treering.text.strategies import MARKERS, STRATEGIES, Duplicates, documents
 from treering.text.words import words
 from treering.types import Features, FilePatch, LineStats, Record, Rename
@@ -66,7 +67,7 @@ def told(one: Record, strategy: str) -> str:
 
 
 def featured(*patches: FilePatch, **changes: Any) -> Features:
-    return features(record(**changes), patches)
+    return features(record(patches=patches, **changes), kind_of)
 
 
 # words -----------------------------------------------------------------------------------------------------------
@@ -111,7 +112,7 @@ def test_functions_come_from_the_heads_of_hunks() -> None:
 
 
 def test_a_line_of_code_that_looks_like_the_head_of_a_hunk_is_code() -> None:
-    patch = FilePatch("a.diff", "@@ -1 +1 @@ real\n+@@ -1 +1 @@ added\n-@@ -1 +1 @@ removed\n @@ -1 +1 @@ kept")
+    patch = FilePatch("a.py", "@@ -1 +1 @@ real\n+@@ -1 +1 @@ added\n-@@ -1 +1 @@ removed\n @@ -1 +1 @@ kept")
     assert featured(patch).functions == ("real",)
 
 

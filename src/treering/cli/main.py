@@ -75,6 +75,24 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     return guarded(command)
 
 
+def chosen(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose which commits are read. What they leave out is kept in the store, but not shown."""
+    for option in (
+        click.option("--allow-secret", "allow_secrets", multiple=True, help="A value that is no secret; may hold *."),
+        click.option("--mailmap/--no-mailmap", default=None, help="Unify authors by the repository's .mailmap."),
+        click.option("--refs", help="branches, or all: tags, pull requests, notes too [default: branches]."),
+        click.option("--max-commits", type=int, help="Only so many of the newest."),
+        click.option("--merges/--no-merges", default=None, help="Whether merges are read."),
+        click.option("--author", help="Only whose name or address holds this."),
+        click.option("--path", "paths", multiple=True, help="Only what changes this path (a git pathspec)."),
+        click.option("--until", help="Only commits of that date or earlier."),
+        click.option("--since", help="Only commits of that date or later: 2024-01-31, or `3 months ago`."),
+        click.option("--branch", "branches", multiple=True, help="Only what this branch reaches; may hold *."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def strict(command: Callable[..., None]) -> Callable[..., None]:
     return click.option("--strict", is_flag=True, help="Exit 7 if any commit could be read only in part.")(command)
 
@@ -102,6 +120,7 @@ def main() -> None:
 @_MINUTES
 @_MODEL
 @_STRATEGY
+@chosen
 @strict
 @common
 def run(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool, **flags: Any) -> None:
@@ -109,7 +128,7 @@ def run(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bo
     from treering import operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    where = operations.place(repo, store, _settings(flags))
+    where = operations.place(repo, store, settings_of(flags))
     page, summary = operations.run(where, report)
     if as_json:
         emit(summary)
@@ -133,14 +152,31 @@ def _tell(summary: Any, page: Path, repo: Path) -> None:
 
 
 @main.command()
+@click.option("--patches", is_flag=True, help="Read the hunks in the same pass.")
+@click.option("--check-secrets", is_flag=True, help="Read the hunks, and tell where the history holds secrets.")
+@chosen
 @strict
 @common
-def scrape(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool) -> None:
-    """Read every commit of every branch into the store."""
+def scrape(
+    repo: Path,
+    store: Path | None,
+    as_json: bool,
+    verbose: bool,
+    strict: bool,
+    patches: bool,
+    check_secrets: bool,
+    **flags: Any,
+) -> None:
+    """Read the commits of all branches into the store."""
     from treering import operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    scraped = operations.scrape(operations.place(repo, store), report)
+    where = operations.place(repo, store, settings_of(flags))
+    if check_secrets:
+        _tell_secrets(operations.check_secrets(where, report), as_json=as_json)
+        check(report, strictly=strict)
+        return
+    scraped = operations.scrape(where, report, patches=patches)
     if as_json:
         emit(scraped)
     else:
@@ -151,16 +187,88 @@ def scrape(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict:
     check(report, strictly=strict)
 
 
+def _tell_secrets(found: Any, *, as_json: bool) -> None:
+    if as_json:
+        emit(found)
+        return
+    for commit in found.commits:
+        rules = ", ".join(f"{rule} {count}" for rule, count in commit["rules"].items())
+        click.echo(f"{commit['commit_hash']} {rules}")
+    click.echo(f"{found.total:,} secrets in {len(found.commits):,} commits; they are taken out of all that is kept")
+
+
 @main.command()
-@click.option("--rebuild", is_flag=True, help="Make the index anew.")
+@click.argument("output", type=_PATH)
+@click.option("--format", "as_format", help="jsonl, json, csv or parquet [default: by the file's name].")
+@click.option("--table", default="commits", show_default=True, help="commits or changes.")
+@click.option("--patches", is_flag=True, help="With the hunks of every commit.")
+@chosen
 @strict
 @common
-def index(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool, rebuild: bool) -> None:
+def export(
+    repo: Path,
+    store: Path | None,
+    as_json: bool,
+    verbose: bool,
+    strict: bool,
+    output: Path,
+    as_format: str | None,
+    table: str,
+    patches: bool,
+    **flags: Any,
+) -> None:
+    """Write the history to a file for other programs."""
+    from treering import operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    where = operations.place(repo, store, settings_of(flags))
+    rows = operations.export(where, output, report, table=table, as_format=as_format, patches=patches)
+    if as_json:
+        emit({"file": str(output), "rows": rows})
+    else:
+        click.echo(one_line(f"{rows:,} rows in {output}"))
+    check(report, strictly=strict)
+
+
+@main.command()
+@click.argument("query")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV.")
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=60, show_default=True, help="How long it may take.")
+@common
+def sql(repo: Path, store: Path | None, as_json: bool, verbose: bool, query: str, as_csv: bool, seconds: float) -> None:
+    """Ask the store in SQL: commits, changes, mentions, authors, churn, co_change."""
+    import csv
+
+    from treering import operations
+
+    names, rows = operations.sql(
+        operations.place(repo, store), query, Reporter.to_stderr(verbose=verbose), seconds=seconds
+    )
+    if as_json:
+        emit([dict(zip(names, row, strict=True)) for row in rows])
+        return
+    writer = csv.writer(sys.stdout, lineterminator="\n") if as_csv else None
+    for row in (names, *rows):
+        cells = [one_line("" if value is None else str(value)) for value in row]
+        if writer:
+            writer.writerow(cells)
+        else:
+            click.echo("\t".join(cell.replace("\t", " ") for cell in cells))
+
+
+@main.command()
+@click.option("--rebuild", is_flag=True, help="Make the index anew.")
+@chosen
+@strict
+@common
+def index(
+    repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool, rebuild: bool, **flags: Any
+) -> None:
     """Bring the search index up to date."""
     from treering import operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    indexed = operations.index(operations.place(repo, store), report, rebuild=rebuild)
+    indexed = operations.index(operations.place(repo, store, settings_of(flags)), report, rebuild=rebuild)
     if as_json:
         emit(indexed)
     else:
@@ -201,7 +309,7 @@ def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **fla
     from treering import operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    folder, corpus = operations.tokenize(operations.place(repo, store, _settings(flags)), report)
+    folder, corpus = operations.tokenize(operations.place(repo, store, settings_of(flags)), report)
     if as_json:
         emit({"folder": str(folder), "total_tokens": corpus.total_tokens, "documents": len(corpus.documents),
               "num_sequences": corpus.num_sequences, "vocab_size": corpus.vocab_size,
@@ -226,7 +334,7 @@ def train(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags:
     from treering import operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    folder, told = operations.train(operations.place(repo, store, _settings(flags)), report)
+    folder, told = operations.train(operations.place(repo, store, settings_of(flags)), report)
     if as_json:
         emit({"model": str(folder), "report": told})
     else:
@@ -296,11 +404,13 @@ def status(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None
 _SECTION_OF = {
     "strategy": "tokens", "markers": "tokens", "sequence_length": "tokens", "model": "train", "minutes": "train",
     "method": "train", "epochs": "train", "batch_size": "train", "learning_rate": "train", "seed": "train",
-    "gpu": "train",
+    "gpu": "train", "branches": "scrape", "since": "scrape", "until": "scrape", "paths": "scrape", "author": "scrape",
+    "merges": "scrape", "max_commits": "scrape", "refs": "scrape", "mailmap": "scrape",
+    "allow_secrets": "scrape",
 }  # fmt: skip
 
 
-def _settings(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def settings_of(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Flags by the section of the settings they override."""
     chosen: dict[str, dict[str, Any]] = {}
     for name, value in flags.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from treering.cli.main import emit, guarded
+from treering.cli.main import chosen, emit, guarded, settings_of
 from treering.errors import Incomplete
 from treering.report import Reporter, one_line
 
@@ -35,18 +35,27 @@ def _report(*, verbose: bool) -> Reporter:
 @_path("--output", "data/git_history.jsonl", "One JSON object a commit, oldest first.")
 @_path("--output-json", "data/git_history.json", "The same as one indented JSON array.")
 @click.option("--stats", is_flag=True, help="Print totals.")
+@chosen
 @click.option("--strict", is_flag=True, help="Exit 7 if any commit could be read only in part.")
 @_JSON
 @_VERBOSE
 @guarded
 def scrape(
-    repo: Path, output: Path, output_json: Path, *, stats: bool, strict: bool, as_json: bool, verbose: bool
+    repo: Path,
+    output: Path,
+    output_json: Path,
+    *,
+    stats: bool,
+    strict: bool,
+    as_json: bool,
+    verbose: bool,
+    **flags: Any,
 ) -> None:
     """Read every commit of every branch, local and remote."""
     from treering import exports
 
     report = _report(verbose=verbose)
-    totals = exports.export_history(repo, output, output_json, report)
+    totals = exports.export_history(repo, output, output_json, report, settings_of(flags))
     if as_json:
         emit(totals)
     elif stats:

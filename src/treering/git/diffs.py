@@ -1,5 +1,8 @@
 """Diffs of many commits against their first parents, by persistent ``git diff-tree --stdin`` workers.
 
+A merge mostly repeats what its commits changed already. So of merges the trees are compared first, which costs git
+next to nothing, and lines are counted only where a pair of contents was not met before.
+
 A commit whose objects are missing kills a diff-tree and all that would come after it, so a chunk that fails is done
 again commit by commit, and the commit that fails alone is told with what can be read of it.
 """
@@ -9,23 +12,37 @@ import queue
 import secrets
 import select
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 
 from treering.errors import DamagedRepository
-from treering.git.entries import Diff, Entry, change_of, parse_statistics, raw_entries, shown, strange
+from treering.git.entries import (
+    Diff,
+    Entry,
+    Figures,
+    change_of,
+    parse_entries,
+    parse_statistics,
+    raw_entries,
+    shown,
+    strange,
+)
 from treering.git.history import Node
 from treering.git.patches import Caps, PatchParser
 from treering.git.shadow import GitFailed, Shadow, last_word
 
-STATISTICS_CHUNK = 96
+STATISTICS_CHUNK = 384
+"""How many commits one process is asked for at once; fewer where there are few, so that all have work."""
 PATCH_CHUNK = 12  # patches are large, and are read in chunks
 ARGUMENT_BYTES = 100_000  # of paths on one command line; systems differ in what they take
 PIPE = 1 << 16  # what a pipe holds; room for more would be made and thrown away at every read
 PIECE = 1 << 20
 """How much of a patch is taken at once."""
+
+REMEMBERED = 100_000
+"""How many pairs of contents keep their figures, for the merges that repeat them."""
 
 _COMMON = [
     "diff-tree", "-r", "--root", "-z", "--raw", "--always", "--no-abbrev", "--no-ext-diff", "--no-textconv",
@@ -49,17 +66,27 @@ class _Worker:
         self.process = shadow.start(*arguments, "--stdin")
         self.seconds = seconds
         self.slow = False
+        self.dead = False
         # git prints a line that is no object name back, and flushes. Random, so no file can forge it.
         self.sentinel = f"end of answer {secrets.token_hex(16)}\n".encode()
         self._left = bytearray()
 
-    def diffs(self, nodes: Sequence[Node], caps: Caps | None) -> list[Diff]:
+    def statistics(self, nodes: Sequence[Node], counted: dict[str, Figures] | None = None) -> list[Diff]:
         """The diffs of some nodes. Raises :class:`_Dead`."""
-        if caps is None:
-            self._ask(b"".join(_request(node) for node in nodes) + self.sentinel)
-            answer = bytearray()
-            self._take(answer.extend)
-            return parse_statistics(bytes(answer), nodes)
+        return parse_statistics(self._answer(nodes), nodes, counted)
+
+    def entries(self, nodes: Sequence[Node]) -> list[list[Entry]]:
+        """The raw entries of some nodes. Raises :class:`_Dead`."""
+        return parse_entries(self._answer(nodes), nodes)
+
+    def _answer(self, nodes: Sequence[Node]) -> bytes:
+        self._ask(b"".join(_request(node) for node in nodes) + self.sentinel)
+        answer = bytearray()
+        self._take(answer.extend)
+        return bytes(answer)
+
+    def patches(self, nodes: Sequence[Node], caps: Caps) -> list[Diff]:
+        """The diffs of some nodes with their hunks. Raises :class:`_Dead`."""
         self._ask(b"".join(_request(node) + self.sentinel for node in nodes))
         diffs = []
         for node in nodes:
@@ -74,6 +101,7 @@ class _Worker:
             self.process.stdin.write(request)
             self.process.stdin.flush()
         except OSError as error:
+            self.dead = True
             raise _Dead from error
 
     def _take(self, take: Callable[[bytes], None]) -> None:
@@ -87,25 +115,28 @@ class _Worker:
                 del left[:line]
             searched = max(0, len(left) - len(self.sentinel))
             if not select.select([out], [], [], self.seconds)[0]:
-                self.slow = True
+                self.slow = self.dead = True
                 raise _Dead
             piece = os.read(out, PIPE)
             if not piece:
+                self.dead = True
                 raise _Dead
             left += piece
         take(bytes(left[:end]))
         del left[: end + len(self.sentinel)]
 
     def close(self) -> str:
-        """End the process and return what it said on stderr."""
+        """End the process and return what it said on stderr; empty the second time."""
+        self.dead = True
+        if self.process.stderr is None or self.process.stderr.closed:
+            return ""
         self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 with suppress(OSError):  # what was left in the buffer of a dead process
                     pipe.close()
-        said = self.process.stderr.read() if self.process.stderr else b""
-        if self.process.stderr:
-            self.process.stderr.close()
+        said = self.process.stderr.read()
+        self.process.stderr.close()
         self.process.wait()
         return said.decode("utf-8", "replace").strip()
 
@@ -116,40 +147,28 @@ def _request(node: Node) -> bytes:
 
 
 def read_diffs(
-    shadow: Shadow, nodes: Iterable[Node], *, workers: int, seconds: float, caps: Caps | None = None
+    shadow: Shadow, nodes: Sequence[Node], *, workers: int, seconds: float, caps: Caps | None = None
 ) -> Iterator[Diff]:
     """The diff of each node, in the order given; with hunks if ``caps`` is given.
 
     At most ``3 * workers`` chunks are in flight. A commit that git is silent about for ``seconds`` is told by its
     trees alone. Raises :class:`DamagedRepository` where git fails and no object is missing (a corrupt pack).
     """
-    size = PATCH_CHUNK if caps else STATISTICS_CHUNK
+    size = PATCH_CHUNK if caps else max(16, min(STATISTICS_CHUNK, len(nodes) // (8 * workers)))
     source = iter(nodes)
     waiting: deque[Future[list[Diff]]] = deque()
+    counted: dict[str, Figures] = {}
 
-    def hire() -> _Worker:
-        return _Worker(shadow, [*(_PATCHES if caps else _STATISTICS), _RENAMES], seconds)
-
-    with _hired(hire, workers) as free, ThreadPoolExecutor(workers) as threads:
+    with _crews(lambda: _Crew(shadow, seconds, caps, counted), workers) as free, ThreadPoolExecutor(workers) as threads:
 
         def one(chunk: list[Node]) -> list[Diff]:
-            worker = free.get()
+            crew = free.get()
             try:
-                return worker.diffs(chunk, caps)
+                return crew.diffs(chunk)
             except _Dead:
-                worker.close()
-                worker = hire()
-                diffs: list[Diff] = []
-                for node in chunk:
-                    try:
-                        diffs += worker.diffs([node], caps)
-                    except _Dead:
-                        slow, said = worker.slow, worker.close()
-                        worker = hire()
-                        diffs.append(_what_can_be_read(shadow, node, said, caps, slow=slow))
-                return diffs
+                return [crew.diff(node) for node in chunk]
             finally:
-                free.put(worker)
+                free.put(crew)
 
         while chunk := list(islice(source, size)):
             waiting.append(threads.submit(one, chunk))
@@ -159,15 +178,68 @@ def read_diffs(
             yield from waiting.popleft().result()
 
 
+class _Crew:
+    """The git processes of one thread: started when they are first needed, replaced when they die."""
+
+    def __init__(self, shadow: Shadow, seconds: float, caps: Caps | None, counted: dict[str, Figures]) -> None:
+        self._shadow = shadow
+        self._seconds = seconds
+        self._caps = caps
+        self._counted = counted
+        self._workers: dict[tuple[str, ...], _Worker] = {}
+
+    def diffs(self, chunk: Sequence[Node]) -> list[Diff]:
+        """The diffs of a chunk, or :class:`_Dead`."""
+        if self._caps:
+            return self._worker(_PATCHES).patches(chunk, self._caps)
+        plain = [node for node in chunk if len(node.parents) < 2]
+        merges = [node for node in chunk if len(node.parents) > 1]
+        found = dict(zip(plain, self._worker(_STATISTICS).statistics(plain, self._counted), strict=True))
+        if merges:
+            for node, entries in zip(merges, self._worker(_COMMON).entries(merges), strict=True):
+                figures = [self._counted.get(entry.pair) for entry in entries]
+                if None not in figures:
+                    known = (change_of(entry, *one) for entry, one in zip(entries, figures, strict=True) if one)
+                    found[node] = Diff(tuple(known), text_flag=strange(entries))
+        rest = [node for node in merges if node not in found]
+        if rest:
+            found.update(zip(rest, self._worker(_STATISTICS).statistics(rest), strict=True))
+        for pair in list(self._counted)[: max(0, len(self._counted) - REMEMBERED)]:
+            self._counted.pop(pair, None)  # the oldest; another thread may have been faster
+        return [found[node] for node in chunk]
+
+    def diff(self, node: Node) -> Diff:
+        """The diff of a single commit, or as much of it as can be read."""
+        kind = _PATCHES if self._caps else _STATISTICS
+        worker = self._worker(kind)
+        try:
+            return (worker.patches([node], self._caps) if self._caps else worker.statistics([node]))[0]
+        except _Dead:
+            slow, said = worker.slow, worker.close()
+            return _what_can_be_read(self._shadow, node, said, self._caps, slow=slow)
+
+    def _worker(self, arguments: Sequence[str]) -> _Worker:
+        kind = (*arguments, _RENAMES)
+        if kind not in self._workers or self._workers[kind].dead:
+            if kind in self._workers:
+                self._workers[kind].close()
+            self._workers[kind] = _Worker(self._shadow, kind, self._seconds)
+        return self._workers[kind]
+
+    def close(self) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+
 @contextmanager
-def _hired(hire: Callable[[], _Worker], count: int) -> Iterator["queue.SimpleQueue[_Worker]"]:
-    free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+def _crews(hire: Callable[[], _Crew], count: int) -> Iterator["queue.SimpleQueue[_Crew]"]:
+    free: queue.SimpleQueue[_Crew] = queue.SimpleQueue()
+    for _ in range(count):
+        free.put(hire())
     try:
-        for _ in range(count):
-            free.put(hire())
         yield free
     finally:
-        # All threads have ended by now: every worker is back.
+        # All threads have ended by now: every crew is back.
         while not free.empty():
             free.get().close()
 

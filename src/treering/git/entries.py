@@ -44,6 +44,11 @@ class Entry(Struct, frozen=True):
     old_path: str | None = None
 
     @property
+    def pair(self) -> str:
+        """Both sides as git writes them: equal pairs have equal figures."""
+        return f"{self.old_mode} {self.new_mode} {self.old_blob} {self.new_blob}"
+
+    @property
     def submodule(self) -> bool:
         return _SUBMODULE in (self.old_mode, self.new_mode)
 
@@ -69,8 +74,11 @@ def shown(path: str) -> str:
 
 def raw_entries(answer: bytes) -> list[Entry]:
     """The entries at the beginning of an answer."""
-    parts = decoded(answer)[0].split("\0")
-    entries, at = [], 0
+    return _entries(decoded(answer)[0].split("\0"), 0)[0]
+
+
+def _entries(parts: Sequence[str], at: int) -> tuple[list[Entry], int]:
+    entries = []
     while at < len(parts) and parts[at].startswith(":"):
         old_mode, new_mode, old_blob, new_blob, letter = parts[at][1:].split(" ")
         status, old_path = letter[0], None
@@ -78,10 +86,10 @@ def raw_entries(answer: bytes) -> list[Entry]:
             old_path, at = parts[at + 1], at + 1
         entries.append(Entry(old_mode, new_mode, old_blob, new_blob, status, parts[at + 1], old_path))  # type: ignore[arg-type]  # git's letters
         at += 2
-    return entries
+    return entries, at
 
 
-def change_of(entry: Entry, insertions: int = 0, deletions: int = 0, *, binary: bool = False) -> FileChange:
+def change_of(entry: Entry, insertions: int = 0, deletions: int = 0, binary: bool = False) -> FileChange:
     """An entry with its figures, as it leaves."""
     return FileChange(
         entry.status,
@@ -99,8 +107,13 @@ def strange(entries: Iterable[Entry]) -> bool:
     return any(shown(path) != path for entry in entries for path in (entry.path, entry.old_path or ""))
 
 
-def parse_statistics(answer: bytes, nodes: Sequence[Node]) -> list[Diff]:
-    """``--raw --numstat -z`` of many commits: for each its name, raw entries, then figures in the same order.
+Figures = tuple[int, int, bool]
+"""Insertions, deletions, and whether git took a side for binary."""
+
+
+def parse_statistics(answer: bytes, nodes: Sequence[Node], counted: dict[str, Figures] | None = None) -> list[Diff]:
+    """``--raw --numstat -z`` of many commits: for each its name, raw entries, then figures in the same order. Into
+    ``counted`` go the figures of every pair.
 
     The one place where a whole history passes line by line: written for speed.
     """
@@ -127,11 +140,24 @@ def parse_statistics(answer: bytes, nodes: Sequence[Node]) -> list[Diff]:
                 at += 3
                 status = meta[meta.rindex(" ") + 1]
             submodule = meta[1:7] == _SUBMODULE or meta[8:14] == _SUBMODULE
-            binary = insertions == "-"
-            lines = (0, 0) if binary else (int(insertions), int(deletions))
-            changes.append(FileChange(status, path, old_path, *lines, binary, submodule))  # type: ignore[arg-type]
+            figures = (0, 0, True) if insertions == "-" else (int(insertions), int(deletions), False)
+            changes.append(FileChange(status, path, old_path, *figures, submodule))  # type: ignore[arg-type]
+            if counted is not None:
+                counted[meta[1 : meta.rindex(" ")]] = figures
         diffs.append(_cleaned(changes) if unclean else Diff(tuple(changes)))
     return diffs
+
+
+def parse_entries(answer: bytes, nodes: Sequence[Node]) -> list[list[Entry]]:
+    """``--raw -z`` of many commits: for each its name, then raw entries."""
+    parts = decoded(answer)[0].split("\0")
+    at = 0
+    commits = []
+    for node in nodes:
+        check_header(parts[at], node)
+        entries, at = _entries(parts, at + 1)
+        commits.append(entries)
+    return commits
 
 
 def check_header(said: str, node: Node) -> None:

@@ -2,16 +2,21 @@
 
 import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime
+from fnmatch import fnmatchcase
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from treering.errors import DamagedRepository, RepositoryError
-from treering.git.shadow import GitFailed, Shadow, Source
+from treering.config import ScrapeSettings
+from treering.errors import DamagedRepository, RepositoryError, UsageError
+from treering.git.shadow import GitFailed, Shadow, Source, Watchdog
 from treering.types import Commit, Flag
 
+DEFAULT = ScrapeSettings()
 LATEST = 253_402_300_799
 """The last second of the year 9999; later dates are no dates."""
 
@@ -31,9 +36,10 @@ class Node(Struct, frozen=True):
     parents: tuple[str, ...]
 
 
-def read_refs(source: Source) -> list[Ref]:
+def read_refs(source: Source, chosen: ScrapeSettings = DEFAULT) -> list[Ref]:
     """Local and remote branches, HEAD where it is detached, and the HEADs of linked worktrees, by priority:
-    HEAD's branch, main or master, other local branches, remote ones, detached HEADs.
+    HEAD's branch, main or master, other local branches, remote ones, detached HEADs; then, where all refs are chosen,
+    tags, pull requests and whatever else there is. Where branches are chosen by name, those alone.
 
     Raises :class:`RepositoryError` if there is no commit to start from.
     """
@@ -41,9 +47,8 @@ def read_refs(source: Source) -> list[Ref]:
         head_branch = _symbolic_head(source)
         listed = source.ask(
             "for-each-ref",
-            "--format=%(objectname)%00%(*objectname)%00%(refname)%00%(symref)",
-            "refs/heads",
-            "refs/remotes",
+            "--format=%(objectname)%00%(*objectname)%00%(refname)%00%(symref)%00%(objecttype)%00%(*objecttype)",
+            *(["refs"] if chosen.refs == "all" else ["refs/heads", "refs/remotes"]),
         )
         worktrees = source.ask("worktree", "list", "--porcelain", "-z")
     except GitFailed as error:
@@ -52,16 +57,20 @@ def read_refs(source: Source) -> list[Ref]:
         raise RepositoryError(f"the refs of {source.git_dir} cannot be read", f"git says: {error}") from error
     refs = []
     for line in listed.splitlines():
-        own, peeled, full, symbolic = line.decode("utf-8", "replace").split("\0")
+        own, peeled, full, symbolic, kind, peeled_kind = line.decode("utf-8", "replace").split("\0")
         tip = peeled or own  # a ref may point at an annotated tag
-        local = full.startswith("refs/heads/")
-        if symbolic or (not local and full.endswith("/HEAD")):
+        local, remote = full.startswith("refs/heads/"), full.startswith("refs/remotes/")
+        if symbolic or (remote and full.endswith("/HEAD")):
             continue  # a remote's HEAD is another name for one of its branches
-        name = full.removeprefix("refs/heads/").removeprefix("refs/remotes/")
+        if not (local or remote) and (peeled_kind or kind) != "commit":
+            continue  # a tag of a tree, a blob or another tag
+        name = full.removeprefix("refs/heads/") if local else full.removeprefix("refs/").removeprefix("remotes/")
         if local:
             rank = 0 if full == head_branch else 1 if name in ("main", "master") else 2
-        else:
+        elif remote:
             rank = 3 if name.rpartition("/")[2] in ("main", "master") else 4
+        else:
+            rank = 6
         refs.append(Ref(name, tip, rank))
     tips = {ref.tip for ref in refs}
     for field in worktrees.split(b"\0"):
@@ -70,6 +79,11 @@ def read_refs(source: Source) -> list[Ref]:
             refs.append(Ref("HEAD", tip, 5))
     if not refs:
         raise RepositoryError(f"{source.worktree or source.git_dir} has no commits yet", "commit something first")
+    if chosen.branches:
+        for pattern in chosen.branches:
+            if not any(fnmatchcase(ref.name, pattern) for ref in refs):
+                raise UsageError(f"there is no branch {pattern}", "see `git branch --all`; names of remotes come first")
+        refs = [ref for ref in refs if any(fnmatchcase(ref.name, pattern) for pattern in chosen.branches)]
     return sorted(refs, key=lambda ref: (ref.rank, ref.name))
 
 
@@ -100,6 +114,52 @@ def walk(shadow: Shadow, refs: Sequence[Ref]) -> list[Node]:
     return nodes
 
 
+def select(shadow: Shadow, refs: Sequence[Ref], chosen: ScrapeSettings) -> set[str] | None:
+    """The commits that the settings choose of those the refs reach; None for all. git decides, by its own rules.
+
+    Raises :class:`UsageError` for a date that is none.
+    """
+    arguments = []
+    for option, text in (("--since-as-filter", chosen.since), ("--until", chosen.until)):
+        if text:
+            arguments.append(f"{option}=@{timestamp(text, end=option == '--until')} +0000")
+    if chosen.author:
+        arguments += [f"--author={chosen.author}", "--fixed-strings", "--regexp-ignore-case"]
+    if not chosen.merges:
+        arguments.append("--no-merges")
+    if chosen.max_commits:
+        arguments.append(f"--max-count={chosen.max_commits}")
+    if chosen.paths:
+        arguments.append("--full-history")
+    if not arguments:
+        return None
+    tips = "".join(f"{tip}\n" for tip in sorted({ref.tip for ref in refs}))
+    paths = "".join(f"{path}\n" for path in ("--", *chosen.paths)) if chosen.paths else ""
+    try:
+        listed = shadow.run("rev-list", "--date-order", *arguments, "--stdin", stdin=(tips + paths).encode())
+    except GitFailed as error:
+        raise UsageError(f"git does not take that choice of commits: {error}", "see `git help rev-list`") from error
+    return set(listed.decode("ascii").split())
+
+
+_AGO = re.compile(r"(\d{1,5}) (day|week|month|year)s? ago")
+_DAYS = {"day": 1, "week": 7, "month": 30, "year": 365}
+
+
+def timestamp(text: str, *, end: bool) -> int:
+    """A date as people write it, in seconds since 1970; a day alone means its first second, or its last at the
+    ``end``. Without a zone it is local time.
+    """
+    if ago := _AGO.fullmatch(text.strip()):
+        return int(time.time()) - int(ago[1]) * _DAYS[ago[2]] * 86400
+    try:
+        when = datetime.fromisoformat(text.strip())
+    except ValueError as error:
+        raise UsageError(f"{text!r} is no date", "write 2024-01-31, 2024-01-31T12:00, or `3 months ago`") from error
+    day_alone = len(text.strip()) <= len("2024-01-31")
+    return int(when.timestamp()) + (86399 if end and day_alone else 0)
+
+
 def read_commits(shadow: Shadow, nodes: Iterable[Node]) -> Iterator[Commit]:
     """What each commit object states, in the order given, without its diff.
 
@@ -118,19 +178,22 @@ def read_commits(shadow: Shadow, nodes: Iterable[Node]) -> Iterator[Commit]:
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
+    watchdog = Watchdog(process)
     try:
         for node in nodes:
-            header = stdout.readline().split()
+            with watchdog:
+                header = stdout.readline().split()
+                content = stdout.read(int(header[2]) + 1)[:-1] if len(header) == 3 else b""
             if len(header) != 3 or header[1] != b"commit":
                 raise DamagedRepository(
                     f"commit {node.hash} cannot be read", "run `git fsck`; fetch the missing objects again"
                 )
-            content = stdout.read(int(header[2]) + 1)[:-1]
             commit = parse_commit(node.hash, content)
             if commit.parents and not node.parents:
                 commit = replace(commit, flags=(*commit.flags, "shallow"))
             yield commit
     finally:
+        watchdog.stop()
         process.kill()
         feeder.join()
         stdout.close()
@@ -183,13 +246,13 @@ class _Text:
             self.flags.append("malformed")
             return "", "", 0, 0
         name, email, when, zone = match.groups()
-        time = int(when) if when and len(when) < 20 else -1
-        if not 0 <= time <= LATEST:
+        seconds = int(when) if when and len(when) < 20 else -1
+        if not 0 <= seconds <= LATEST:
             self.flags.append(flag)
-            time = 0
+            seconds = 0
         east = int(zone or 0)
         offset = (abs(east) // 100 * 60 + abs(east) % 100) * (1 if east >= 0 else -1)
-        return self(name).strip(), self(email), time, offset
+        return self(name).strip(), self(email), seconds, offset
 
 
 def parse_commit(name: str, content: bytes) -> Commit:

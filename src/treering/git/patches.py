@@ -141,7 +141,7 @@ class PatchParser:
             insertions, deletions = (sum(s.insertions for s in own), sum(s.deletions for s in own))
             if binary or (entry.status == "T" and len(entry.blobs) == 1):
                 insertions = deletions = 0  # in the other case the same content under another type
-            changes.append(change_of(entry, insertions, deletions, binary=binary))
+            changes.append(change_of(entry, insertions, deletions, binary))
             if size := sum(section.size for section in own):
                 kept = b"".join(bytes(section.kept) for section in own)
                 patches.append(FilePatch(shown(entry.path), kept.decode("utf-8", "replace"), size - len(kept)))

@@ -7,34 +7,50 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from treering.config import ScrapeSettings
+from treering.git.attributes import Attributes
 from treering.git.branches import attribute
 from treering.git.diffs import read_diffs
 from treering.git.entries import Diff
-from treering.git.history import Node, Ref, read_commits, read_refs, walk
+from treering.git.history import DEFAULT, Node, Ref, read_commits, read_refs, select, walk
+from treering.git.merges import brought_by
 from treering.git.patches import Caps
+from treering.git.people import Mailmap, mailmap
 from treering.git.shadow import Shadow, Source, locate, shadow_of
-from treering.types import Commit, Flag, Placed
+from treering.types import Commit, Flag, Placed, message_of
 
-__all__ = ["Caps", "Reader", "Ref", "Source", "locate", "open_reader", "read_refs"]
-
-COMMIT_SECONDS = 120.0
-"""How long git may be silent about a commit before it is told by its trees alone."""
+__all__ = ["Attributes", "Caps", "Reader", "Ref", "Source", "locate", "open_reader", "read_refs"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """The whole walk of a repository, oldest commit first, and the means to read any part of it."""
+    """The whole walk of a repository, oldest commit first, and the means to read any part of it. ``nodes`` are the
+    commits that the settings choose.
+    """
 
     source: Source
     refs: list[Ref]
+    graph: list[Node]
     nodes: list[Node]
     shadow: Shadow
-    workers: int
-    seconds: float
+    settings: ScrapeSettings
+    attributes: Attributes
+    people: Mailmap | None
 
     def places(self) -> Iterator[Placed]:
-        """Where every commit stands, in walk order."""
-        return attribute(self.nodes, self.refs)
+        """Where every chosen commit stands, in walk order."""
+        chosen = {node.hash for node in self.nodes}
+        merges = brought_by(self.graph, self.refs)
+        return (
+            replace(place, merged_by=merges.get(place.hash)) for place in attribute(self.graph, self.refs)
+            if place.hash in chosen
+        )  # fmt: skip
+
+    def messages(self, names: Iterable[str]) -> dict[str, str]:
+        """The messages of some commits."""
+        wanted = set(names)
+        nodes = [node for node in self.graph if node.hash in wanted]
+        return {commit.hash: message_of(commit.subject, commit.body) for commit in read_commits(self.shadow, nodes)}
 
     def commits(self, wanted: Iterable[str], *, caps: Caps | None = None) -> Iterator[Commit]:
         """The commits named, in walk order, with their diffs; with hunks if ``caps`` is given.
@@ -42,8 +58,9 @@ class Reader:
         Raises :class:`DamagedRepository` where the truth cannot be told.
         """
         names = set(wanted)
-        nodes = [node for node in self.nodes if node.hash in names]
-        diffs = read_diffs(self.shadow, nodes, workers=self.workers, seconds=self.seconds, caps=caps)
+        nodes = [node for node in self.graph if node.hash in names]
+        chosen = self.settings
+        diffs = read_diffs(self.shadow, nodes, workers=chosen.workers, seconds=chosen.commit_seconds, caps=caps)
         for commit, diff in zip(read_commits(self.shadow, nodes), diffs, strict=True):
             yield replace(
                 commit,
@@ -65,9 +82,14 @@ def _flags(diff: Diff) -> Iterator[Flag]:
 
 
 @contextmanager
-def open_reader(source: Source | Path, *, workers: int, seconds: float = COMMIT_SECONDS) -> Iterator[Reader]:
+def open_reader(source: Source | Path, settings: ScrapeSettings = DEFAULT) -> Iterator[Reader]:
     """Open a repository for reading. Writes nothing in it and runs nothing of it."""
     source = locate(source) if isinstance(source, Path) else source
-    refs = read_refs(source)
+    refs = read_refs(source, settings)
     with shadow_of(source) as shadow:
-        yield Reader(source, refs, walk(shadow, refs), shadow, workers, seconds)
+        graph = walk(shadow, refs)
+        chosen = select(shadow, refs, settings)
+        nodes = graph if chosen is None else [node for node in graph if node.hash in chosen]
+        tip = refs[0].tip
+        with mailmap(shadow, tip if settings.mailmap else "") as people:
+            yield Reader(source, refs, graph, nodes, shadow, settings, Attributes(shadow, tip), people)

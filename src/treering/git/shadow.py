@@ -6,10 +6,13 @@ source's objects through ``objects/info/alternates``.
 """
 
 import hashlib
+import math
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +22,9 @@ from treering.errors import RepositoryError
 
 REF_SECONDS = 60.0
 """How long reading refs may take; a config that includes a FIFO would wait for ever."""
+
+SECONDS = 600.0
+"""How long git may be silent about anything else. A commit's own limit is a setting."""
 
 _SAFE = [
     "-c", "core.fsmonitor=false", "-c", "core.attributesFile=/dev/null", "-c", "core.hooksPath=/dev/null",
@@ -81,7 +87,7 @@ def run_git(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float | No
     except subprocess.TimeoutExpired as error:
         raise RepositoryError(
             f"git did not answer within {error.timeout:.0f} s",
-            "look for an include of a pipe in the repository's config",
+            "look for an include of a pipe in the repository's config, or a file system that hangs",
         ) from error
     if done.returncode:
         raise GitFailed(done.returncode, done.stderr.decode("utf-8", "replace").strip())
@@ -177,7 +183,7 @@ class Shadow:
         self.git_dir = git_dir
 
     def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        return run_git([f"--git-dir={self.git_dir}", *arguments], stdin=stdin)
+        return run_git([f"--git-dir={self.git_dir}", *arguments], stdin=stdin, seconds=SECONDS)
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a long-lived git with pipes on its three streams. The caller ends it."""
@@ -185,6 +191,33 @@ class Shadow:
             [_git(), *_SAFE, f"--git-dir={self.git_dir}", *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
         )  # fmt: skip
+
+
+class Watchdog(threading.Thread):
+    """Kills a long-lived process that is waited for, inside ``with``, for too long."""
+
+    def __init__(self, process: subprocess.Popen[bytes], seconds: float = SECONDS) -> None:
+        super().__init__(daemon=True)
+        self._process = process
+        self._seconds = seconds
+        self._since = math.inf
+        self._over = threading.Event()
+        self.start()
+
+    def __enter__(self) -> None:
+        self._since = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._since = math.inf
+
+    def run(self) -> None:
+        while not self._over.wait(self._seconds / 10):
+            if time.monotonic() - self._since > self._seconds:
+                self._process.kill()
+                return
+
+    def stop(self) -> None:
+        self._over.set()
 
 
 @contextmanager

@@ -1,14 +1,22 @@
-"""What the stages share."""
+"""What the stages share: how a commit is read for everything that comes after, and what is counted on the way."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from treering.config import Settings
-from treering.git.reader import Caps
+from treering.files import write_json
+from treering.git.reader import Attributes, Caps, Reader
+from treering.store import Store
+from treering.text.kinds import Kind, kind_of
+from treering.text.references import references
+from treering.text.secrets import Redactor
+from treering.types import Commit, message_of
 
 T = TypeVar("T")
 
@@ -25,3 +33,110 @@ def fingerprint_of(*parts: object) -> str:
 
 def caps_of(settings: Settings) -> Caps:
     return Caps(settings.scrape.patch_file_bytes, settings.scrape.patch_commit_bytes)
+
+
+def read(reader: Reader, names: Iterable[str], settings: Settings, *, caps: Caps | None) -> Iterator[Commit]:
+    """The commits named, as every stage gets them: without secrets, their references told, their people unified."""
+    clean = Cleaner(settings)
+    for commit in reader.commits(names, caps=caps):
+        if reader.people:
+            author = reader.people(commit.author_name, commit.author_email)
+            committer = reader.people(commit.committer_name, commit.committer_email)
+            commit = replace(
+                commit,
+                author_name=author[0],
+                author_email=author[1],
+                committer_name=committer[0],
+                committer_email=committer[1],
+            )
+        yield clean(commit)
+
+
+class Cleaner:
+    """Takes the secrets out of commits."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.text = Redactor(settings.scrape.allow_secrets)
+        self._paths: dict[str, tuple[str, Counter[str]]] = {}
+
+    def __call__(self, commit: Commit) -> Commit:
+        found: Counter[str] = Counter()
+        subject, body = self.text(commit.subject, found), self.text(commit.body, found)
+        return replace(
+            commit,
+            subject=subject,
+            body=body,
+            changes=tuple(
+                replace(
+                    change,
+                    path=self._path(change.path, found),
+                    old_path=None if change.old_path is None else self._path(change.old_path, found),
+                )
+                if self._strange(change.path) or (change.old_path and self._strange(change.old_path))
+                else change
+                for change in commit.changes
+            ),
+            patches=tuple(
+                replace(patch, path=self._path(patch.path, Counter()), text=self.text(patch.text, found))
+                for patch in commit.patches
+            ),
+            unreadable=tuple(self._path(path, Counter()) for path in commit.unreadable),
+            references=references(message_of(subject, body)),
+            redacted=dict(sorted((commit.redacted | found).items())),
+        )
+
+    def _strange(self, path: str) -> bool:
+        return self._path(path, Counter()) != path
+
+    def _path(self, path: str, found: Counter[str]) -> str:
+        if path not in self._paths:
+            counted: Counter[str] = Counter()
+            self._paths[path] = self.text(path, counted), counted
+        cleaned, counted = self._paths[path]
+        found.update(counted)
+        return cleaned
+
+
+class Kinds:
+    """The kind of every path that was asked for, by the rules and by what the repository says of its own files."""
+
+    def __init__(self, attributes: Attributes | None) -> None:
+        self._attributes = attributes
+        self.known: dict[str, Kind] = {}
+
+    def learn(self, paths: Iterable[str]) -> None:
+        """Look at many paths at once; git is asked once for them all."""
+        new = dict.fromkeys(path for path in paths if path not in self.known)
+        said = self._attributes.of(new) if self._attributes and new else {}
+        self.known.update((path, kind_of(path, said.get(path))) for path in new)
+
+    def __call__(self, path: str) -> Kind:
+        if path not in self.known:
+            self.learn([path])
+        return self.known[path]
+
+
+def write_manifest(store: Store) -> None:
+    """``manifest.json``: what the store holds, and what of the history each stage did not use, and why."""
+    secrets = store.redactions()
+    by_rule: Counter[str] = Counter()
+    for rules in secrets.values():
+        by_rule.update(rules)
+    runs = store.last_runs()
+    write_json(
+        store.folder / "manifest.json",
+        {
+            "repo": store.fact("repo"),
+            "commits": store.count(),
+            "vanished": store.vanished(),
+            "partial": store.partial(),
+            "repeated_patches": store.repeated(),
+            "files_by_kind": dict(sorted(Counter(store.paths().values()).items())),
+            "secrets": {"by_rule": dict(by_rule.most_common()), "by_commit": secrets},
+            "left_out": {
+                "index": store.left_out(),
+                "tokens": runs.get("tokenize", {}).get("left_out", {}),
+                "training": runs.get("train", {}).get("left_out", {}),
+            },
+        },
+    )

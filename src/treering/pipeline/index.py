@@ -3,7 +3,7 @@
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import msgspec
@@ -13,10 +13,11 @@ from msgspec.structs import replace
 from treering.config import Settings
 from treering.errors import DataError, ModelError
 from treering.git.reader import Source, open_reader
-from treering.pipeline.common import batched, caps_of, fingerprint_of
+from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, write_manifest
 from treering.report import Reporter
 from treering.store import BATCH, Store
-from treering.text import document
+from treering.text import document, secrets
+from treering.text import kinds as kind_rules
 from treering.types import Commit, Features, Placed, Point, Record, commit_of, record_of
 from treering.vectors.embedder import BUILT_IN, Embedder
 from treering.vectors.flat import FlatMatrix
@@ -36,7 +37,9 @@ class Indexed:
 
 def clear_if_changed(store: Store, settings: Settings, report: Reporter, *, rebuild: bool = False) -> None:
     """Empty the index if what decides its content has changed since it was made, or on request."""
-    wanted = fingerprint_of(document.FINGERPRINT, asdict(caps_of(settings)))
+    wanted = fingerprint_of(
+        document.FINGERPRINT, kind_rules.RULES, secrets.RULES, settings.scrape.allow_secrets, asdict(caps_of(settings))
+    )
     made = store.fact("index")
     if rebuild or made not in (None, wanted):
         report.say("the index is made anew" + ("" if rebuild else ": its settings changed"))
@@ -59,11 +62,7 @@ def index(
     started = time.time()
     with store.writing("treering index"):
         clear_if_changed(store, settings, report, rebuild=rebuild)
-        if wanted := store.undocumented():
-            with open_reader(source, workers=settings.scrape.workers) as reader:
-                commits = reader.commits(wanted, caps=caps_of(settings))
-                for batch in batched(report.track(commits, len(wanted), "reading hunks"), BATCH):
-                    store.add_features((wanted[commit.hash], _features(commit)) for commit in batch)
+        read_hunks(store, source, settings, report)
         words = index_words(store, report)
         try:
             vectors = index_vectors(store, embedder, report)
@@ -75,11 +74,32 @@ def index(
         indexed = Indexed(words, vectors, round(time.time() - started, 3))
         if words or vectors:
             store.log_run("index", started, asdict(indexed))
+            write_manifest(store)
     return indexed
 
 
-def _features(commit: Commit) -> Features:
-    return document.features(record_of(commit, Placed(commit.hash, "", ()), ""), commit.patches)
+def read_hunks(store: Store, source: Source, settings: Settings, report: Reporter) -> None:
+    """Keep what the hunks say of every commit that has been read without them."""
+    with store.writing("treering index"):
+        if wanted := store.undocumented():
+            with open_reader(source, settings.scrape) as reader:
+                kinds = Kinds(reader.attributes)
+                commits = read(reader, wanted, settings, caps=caps_of(settings))
+                for batch in batched(report.track(commits, len(wanted), "reading hunks"), BATCH):
+                    add_features(store, batch, kinds)
+
+
+def add_features(store: Store, commits: Sequence[Commit], kinds: Kinds) -> None:
+    """Keep what commits, read with their hunks, say; those that have been heard are left as they are."""
+    ids = store.undocumented_of(commit.hash for commit in commits)
+    fresh = [commit for commit in commits if commit.hash in ids]
+    kinds.learn(patch.path for commit in fresh for patch in commit.patches)
+    store.set_patch_ids(fresh)
+    store.add_features((ids[commit.hash], _features(commit, kinds)) for commit in fresh)
+
+
+def _features(commit: Commit, kinds: Kinds) -> Features:
+    return document.features(record_of(commit, Placed(commit.hash, "", ()), ""), kinds)
 
 
 def index_words(store: Store, report: Reporter) -> int:
@@ -187,26 +207,22 @@ def _with_vectors(store: Store, embedder: Embedder) -> Iterator[tuple[Record, di
 
 def take_records(store: Store, records: Iterable[Record], settings: Settings, report: Reporter) -> None:
     """Fill a store from records instead of a repository: what the seed's embedding script starts from."""
+    clean = Cleaner(settings)
+    kinds = Kinds(None)
     with store.writing("embedding_generator"):
         known = store.known()
         seen: set[str] = set()
         clear_if_changed(store, settings, report)
         places: list[Placed] = []
-        ids: dict[str, int] = {}
         for batch in batched(records, BATCH):
             for record in batch:
                 if record.commit_hash in seen:
                     raise DataError(f"commit {record.commit_hash} is in the input twice", "make the file again")
                 seen.add(record.commit_hash)
-            fresh = [record for record in batch if record.commit_hash not in known]
-            store.append([commit_of(record) for record in fresh])
-            places += (Placed(record.commit_hash, record.branch, record.branches) for record in batch)
+            commits = [clean(commit_of(record)) for record in batch]
+            store.append([commit for commit in commits if commit.hash not in known])
+            places += (Placed(record.commit_hash, record.branch, record.branches, record.merged_by) for record in batch)
             if batch[0].repo:
                 store.set_fact("repo", batch[0].repo)
-            ids = store.undocumented(placed=False)
-            store.add_features(
-                (ids[record.commit_hash], document.features(record, record.patches))
-                for record in batch
-                if record.commit_hash in ids
-            )
+            add_features(store, commits, kinds)
         store.place(places)

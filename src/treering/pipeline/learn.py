@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +20,11 @@ from treering.lm.data import Split, split
 from treering.lm.evaluate import HoldOut, document_losses, judge, ngram_losses
 from treering.lm.export import REPORT, replacing_folder, write_model
 from treering.lm.train import Recipe, Training, fine_tune
-from treering.pipeline.common import caps_of, fingerprint_of
+from treering.pipeline.common import caps_of, fingerprint_of, read, write_manifest
 from treering.report import Reporter
 from treering.store import Store
-from treering.text import strategies
+from treering.text import secrets, strategies
+from treering.text.kinds import NOISE
 from treering.text.strategies import MARKERS, NEEDS_PATCHES, Duplicates, documents
 from treering.tokens.pack import Ids, read_stream, write_stream
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer, tokenized
@@ -54,13 +56,17 @@ def tokenize(store: Store, source: Source, settings: Settings, report: Reporter)
         length,
         tokenizer.fingerprint,
         caps and asdict(caps),
+        secrets.RULES,
+        settings.scrape.allow_secrets,
         store.history_fingerprint(),
     )
     folder = store.folder / "tokens" / name
     if (folder / "header.json").is_file() and (folder / "tokens.bin").is_file():
         return folder, read_stream(folder)[0]
     duplicates = Duplicates()
-    with store.writing("treering tokenize"), _told_records(store, source, settings, caps) as records:
+    noise: Counter[str] = Counter()
+    with store.writing("treering tokenize"), told_records(store, source, settings, caps) as told:
+        records = _without_noise(told, store.paths(), noise)
         tracked = report.track(records, store.count(), "tokenising")
         corpus = write_stream(
             folder,
@@ -72,29 +78,42 @@ def tokenize(store: Store, source: Source, settings: Settings, report: Reporter)
         store.log_run(
             "tokenize",
             started,
-            {"tokens": corpus.total_tokens, "documents": len(corpus.documents), **duplicates.found},
+            {
+                "tokens": corpus.total_tokens,
+                "documents": len(corpus.documents),
+                "left_out": {f"hunks of {kind}": count for kind, count in noise.items()},
+            },
         )
+        write_manifest(store)
     return folder, corpus
 
 
 @contextmanager
-def _told_records(store: Store, source: Source, settings: Settings, caps: Caps | None) -> Iterator[Iterator[Record]]:
+def told_records(store: Store, source: Source, settings: Settings, caps: Caps | None) -> Iterator[Iterator[Record]]:
     """The store's records; with their hunks, read from git again, if ``caps`` is given."""
     if caps is None:
         yield store.records()
         return
-    with open_reader(source, workers=settings.scrape.workers) as reader:
-        yield _with_patches(store, reader, caps)
+    with open_reader(source, settings.scrape) as reader:
+        yield _with_patches(store, reader, settings, caps)
 
 
-def _with_patches(store: Store, reader: Reader, caps: Caps) -> Iterator[Record]:
+def _with_patches(store: Store, reader: Reader, settings: Settings, caps: Caps) -> Iterator[Record]:
     places = {node.hash for node in reader.nodes}
     records = (record for record in store.records() if record.commit_hash in places)
     stored = [record_hash for record_hash in store.order() if record_hash in places]
-    for record, commit in zip(records, reader.commits(stored, caps=caps), strict=True):
+    for record, commit in zip(records, read(reader, stored, settings, caps=caps), strict=True):
         if record.commit_hash != commit.hash:
             raise DataError("the repository changed while it was read", "run it again")
-        yield replace(record, patches=commit.patches)
+        yield replace(record, patches=commit.patches, redacted=commit.redacted)
+
+
+def _without_noise(records: Iterable[Record], kinds: Mapping[str, str], left_out: Counter[str]) -> Iterator[Record]:
+    """The records without the hunks of noise, which are counted in ``left_out`` by kind."""
+    for record in records:
+        noise = [patch for patch in record.patches if kinds.get(patch.path) in NOISE]
+        left_out.update(kinds[patch.path] for patch in noise)
+        yield replace(record, patches=tuple(one for one in record.patches if one not in noise)) if noise else record
 
 
 def _keep_newest(folder: Path, keep: set[str]) -> None:
@@ -225,7 +244,16 @@ def train(store: Store, folder: Path, settings: Settings, report: Reporter) -> t
             file.write(f"{models.name}/{name}\n".encode())
         if told:
             _keep_newest(models, {name, previous.name if previous else name})
-            store.log_run("train", started, {"model": name, "verdict": told.verdict})
+            store.log_run(
+                "train",
+                started,
+                {
+                    "model": name,
+                    "verdict": told.verdict,
+                    "left_out": {"commits that repeat another": told.duplicates_left_out},
+                },
+            )
+            write_manifest(store)
     return target, told or read_json(target / REPORT, TrainingReport), new
 
 

@@ -1,26 +1,46 @@
 """git → records: into the store, or straight through."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from treering.config import Settings
 from treering.git.reader import Source, open_reader, read_refs
-from treering.pipeline.common import batched, caps_of
+from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, write_manifest
+from treering.pipeline.index import add_features, clear_if_changed
 from treering.report import Reporter
 from treering.store import BATCH, Store
+from treering.text import kinds as kind_rules
+from treering.text import secrets
 from treering.types import Commit, HistoryStats, Record, record_of
 
 
-def history(source: Source, settings: Settings, report: Reporter) -> Iterator[Record]:
-    """Every commit of every branch with its hunks, oldest first, without a store."""
-    with open_reader(source, workers=settings.scrape.workers) as reader:
+def history(source: Source, settings: Settings, report: Reporter, *, hunks: bool = True) -> Iterator[Record]:
+    """Every commit that the settings choose with its hunks, oldest first, without a store."""
+    with open_reader(source, settings.scrape) as reader:
         names = [node.hash for node in reader.nodes]
-        commits = report.track(reader.commits(names, caps=caps_of(settings)), len(names), "reading commits")
-        for commit, place in zip(commits, reader.places(), strict=True):
+        places = list(reader.places())
+        clean = Cleaner(settings).text
+        merges = {
+            name: clean(message, Counter())
+            for name, message in reader.messages(place.merged_by for place in places if place.merged_by).items()
+        }
+        commits = read(reader, names, settings, caps=caps_of(settings) if hunks else None)
+        seen: dict[str, list[str]] = {}
+        for commit, place in zip(report.track(commits, len(names), "reading commits"), places, strict=True):
             if not commit.diff_complete:
                 _tell_partial(report, commit)
-            yield record_of(commit, place, source.name)
+            yield record_of(
+                commit,
+                place,
+                source.name,
+                merge_message=merges.get(place.merged_by or "", ""),
+                same_patch_as=seen.get(commit.patch_id, [None])[0],
+                undoes=seen.get(commit.reverse_id, [None])[-1],
+            )
+            if commit.patch_id:
+                seen.setdefault(commit.patch_id, []).append(commit.hash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,36 +54,69 @@ class Scraped:
     seconds: float
 
 
-def scrape(store: Store, source: Source, settings: Settings, report: Reporter) -> Scraped:
-    """Bring the store to what the repository's refs say now. Commits that vanished are kept, without a place."""
+def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *, hunks: bool = False) -> Scraped:
+    """Bring the store to what the repository's refs say now and the settings choose. Commits that vanished, or are no
+    longer chosen, are kept, without a place. With ``hunks`` what the index needs of them is read in the same pass.
+    """
     started = time.time()
-    refs = [(ref.name, ref.tip, ref.rank) for ref in read_refs(source)]
+    refs = [(ref.name, ref.tip, ref.rank) for ref in read_refs(source, settings.scrape)]
     objects = source.objects_fingerprint()
     weak = store.weak() if store.fact("objects") != objects else set()
-    if sorted(refs) == sorted(store.refs()) and not weak:
+    chosen = selection_of(settings)
+    if sorted(refs) == sorted(store.refs()) and not weak and store.fact("selection") == chosen:
         return Scraped(store.count(), 0, store.vanished(), store.partial(), round(time.time() - started, 3))
-    with store.writing("treering scrape"), open_reader(source, workers=settings.scrape.workers) as reader:
+    with store.writing("treering scrape"), open_reader(source, settings.scrape) as reader:
         store.set_fact("repo", source.name)
         known = store.known()
         new = [node.hash for node in reader.nodes if node.hash not in known]
-        again = weak.intersection(node.hash for node in reader.nodes)
-        commits = report.track(reader.commits([*new, *again]), len(new) + len(again), "reading commits")
-        for batch in batched(commits, BATCH):
+        reading = fingerprint_of(secrets.RULES, settings.scrape.allow_secrets, reader.people and reader.people.blob)
+        if known and store.fact("reading") not in (None, reading):
+            report.say("all commits are read anew: what is taken out of their texts has changed")
+            again = {node.hash for node in reader.nodes if node.hash in known}
+            store.clear_documents()
+            weak = set()
+        else:
+            again = weak.intersection(node.hash for node in reader.nodes)
+        if hunks:
+            clear_if_changed(store, settings, report)
+        kinds = Kinds(reader.attributes)
+        commits = read(reader, [*new, *again], settings, caps=caps_of(settings) if hunks else None)
+        for batch in batched(report.track(commits, len(new) + len(again), "reading commits"), BATCH):
             store.append(batch)
-            better = [commit for commit in batch if commit.hash in again and _is_whole(commit)]
-            if better:
+            better = [commit for commit in batch if commit.hash in again and (not weak or _is_whole(commit))]
+            if better and weak:
                 store.clear_documents()  # first: a kill in between must not leave an index of the old reading
             for commit in better:
                 store.mend(commit)
+            if hunks:
+                add_features(store, batch, kinds)
             for commit in batch:
                 if not commit.diff_complete:
                     _tell_partial(report, commit)
         count, vanished = store.place(reader.places())
+        kinds.learn(store.paths())
+        store.set_kinds(kinds.known)
         store.set_fact("objects", objects)
+        store.set_fact("reading", reading)
+        store.set_fact("selection", chosen)
         store.set_refs((ref.name, ref.tip, ref.rank) for ref in reader.refs)
         scraped = Scraped(count, len(new), vanished, store.partial(), round(time.time() - started, 3))
         store.log_run("scrape", started, asdict(scraped))
+        write_manifest(store)
     return scraped
+
+
+def selection_of(settings: Settings) -> str:
+    """Decided by all that chooses commits or changes how they are read; where dates are relative, by the day too."""
+    scrape = settings.scrape
+    today = time.strftime("%Y-%m-%d") if "ago" in scrape.since + scrape.until else ""
+    how = {"workers", "patch_file_bytes", "patch_commit_bytes", "commit_seconds"}
+    return fingerprint_of(
+        {name: value for name, value in asdict(scrape).items() if name not in how},
+        secrets.RULES,
+        kind_rules.RULES,
+        today,
+    )
 
 
 def _is_whole(commit: Commit) -> bool:

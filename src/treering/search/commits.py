@@ -1,6 +1,8 @@
 """Search over commits: both legs' candidates, scored by both, fused, and told with a reason."""
 
 import time
+from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -29,7 +31,8 @@ def search_commits(
         np.array([by_meaning.get(commit_id, farthest) for commit_id in candidates]),
         dense_weight,
     )
-    best = sorted(zip(candidates, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))[:limit]
+    ranked = sorted(zip(candidates, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
+    best = list(islice(_once(store, ranked), limit))
     ids = [commit_id for commit_id, _ in best]
     said = dict(store.features(ids))
     asked = set(words(query))
@@ -41,6 +44,16 @@ def search_commits(
         )
         for record, (commit_id, score) in zip(store.records(ids=ids), best, strict=True)
     ]
+
+
+def _once(store: Store, ranked: list[tuple[int, float]]) -> Iterator[tuple[int, float]]:
+    """Of commits with the same patch (a merge and its only commit, a cherry-pick) the best one alone."""
+    seen: set[str] = set()
+    for commit_id, score in ranked:
+        patch = store.patch_ids([commit_id])[commit_id]
+        if not patch or patch not in seen:
+            seen.add(patch)
+            yield commit_id, score
 
 
 def _dense(store: Store, query: str, embedder: Embedder) -> tuple[dict[int, float], dict[int, str]]:

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from treering.store.database import Database
-from treering.types import Commit, FileChange, Placed, Record, record_of
+from treering.types import Commit, FileChange, Placed, Record, message_of, record_of
 
 BATCH = 256
 """How many commits go in with one transaction."""
@@ -17,7 +17,29 @@ _FACTS = (
     "committer_time", "committer_offset", "subject", "body",
 )  # fmt: skip
 """Columns that are fields of :class:`Commit` by the same name."""
-_COMMIT = ", ".join(("id, position, branch, branches, parents, unreadable, flags, diff_complete", *_FACTS))
+_COMMIT = f"""
+    SELECT c.id, c.position, c.branch, c.branches, c.merged_by, c.parents, c.unreadable, c.flags, c.diff_complete,
+        c.refers, c.redacted, c.patch_id, c.reverse_id,
+        CASE WHEN c.patch_id != '' THEN (SELECT e.hash FROM commits e WHERE e.patch_id = c.patch_id AND e.patch_id != ''
+            AND e.position < c.position ORDER BY e.position LIMIT 1) END,
+        CASE WHEN c.reverse_id != '' THEN (SELECT e.hash FROM commits e WHERE e.patch_id = c.reverse_id
+            AND e.patch_id != '' AND e.position < c.position ORDER BY e.position DESC LIMIT 1) END,
+        m.subject, m.body, {", ".join(f"c.{name}" for name in _FACTS)}
+    FROM commits c LEFT JOIN commits m ON m.hash = c.merged_by"""
+
+
+def _row(commit: Commit) -> dict[str, object]:
+    """A commit as columns."""
+    return {name: getattr(commit, name) for name in _FACTS} | {
+        "parents": " ".join(commit.parents),
+        "diff_complete": commit.diff_complete,
+        "unreadable": json.dumps(commit.unreadable),
+        "flags": " ".join(commit.flags),
+        "refers": json.dumps(commit.references),
+        "redacted": json.dumps(commit.redacted),
+        "patch_id": commit.patch_id,
+        "reverse_id": commit.reverse_id,
+    }
 
 
 class CommitTables(Database):
@@ -39,15 +61,24 @@ class CommitTables(Database):
                 self._append(commit)
 
     def mend(self, commit: Commit) -> None:
-        """Put a better reading of a known commit in the place of a partial one; the index must be made anew."""
+        """Put another reading of a known commit in the place of the old one; the index must be made anew."""
         with self.transaction():
             (commit_id,) = self.db.execute("SELECT id FROM commits WHERE hash = ?", (commit.hash,)).fetchone()
             self.db.execute("DELETE FROM changes WHERE commit_id = ?", (commit_id,))
+            facts = _row(commit)
             self.db.execute(
-                "UPDATE commits SET diff_complete = ?, unreadable = ?, flags = ? WHERE id = ?",
-                (commit.diff_complete, json.dumps(commit.unreadable), " ".join(commit.flags), commit_id),
+                f"UPDATE commits SET {', '.join(f'{name} = ?' for name in facts)} WHERE id = ?",
+                (*facts.values(), commit_id),
             )
             self._add_changes(commit_id, commit)
+
+    def set_patch_ids(self, commits: Iterable[Commit]) -> None:
+        """Name the patches of known commits, and count the secrets that their hunks held."""
+        with self.transaction():
+            self.db.executemany(
+                "UPDATE commits SET patch_id = ?, reverse_id = ?, redacted = ? WHERE hash = ?",
+                ((one.patch_id, one.reverse_id, json.dumps(one.redacted), one.hash) for one in commits),
+            )
 
     def weak(self) -> set[str]:
         """Hashes of the commits whose diff may be read better once more objects are there."""
@@ -57,17 +88,11 @@ class CommitTables(Database):
         }
 
     def _append(self, commit: Commit) -> None:
+        row = _row(commit)
+        columns, values = ", ".join(row), ", ".join("?" * len(row))
         cursor = self.db.execute(
-            "INSERT INTO commits (hash, parents, author_name, author_email, author_time, author_offset, committer_name,"
-            " committer_email, committer_time, committer_offset, subject, body, diff_complete, unreadable, flags)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (hash) DO NOTHING",
-            (
-                commit.hash, " ".join(commit.parents), commit.author_name, commit.author_email, commit.author_time,
-                commit.author_offset, commit.committer_name, commit.committer_email, commit.committer_time,
-                commit.committer_offset, commit.subject, commit.body, commit.diff_complete,
-                json.dumps(commit.unreadable), " ".join(commit.flags),
-            ),
-        )  # fmt: skip
+            f"INSERT INTO commits ({columns}) VALUES ({values}) ON CONFLICT (hash) DO NOTHING", tuple(row.values())
+        )
         if cursor.rowcount:
             self._add_changes(cursor.lastrowid or 0, commit)
 
@@ -97,18 +122,50 @@ class CommitTables(Database):
         """
         with self.transaction():
             before = {
-                row[0]: row[1:] for row in self.db.execute("SELECT hash, position, branch, branches FROM commits")
+                row[0]: row[1:]
+                for row in self.db.execute("SELECT hash, position, branch, branches, merged_by FROM commits")
             }
             moved = []
             count = 0
             for count, place in enumerate(places, start=1):
-                now = (count, place.branch, json.dumps(place.branches))
+                now = (count, place.branch, json.dumps(place.branches), place.merged_by)
                 if before.pop(place.hash, None) != now:
                     moved.append((*now, place.hash))
-            self.db.executemany("UPDATE commits SET position = ?, branch = ?, branches = ? WHERE hash = ?", moved)
+            self.db.executemany(
+                "UPDATE commits SET position = ?, branch = ?, branches = ?, merged_by = ? WHERE hash = ?", moved
+            )
             gone = [(hash_,) for hash_, (position, *_) in before.items() if position is not None]
             self.db.executemany("UPDATE commits SET position = NULL WHERE hash = ?", gone)
         return count, len(before)
+
+    def paths(self) -> dict[str, str]:
+        """Every path in the store, with its kind."""
+        return dict(self.db.execute("SELECT path, kind FROM paths"))
+
+    def set_kinds(self, kinds: Mapping[str, str]) -> None:
+        """Say what kind of file some paths name."""
+        with self.transaction():
+            self.db.executemany("UPDATE paths SET kind = ?2 WHERE path = ?1 AND kind != ?2", list(kinds.items()))
+
+    def patch_ids(self, ids: Iterable[int]) -> dict[int, str]:
+        """The names of the patches of some commits; empty where none was read."""
+        found = {}
+        for commit_id in ids:
+            (patch_id,) = self.db.execute("SELECT patch_id FROM commits WHERE id = ?", (commit_id,)).fetchone()
+            found[commit_id] = patch_id or ""
+        return found
+
+    def redactions(self) -> dict[str, dict[str, int]]:
+        """Hash to the secrets taken out of a commit, by rule; commits without any are left out."""
+        rows = self.db.execute("SELECT hash, redacted FROM commits WHERE redacted != '{}' ORDER BY position, id")
+        return {name: json.loads(redacted) for name, redacted in rows}
+
+    def repeated(self) -> int:
+        """How many reachable commits have the patch of another one before them."""
+        row = self.db.execute(
+            "SELECT count(*) - count(DISTINCT patch_id) FROM commits WHERE patch_id != '' AND position IS NOT NULL"
+        )
+        return int(row.fetchone()[0])
 
     def refs(self) -> list[tuple[str, str, int]]:
         return self.db.execute("SELECT name, tip, rank FROM refs ORDER BY rank, name, tip").fetchall()
@@ -164,15 +221,18 @@ class CommitTables(Database):
         repo = self.fact("repo") or ""
         if ids is not None:
             for commit_id in ids:
-                row = self.db.execute(f"SELECT {_COMMIT} FROM commits WHERE id = ?", (commit_id,)).fetchone()
+                row = self.db.execute(f"{_COMMIT} WHERE c.id = ?", (commit_id,)).fetchone()
                 yield self._record(row, repo)
             return
-        where = "" if vanished else "WHERE position IS NOT NULL"
-        for row in self.db.execute(f"SELECT {_COMMIT} FROM commits {where} ORDER BY position IS NULL, position, id"):
+        where = "" if vanished else "WHERE c.position IS NOT NULL"
+        for row in self.db.execute(f"{_COMMIT} {where} ORDER BY c.position IS NULL, c.position, c.id"):
             yield self._record(row, repo)
 
     def _record(self, row: tuple[Any, ...], repo: str) -> Record:
-        commit_id, position, branch, branches, parents, unreadable, flags, complete, *facts = row
+        (
+            commit_id, position, branch, branches, merged_by, parents, unreadable, flags, complete, refers, redacted,
+            patch_id, reverse_id, same_patch_as, undoes, merge_subject, merge_body, *facts,
+        ) = row  # fmt: skip
         changes = tuple(
             FileChange(status, path, old_path, insertions, deletions, bool(binary), bool(submodule))
             for status, path, old_path, insertions, deletions, binary, submodule in self.db.execute(
@@ -190,6 +250,18 @@ class CommitTables(Database):
             diff_complete=bool(complete),
             unreadable=tuple(json.loads(unreadable)),
             flags=tuple(flags.split()),
+            references={kind: tuple(values) for kind, values in json.loads(refers).items()},
+            redacted=json.loads(redacted),
+            patch_id=patch_id or "",
+            reverse_id=reverse_id or "",
         )
-        place = Placed(commit.hash, branch or "", tuple(json.loads(branches or "[]")))
-        return record_of(commit, place, repo, reachable=position is not None)
+        place = Placed(commit.hash, branch or "", tuple(json.loads(branches or "[]")), merged_by)
+        return record_of(
+            commit,
+            place,
+            repo,
+            reachable=position is not None,
+            merge_message=message_of(merge_subject or "", merge_body or ""),
+            same_patch_as=same_patch_as,
+            undoes=undoes,
+        )

@@ -10,15 +10,25 @@ from treering.types import Features
 
 
 class IndexTables(CommitTables):
-    def undocumented(self, *, placed: bool = True) -> dict[str, int]:
-        """Hash to id of the commits without features, oldest first; without ``placed``, those not reachable too."""
-        where = "position IS NOT NULL AND" if placed else ""
+    def undocumented(self) -> dict[str, int]:
+        """Hash to id of the reachable commits without features, oldest first."""
         return dict(
             self.db.execute(
-                f"SELECT hash, id FROM commits WHERE {where} id NOT IN (SELECT commit_id FROM documents)"
-                " ORDER BY position"
+                "SELECT hash, id FROM commits WHERE position IS NOT NULL"
+                " AND id NOT IN (SELECT commit_id FROM documents) ORDER BY position"
             )
         )
+
+    def undocumented_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Hash to id of those of the commits named that are known and have no features."""
+        found = {}
+        for name in names:
+            row = self.db.execute(
+                "SELECT id FROM commits WHERE hash = ? AND id NOT IN (SELECT commit_id FROM documents)", (name,)
+            ).fetchone()
+            if row:
+                found[name] = row[0]
+        return found
 
     def clear_documents(self) -> None:
         """Forget the lexical index and every vector's row: their settings or code changed."""
@@ -34,6 +44,15 @@ class IndexTables(CommitTables):
                 "INSERT INTO documents (commit_id, features) VALUES (?, ?)",
                 ((commit_id, msgspec.json.encode(features)) for commit_id, features in rows),
             )
+
+    def left_out(self) -> dict[str, dict[str, int]]:
+        """What of the hunks was not used, over all reachable commits: reason to files and bytes."""
+        rows = self.db.execute(
+            "SELECT reason.key, sum(reason.value ->> 'files'), sum(reason.value ->> 'bytes') FROM documents"
+            " JOIN commits ON commits.id = commit_id, json_each(features, '$.left_out') reason"
+            " WHERE position IS NOT NULL GROUP BY reason.key ORDER BY reason.key"
+        )
+        return {reason: {"files": files, "bytes": size} for reason, files, size in rows}
 
     def unindexed(self) -> list[int]:
         """Ids of the commits whose features are known and whose words are not indexed."""

@@ -56,6 +56,21 @@ MIGRATIONS = (
         id INTEGER PRIMARY KEY, stage TEXT NOT NULL, started REAL NOT NULL, seconds REAL NOT NULL, summary TEXT NOT NULL
     );
     """,
+    """
+    -- the merge that brought it in: no fact of the commit
+    ALTER TABLE commits ADD COLUMN merged_by TEXT;
+    ALTER TABLE commits ADD COLUMN refers TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE commits ADD COLUMN redacted TEXT NOT NULL DEFAULT '{}';
+    -- NULL or empty until the hunks are read
+    ALTER TABLE commits ADD COLUMN patch_id TEXT;
+    ALTER TABLE commits ADD COLUMN reverse_id TEXT;
+    CREATE INDEX commits_patch ON commits (patch_id) WHERE patch_id != '';
+    CREATE INDEX commits_reverse ON commits (reverse_id) WHERE reverse_id != '';
+    ALTER TABLE paths ADD COLUMN kind TEXT NOT NULL DEFAULT 'source';
+    DELETE FROM vectors;
+    DELETE FROM documents;
+    INSERT INTO words (words) VALUES ('delete-all');
+    """,
 )
 
 

@@ -6,12 +6,13 @@ Never the message alone: a quarter of a real history has messages that say nothi
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from treering.text.kinds import NOISE, Kind
 from treering.text.words import identifiers, words
-from treering.types import Features, FilePatch, Record
+from treering.types import Features, LeftOut, Record
 
-FINGERPRINT = "document-1"
+FINGERPRINT = "document-2"
 """Part of every fingerprint that covers what is made here: count it up when the output changes."""
 
 PATHS = 200
@@ -23,11 +24,23 @@ IDENTIFIERS_INDEXED = 40
 _HUNK = re.compile(r"^@@ -\d[^@]* @@ ?(.*)$")
 
 
-def features(record: Record, patches: Sequence[FilePatch]) -> Features:
-    """The fields of one commit. Bounded, whatever the size of the commit."""
+def features(record: Record, kind: Callable[[str], Kind]) -> Features:
+    """The fields of one commit. Bounded, whatever the size of the commit. Hunks of noise are counted, not read."""
     functions: dict[str, None] = {}
     added: Counter[str] = Counter()
-    for patch in patches:
+    left_out: dict[str, LeftOut] = {}
+
+    def leave(reason: str, size: int) -> None:
+        before = left_out.get(reason, LeftOut(0, 0))
+        left_out[reason] = LeftOut(before.files + 1, before.bytes + size)
+
+    for patch in record.patches:
+        size = len(patch.text.encode())
+        if (of := kind(patch.path)) in NOISE:
+            leave(of, size + patch.cut)
+            continue
+        if patch.cut:
+            leave("cut", patch.cut)
         for line in patch.text.split("\n"):
             if line.startswith("+"):
                 added.update(identifiers(line[1:]))
@@ -39,6 +52,7 @@ def features(record: Record, patches: Sequence[FilePatch]) -> Features:
         paths=tuple(dict.fromkeys((*record.paths, *renamed_from)))[:PATHS],
         functions=tuple(functions)[:FUNCTIONS],
         identifiers=dict(added.most_common(IDENTIFIERS_KEPT)),
+        left_out=left_out,
     )
 
 

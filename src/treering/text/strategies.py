@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from treering.types import Document, Record
 
-FINGERPRINT = "strategies-1"
+FINGERPRINT = "strategies-2"
 
 MARKERS = (
     "<COMMIT>", "<AUTHOR>", "<BRANCH>", "<CHAIN>", "<PREVIOUS>", "<MESSAGE>", "<BODY>", "<MERGE>", "<FILE_ADD>",
@@ -118,8 +118,8 @@ def documents(records: Iterable[Record], strategy: str) -> Iterator[tuple[Record
 
 
 class Duplicates:
-    """Finds commits that say again what an earlier one said: the same diff (a merge and its only child, a
-    cherry-pick) or the same message. They would leak over a split in time.
+    """Finds commits that say again what an earlier one said: the same patch (a merge and its only child, a
+    cherry-pick) or the same message. They would leak over a split in time. Where no patch was read, figures must do.
     """
 
     def __init__(self) -> None:
@@ -130,9 +130,9 @@ class Duplicates:
     def of(self, record: Record) -> str | None:
         """The hash of the earlier commit that this one repeats, if any."""
         figures = tuple((path, lines.insertions, lines.deletions) for path, lines in record.stats.items())
-        diff = (figures, record.files_added, record.files_deleted)
+        diff = record.patch_id or (figures, record.files_added, record.files_deleted)
         # A merge repeats what it brought in. Of others, a few lines could be anybody's, like a version's one line.
-        telling = record.is_merge or record.insertions + record.deletions >= TELLING_LINES
+        telling = record.patch_id or record.is_merge or record.insertions + record.deletions >= TELLING_LINES
         message = " ".join(record.message.lower().split())
         same_diff = self._diffs.setdefault(diff, record.commit_hash) if figures else record.commit_hash
         same_message = self._messages.setdefault(message, record.commit_hash)

@@ -1,0 +1,156 @@
+"""Secrets in text, found and replaced before the text goes anywhere.
+
+The base is the rule set of detect-secrets; on top come tokens that it does not know, credentials in URLs and in
+assignments, and random values in quotes. A value is replaced by ``[redacted:rule]``; what it was is kept nowhere.
+"""
+
+import math
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+RULES = "secrets-1"
+"""Part of every fingerprint that covers redacted text: count it up when a rule changes."""
+
+
+class _Rule(Struct, frozen=True):
+    """A pattern; if it has groups, the first that matched is the secret. ``hints`` are lower-case pieces of text of
+    which one must be there, because looking for them is a hundred times faster; ``judge`` has the last word.
+    """
+
+    name: str
+    pattern: re.Pattern[str]
+    hints: tuple[str, ...] = ()
+    judge: Callable[[str], bool] | None = None
+
+
+def _entropy(text: str) -> float:
+    """Shannon's, in bits per character."""
+    return -sum(count / len(text) * math.log2(count / len(text)) for count in Counter(text).values())
+
+
+def _mixed(value: str) -> bool:
+    return any(char.isdigit() for char in value) and any(char.isalpha() for char in value)
+
+
+_PLACEHOLDER = re.compile(
+    r"(?i).{0,3}|x+|\*+|\.+|_+|-+|0+|1?2?3456?7?8?9?0?|<.*>?|\$.*|%.*|\{.*|\[.*|@.*|.*\.\.\..*|.*[({].*[)}].*"
+    r"|(?:your|my|the|some|a|an|test|dev|demo|dummy|fake|sample|example|default|secret|password|passwd|pass|pwd|token"
+    r"|key|api|user|username|admin|root|changeme|change|me|none|null|nil|true|false|todo|placeholder|redacted|hidden"
+    r"|string|value|here|insert|put|foo|bar|baz|qux|test\w{0,4}|prod\w*|public|private|client|server|app|auth|login"
+    r"|field|name|text|input|type|str|int|required|optional|empty|unset|env|var|config|settings?|is|not|for|new|old"
+    r"|hash|wrong|correct|invalid|valid|bad|good|super|long|very|random|bytes|id|in|to|of|with|and|or|on|this|it|no"
+    r"|yes|[-_. :/\d!]){1,16}"
+)
+_CODE = re.compile(
+    r"[a-z_]\w*(?:\.[a-zA-Z_]\w*)+|[a-z]+(?:[A-Z][a-z]+)+|[A-Z_]+|[a-z_]+|[a-z]+(?:-[a-z]+)+|/?(?:[\w.-]+/)+[\w.-]*"
+    r"|https?://.*"
+)
+
+
+def _password(value: str) -> bool:
+    """Whether a value that is assigned to a name like `password` looks like one."""
+    return len(value) >= 6 and not _PLACEHOLDER.fullmatch(value) and not (_CODE.fullmatch(value) and not _mixed(value))
+
+
+def _credential(value: str) -> bool:
+    """The same where nothing but the name says so: it must look made, not written."""
+    return len(value) >= 8 and _password(value) and _mixed(value) and _entropy(value) >= 2.8
+
+
+def _in_url(value: str) -> bool:
+    return len(value) >= 4 and not _PLACEHOLDER.fullmatch(value)
+
+
+def _random(value: str) -> bool:
+    """Base64 as nobody writes it: all kinds of characters, spread evenly."""
+    kinds = (str.isupper, str.islower, str.isdigit)
+    return all(any(map(kind, value)) for kind in kinds) and _entropy(value) >= min(4.5, 0.9 * math.log2(len(value)))
+
+
+_LEFT_OUT = frozenset({"public-ip-ipv4", "basic-auth-credentials", "private-key", "telegram-bot-token"})
+"""An address is no secret; for the others our own rules are stricter."""
+
+_LOOSE = frozenset({"artifactory-credentials", "twilio-api-key", "mailchimp-access-key", "json-web-token"})
+"""Rules that common words fit: what they find must look made."""
+
+
+_JUDGES = {"mixed": _mixed, "password": _password, "credential": _credential, "in_url": _in_url, "random": _random}
+
+
+@cache
+def _rules() -> tuple[_Rule, ...]:
+    """All rules, in the order in which they are tried. Loads detect-secrets: only when something is to be read."""
+    written = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+
+    def rule(one: dict[str, Any]) -> _Rule:
+        pattern = one["pattern"]
+        for name, part in written["parts"].items():
+            pattern = pattern.replace(f"{{{name}}}", part)
+        return _Rule(one["name"], re.compile(pattern), tuple(one.get("hints", ())), _JUDGES.get(one.get("judge", "")))
+
+    first = [rule(one) for one in written["rule"] if not one.get("last")]
+    last = [rule(one) for one in written["rule"] if one.get("last")]
+    return (*first, *_of_detect_secrets(written["base"]), *last)
+
+
+def _of_detect_secrets(hints: dict[str, list[str]]) -> Iterator[_Rule]:
+    import importlib
+    import pkgutil
+
+    from detect_secrets import plugins
+    from detect_secrets.plugins.base import RegexBasedDetector
+
+    for module in pkgutil.iter_modules(plugins.__path__):
+        for kind in vars(importlib.import_module(f"{plugins.__name__}.{module.name}")).values():
+            if not (isinstance(kind, type) and issubclass(kind, RegexBasedDetector)):
+                continue
+            if kind.__module__ != f"{plugins.__name__}.{module.name}" or kind is RegexBasedDetector:
+                continue
+            name = re.sub(r"\W+", "-", str(vars(kind)["secret_type"]).lower()).strip("-")
+            if name not in _LEFT_OUT:
+                judge = _mixed if name in _LOOSE else None
+                yield from (_Rule(name, pattern, tuple(hints.get(name, ())), judge) for pattern in kind().denylist)
+
+
+class Redactor:
+    """Replaces secrets in texts. ``allow`` are values that are none; a pattern may hold ``*``."""
+
+    def __init__(self, allow: Sequence[str] = ()) -> None:
+        self._allow = allow
+
+    def __call__(self, text: str, found: Counter[str]) -> str:
+        """The text without its secrets; each is counted in ``found`` by its rule."""
+        lowered = text.lower()
+        for rule in _rules():
+            if rule.hints and not any(hint in lowered for hint in rule.hints):
+                continue
+            text = self._apply(rule, text, found)
+        return text
+
+    def _apply(self, rule: _Rule, text: str, found: Counter[str]) -> str:
+        pieces, end = [], 0
+        for start, stop in self._spans(rule, text):
+            if start >= end:
+                pieces += [text[end:start], f"[redacted:{rule.name}]"]
+                end = stop
+                found[rule.name] += 1
+        return "".join((*pieces, text[end:])) if pieces else text
+
+    def _spans(self, rule: _Rule, text: str) -> Iterator[tuple[int, int]]:
+        for match in rule.pattern.finditer(text):
+            group = next((number for number, value in enumerate(match.groups(), start=1) if value), 0)
+            value = match[group]
+            if "[redacted:" in value:
+                continue
+            if (rule.judge is None or rule.judge(value)) and not any(
+                fnmatchcase(value, pattern) for pattern in self._allow
+            ):
+                yield match.span(group)
