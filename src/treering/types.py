@@ -262,15 +262,12 @@ class LeftOut(Struct, frozen=True):
 
 
 class Features(Struct, frozen=True):
-    """What a commit says, field by field, before it becomes words or vectors. ``left_out`` counts the hunks that were
-    not looked at, by the kind of their file, and under ``cut`` what the caps took.
-    """
+    """What a commit says, field by field, before it becomes words or vectors."""
 
     message: str
     paths: tuple[str, ...]
     functions: tuple[str, ...]
     identifiers: dict[str, int]
-    left_out: dict[str, LeftOut] = {}
 
 
 class Document(Struct, frozen=True):

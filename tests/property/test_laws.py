@@ -173,7 +173,7 @@ def indexed(store: Store, message: str) -> int:
         store.place([place])
         number = store.undocumented()[commit.hash]
         said = features(record_of(commit, place, ""), kind_of)
-        store.add_features([(number, said)])
+        store.add_features([(number, said, {})])
         store.index_words([(number, "", indexed_words(said, ()))])
     return number
 

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
             (ids[commit.hash], features(record_of(commit, Placed(commit.hash, "main", ()), ""), kind_of))
             for commit in commits
         ]
-        opened.add_features(told)
+        opened.add_features((number, said, {}) for number, said in told)
         opened.index_words((number, "", indexed_words(one, ())) for number, one in told)
         yield opened
 

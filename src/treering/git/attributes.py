@@ -3,6 +3,7 @@
 git reads them itself, out of an index in the shadow: nothing is checked out, and no attribute does anything there.
 """
 
+import hashlib
 from collections.abc import Iterable
 
 from treering.git.shadow import GitFailed, Shadow
@@ -17,6 +18,7 @@ class Attributes:
         self._shadow = shadow
         self._tip = tip
         self._ready: bool | None = None
+        self._fingerprint = ""
 
     def of(self, paths: Iterable[str]) -> dict[str, dict[str, bool]]:
         """For each path that has some, its attributes of :data:`LINGUIST` that are set (True) or unset (False)."""
@@ -34,12 +36,22 @@ class Attributes:
                 found.setdefault(path, {})[name] = value not in ("unset", "false")
         return found
 
+    @property
+    def fingerprint(self) -> str:
+        """Decided by the files that the attributes are in."""
+        self._open()
+        return self._fingerprint
+
     def _open(self) -> bool:
         """Make the index, the first time; only if there are attributes at all."""
         if self._ready is None:
             try:
-                listed = self._shadow.run("ls-tree", "-r", "-z", "--name-only", self._tip)
-                self._ready = b".gitattributes\0" in listed
+                listed = self._shadow.run("ls-tree", "-r", "-z", self._tip).split(b"\0")
+                files = b"\0".join(
+                    entry for entry in listed if entry.endswith((b"\t.gitattributes", b"/.gitattributes"))
+                )
+                self._fingerprint = hashlib.sha256(files).hexdigest()[:16]
+                self._ready = bool(files)
                 if self._ready:
                     self._shadow.run("read-tree", self._tip)
             except GitFailed:  # trees are missing: nobody knows

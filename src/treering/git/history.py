@@ -1,5 +1,6 @@
 """Refs, the walk over all commits, and what each commit object states. No diffs."""
 
+import io
 import re
 import threading
 import time
@@ -108,9 +109,11 @@ def walk(shadow: Shadow, refs: Sequence[Ref]) -> list[Node]:
             "run `git fsck`; fetch the missing objects again",
         ) from error
     nodes = []
-    for line in listed.decode("ascii").splitlines():
-        commit, *parents = line.split(" ")
-        nodes.append(Node(commit, tuple(parents)))
+    known: dict[str, str] = {}  # one string for one commit, however often it is named
+    for line in io.BytesIO(listed):
+        commit, *parents = line.decode("ascii").split()
+        known[commit] = commit
+        nodes.append(Node(commit, tuple([known.get(parent, parent) for parent in parents])))
     return nodes
 
 

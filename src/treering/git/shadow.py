@@ -55,7 +55,7 @@ def environment() -> dict[str, str]:
 def _git() -> str:
     found = shutil.which("git")
     if found is None:
-        raise RepositoryError("the program `git` is not on the PATH", "install git 2.36 or newer")
+        raise RepositoryError("the program `git` is not on the PATH", "install git 2.37 or newer")
     return found
 
 

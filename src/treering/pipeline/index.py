@@ -4,7 +4,9 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -12,13 +14,14 @@ from msgspec.structs import replace
 
 from treering.config import Settings
 from treering.errors import DataError, ModelError
+from treering.files import read_json, write_json
 from treering.git.reader import Source, open_reader
 from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, write_manifest
 from treering.report import Reporter
 from treering.store import BATCH, Store
 from treering.text import document, secrets
 from treering.text import kinds as kind_rules
-from treering.types import Commit, Features, Placed, Point, Record, commit_of, record_of
+from treering.types import Commit, Placed, Point, Record, commit_of, record_of
 from treering.vectors.embedder import BUILT_IN, Embedder
 from treering.vectors.flat import FlatMatrix
 
@@ -95,11 +98,11 @@ def add_features(store: Store, commits: Sequence[Commit], kinds: Kinds) -> None:
     fresh = [commit for commit in commits if commit.hash in ids]
     kinds.learn(patch.path for commit in fresh for patch in commit.patches)
     store.set_patch_ids(fresh)
-    store.add_features((ids[commit.hash], _features(commit, kinds)) for commit in fresh)
-
-
-def _features(commit: Commit, kinds: Kinds) -> Features:
-    return document.features(record_of(commit, Placed(commit.hash, "", ()), ""), kinds)
+    records = [record_of(commit, Placed(commit.hash, "", ()), "") for commit in fresh]
+    store.add_features(
+        (ids[record.commit_hash], document.features(record, kinds), document.left_out(record, kinds))
+        for record in records
+    )
 
 
 def index_words(store: Store, report: Reporter) -> int:
@@ -107,8 +110,9 @@ def index_words(store: Store, report: Reporter) -> int:
     waiting = store.unindexed()
     if not waiting:
         return 0
-    rarity = document.Rarity()
-    for _, features in store.features():
+    path = store.folder / "rarity.json"
+    rarity = _counted_before(path, store.worded())
+    for _, features in store.features(waiting if rarity.documents else None):
         rarity.add(features)
     for batch in batched(report.track(waiting, len(waiting), "indexing words"), BATCH):
         rows = []
@@ -116,14 +120,25 @@ def index_words(store: Store, report: Reporter) -> int:
             names = rarity.best(features)
             rows.append((commit_id, document.diff_text(features, names), document.indexed_words(features, names)))
         store.index_words(rows)
+    write_json(path, rarity)
     return len(waiting)
+
+
+def _counted_before(path: Path, worded: int) -> document.Rarity:
+    """What was counted when the documents that have their words got them; nothing if that is not of all of them."""
+    if path.is_file():
+        with suppress(DataError):
+            counted = read_json(path, document.Rarity)
+            if counted.documents == worded:
+                return counted
+    return document.Rarity()
 
 
 def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Reporter) -> int:
     """Embed every text that has no vector; equal texts are embedded once. Returns how many vectors were added."""
     model = embedder()
     matrix = FlatMatrix(store.folder / "vectors" / model.fingerprint, model.dimensions)
-    if not matrix.holds(len(store.vector_names(model.fingerprint))):
+    if not matrix.holds(store.vectors(model.fingerprint)):
         report.warn("the file of vectors is gone or torn: they are made again")
         store.forget_vectors(model.fingerprint)
     missing = store.unembedded(model.fingerprint)
@@ -133,7 +148,7 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
     for commit_id, kind, text in missing:
         owners.setdefault(text, []).append((commit_id, kind))
     texts = list(owners)
-    named = len(store.vector_names(model.fingerprint))
+    named = store.vectors(model.fingerprint)
     made = report.track(
         (
             (texts[position], row)

@@ -94,8 +94,11 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
                 if not commit.diff_complete:
                     _tell_partial(report, commit)
         count, vanished = store.place(reader.places())
-        kinds.learn(store.paths())
+        rules = fingerprint_of(kind_rules.RULES, reader.attributes.fingerprint)
+        told = store.fact("kinds") == rules
+        kinds.learn(path for path, kind in store.paths().items() if not (told and kind))
         store.set_kinds(kinds.known)
+        store.set_fact("kinds", rules)
         store.set_fact("objects", objects)
         store.set_fact("reading", reading)
         store.set_fact("selection", chosen)

@@ -127,8 +127,11 @@ class CommitTables(Database):
             }
             moved = []
             count = 0
+            written: dict[tuple[str, ...], str] = {}
             for count, place in enumerate(places, start=1):
-                now = (count, place.branch, json.dumps(place.branches), place.merged_by)
+                if place.branches not in written:
+                    written[place.branches] = json.dumps(place.branches)
+                now = (count, place.branch, written[place.branches], place.merged_by)
                 if before.pop(place.hash, None) != now:
                     moved.append((*now, place.hash))
             self.db.executemany(
@@ -196,9 +199,6 @@ class CommitTables(Database):
                 " WHERE position IS NOT NULL AND diff_text IS NOT NULL"
             ).fetchone()[0]
         )
-
-    def vectors(self) -> int:
-        return int(self.db.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def ids(self) -> list[int]:
         """The ids of the reachable commits, oldest first."""

@@ -1,12 +1,12 @@
 """The tables of the index: features, words, and what each vector's row is."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from treering.store.commits import CommitTables
 from treering.store.schema import sqlite_errors
-from treering.types import Features
+from treering.types import Features, LeftOut
 
 
 class IndexTables(CommitTables):
@@ -37,19 +37,22 @@ class IndexTables(CommitTables):
             self.db.execute("DELETE FROM vectors")
             self.db.execute("INSERT INTO words (words) VALUES ('delete-all')")
 
-    def add_features(self, rows: Iterable[tuple[int, Features]]) -> None:
-        """Keep (commit id, features), all or none; their words are indexed later, by :meth:`index_words`."""
+    def add_features(self, rows: Iterable[tuple[int, Features, Mapping[str, LeftOut]]]) -> None:
+        """Keep (commit id, features, what they leave out), all or none; their words are indexed later, by
+        :meth:`index_words`.
+        """
+        encode = msgspec.json.encode
         with self.transaction():
             self.db.executemany(
-                "INSERT INTO documents (commit_id, features) VALUES (?, ?)",
-                ((commit_id, msgspec.json.encode(features)) for commit_id, features in rows),
+                "INSERT INTO documents (commit_id, features, left_out) VALUES (?, ?, ?)",
+                ((commit_id, encode(features), encode(left_out).decode()) for commit_id, features, left_out in rows),
             )
 
     def left_out(self) -> dict[str, dict[str, int]]:
         """What of the hunks was not used, over all reachable commits: reason to files and bytes."""
         rows = self.db.execute(
             "SELECT reason.key, sum(reason.value ->> 'files'), sum(reason.value ->> 'bytes') FROM documents"
-            " JOIN commits ON commits.id = commit_id, json_each(features, '$.left_out') reason"
+            " JOIN commits ON commits.id = commit_id, json_each(left_out) reason"
             " WHERE position IS NOT NULL GROUP BY reason.key ORDER BY reason.key"
         )
         return {reason: {"files": files, "bytes": size} for reason, files, size in rows}
@@ -80,13 +83,18 @@ class IndexTables(CommitTables):
             if row is not None:
                 yield commit_id, decoder.decode(row[0])
 
+    def worded(self) -> int:
+        """How many documents have their words in the index, those of vanished commits too."""
+        return int(self.db.execute("SELECT count(*) FROM documents WHERE diff_text IS NOT NULL").fetchone()[0])
+
     def unembedded(self, fingerprint: str) -> list[tuple[int, str, str]]:
         """(commit id, kind, text) of every document text that has no vector of this fingerprint yet."""
         rows = self.db.execute(
-            "SELECT d.commit_id, d.features, d.diff_text,"
-            " EXISTS (SELECT 1 FROM vectors WHERE fingerprint = ?1 AND commit_id = d.commit_id AND kind = 'message'),"
-            " EXISTS (SELECT 1 FROM vectors WHERE fingerprint = ?1 AND commit_id = d.commit_id AND kind = 'diff')"
-            " FROM documents d WHERE d.diff_text IS NOT NULL ORDER BY d.commit_id",
+            "SELECT d.commit_id, d.features, d.diff_text, m.row IS NOT NULL, x.row IS NOT NULL FROM documents d"
+            " LEFT JOIN vectors m ON m.fingerprint = ?1 AND m.commit_id = d.commit_id AND m.kind = 'message'"
+            " LEFT JOIN vectors x ON x.fingerprint = ?1 AND x.commit_id = d.commit_id AND x.kind = 'diff'"
+            " WHERE d.diff_text IS NOT NULL AND (m.row IS NULL OR (x.row IS NULL AND d.diff_text != ''))"
+            " ORDER BY d.commit_id",
             (fingerprint,),
         )
         decoder = msgspec.json.Decoder(Features)
@@ -105,6 +113,11 @@ class IndexTables(CommitTables):
                 "INSERT INTO vectors VALUES (?, ?, ?, ?)",
                 ((fingerprint, row, commit_id, kind) for row, (commit_id, kind) in enumerate(names, start=first)),
             )
+
+    def vectors(self, fingerprint: str | None = None) -> int:
+        """How many vectors there are, of one fingerprint or of all."""
+        row = self.db.execute("SELECT count(*) FROM vectors WHERE ?1 IS NULL OR fingerprint = ?1", (fingerprint,))
+        return int(row.fetchone()[0])
 
     def forget_vectors(self, fingerprint: str) -> None:
         with self.transaction():

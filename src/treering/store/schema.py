@@ -66,7 +66,9 @@ MIGRATIONS = (
     ALTER TABLE commits ADD COLUMN reverse_id TEXT;
     CREATE INDEX commits_patch ON commits (patch_id) WHERE patch_id != '';
     CREATE INDEX commits_reverse ON commits (reverse_id) WHERE reverse_id != '';
-    ALTER TABLE paths ADD COLUMN kind TEXT NOT NULL DEFAULT 'source';
+    -- empty until it is told
+    ALTER TABLE paths ADD COLUMN kind TEXT NOT NULL DEFAULT '';
+    ALTER TABLE documents ADD COLUMN left_out TEXT NOT NULL DEFAULT '{}';
     DELETE FROM vectors;
     DELETE FROM documents;
     INSERT INTO words (words) VALUES ('delete-all');

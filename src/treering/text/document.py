@@ -8,6 +8,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from msgspec import Struct, field
+
 from treering.text.kinds import NOISE, Kind
 from treering.text.words import identifiers, words
 from treering.types import Features, LeftOut, Record
@@ -25,22 +27,12 @@ _HUNK = re.compile(r"^@@ -\d[^@]* @@ ?(.*)$")
 
 
 def features(record: Record, kind: Callable[[str], Kind]) -> Features:
-    """The fields of one commit. Bounded, whatever the size of the commit. Hunks of noise are counted, not read."""
+    """The fields of one commit. Bounded, whatever the size of the commit. Hunks of noise are not read."""
     functions: dict[str, None] = {}
     added: Counter[str] = Counter()
-    left_out: dict[str, LeftOut] = {}
-
-    def leave(reason: str, size: int) -> None:
-        before = left_out.get(reason, LeftOut(0, 0))
-        left_out[reason] = LeftOut(before.files + 1, before.bytes + size)
-
     for patch in record.patches:
-        size = len(patch.text.encode())
-        if (of := kind(patch.path)) in NOISE:
-            leave(of, size + patch.cut)
+        if kind(patch.path) in NOISE:
             continue
-        if patch.cut:
-            leave("cut", patch.cut)
         for line in patch.text.split("\n"):
             if line.startswith("+"):
                 added.update(identifiers(line[1:]))
@@ -52,16 +44,27 @@ def features(record: Record, kind: Callable[[str], Kind]) -> Features:
         paths=tuple(dict.fromkeys((*record.paths, *renamed_from)))[:PATHS],
         functions=tuple(functions)[:FUNCTIONS],
         identifiers=dict(added.most_common(IDENTIFIERS_KEPT)),
-        left_out=left_out,
     )
 
 
-class Rarity:
+def left_out(record: Record, kind: Callable[[str], Kind]) -> dict[str, LeftOut]:
+    """What :func:`features` does not look at, by the kind of file; under ``cut`` what the caps took of the rest."""
+    found: dict[str, LeftOut] = {}
+    for patch in record.patches:
+        of = kind(patch.path)
+        size = patch.cut + (len(patch.text.encode()) if of in NOISE else 0)
+        if size:
+            reason = of if of in NOISE else "cut"
+            before = found.get(reason, LeftOut(0, 0))
+            found[reason] = LeftOut(before.files + 1, before.bytes + size)
+    return found
+
+
+class Rarity(Struct):
     """How rare a name is in the repository: the inverse document frequency behind tf-idf."""
 
-    def __init__(self) -> None:
-        self.documents = 0
-        self.frequency: Counter[str] = Counter()
+    documents: int = 0
+    frequency: Counter[str] = field(default_factory=Counter)
 
     def add(self, one: Features) -> None:
         self.documents += 1

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, get_args
 
 Kind = Literal["source", "test", "docs", "config", "lock", "generated", "vendored", "binary", "log", "data"]
@@ -29,7 +29,8 @@ def kind_of(path: str, attributes: Mapping[str, bool] | None = None) -> Kind:
     if said.get("linguist-documentation"):
         return "docs"
     denied = {"generated": "linguist-generated", "vendored": "linguist-vendored", "docs": "linguist-documentation"}
-    fitting = (rule.kind for rule in _rules() if rule.fits(path))
+    *folders, name = path.lower().split("/")
+    fitting = (rule.kind for rule in _rules() if rule.fits(name, folders))
     return next((kind for kind in fitting if said.get(denied.get(kind, "")) is not False), "source")
 
 
@@ -41,19 +42,18 @@ class _Rule:
         self.kind: Kind = written["kind"]  # type: ignore[assignment]  # a test compares them
         self._names, self._folders, self._suffixes = listed("names"), listed("folders"), listed("suffixes")
         patterns = list(written.get("patterns", []))
-        self._name, self._path = (
-            re.compile("|".join(chosen) or r"(?!)")
-            for chosen in ([one for one in patterns if "/" not in one], [one for one in patterns if "/" in one])
-        )
+        whole = [one for one in patterns if "/" in one]
+        self._name = re.compile("|".join(one for one in patterns if "/" not in one) or r"(?!)")
+        self._path = re.compile("|".join(whole)) if whole else None
 
-    def fits(self, path: str) -> bool:
-        place = PurePosixPath(path.lower())
+    def fits(self, name: str, folders: list[str]) -> bool:
+        """Whether a file's name and the folders on the way to it, in lower case, are of this kind."""
         return bool(
-            place.name in self._names
-            or not self._folders.isdisjoint(place.parts[:-1])
-            or place.suffix[1:] in self._suffixes
-            or self._name.search(place.name)
-            or self._path.search(str(place))
+            name in self._names
+            or not self._folders.isdisjoint(folders)
+            or ("." in name and name.rpartition(".")[2] in self._suffixes)
+            or self._name.search(name)
+            or (self._path and self._path.search("/".join((*folders, name))))
         )
 
 
