@@ -46,7 +46,9 @@ def export_history(
             yield record
 
     write_json_lines(output, counted())
-    write_json_array(output_json, read_json_lines(output, dict[str, object]), indented=True)
+    # An empty choice of commits is a history too, though not one that anything comes after.
+    again = read_json_lines(output, dict[str, object]) if stats.commits else iter(())
+    write_json_array(output_json, again, indented=True)
     if stats.partial:
         report.warn(f"{stats.partial} of {stats.commits} commits have a partial diff: objects are missing")
     return stats

@@ -22,7 +22,7 @@ from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import scrape as scrape_stage
 from treering.pipeline.common import caps_of
-from treering.pipeline.export import write_table
+from treering.pipeline.export import changes, commits, format_of, write_table
 from treering.report import Reporter
 from treering.search.commits import search_commits
 from treering.store import FOLDER, Store, store_folder
@@ -100,12 +100,14 @@ def check_secrets(where: Place, report: Reporter) -> SecretsFound:
 
 def export(where: Place, output: Path, report: Reporter, *, table: str, as_format: str | None, patches: bool) -> int:
     """Write the history, brought up to date, to a file for other programs. Returns how many rows it has."""
+    chosen = format_of(output, table, as_format)
     scrape(where, report, patches=patches)
     with where.store() as store:
+        if table == "changes":
+            return write_table(output, table, changes(store), chosen)
         caps = caps_of(where.settings) if patches else None
         with learn_stage.told_records(store, where.source, where.settings, caps) as records:
-            tracked = report.track(records, store.count(), "writing records")
-            return write_table(output, table, tracked, as_format)
+            return write_table(output, table, commits(report.track(records, store.count(), "writing records")), chosen)
 
 
 def sql(

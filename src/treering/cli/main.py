@@ -1,6 +1,7 @@
 """The ``treering`` command: one subcommand an operation. stdout is data, stderr is talk."""
 
 import functools
+import itertools
 import os
 import re
 import shlex
@@ -248,7 +249,7 @@ def sql(repo: Path, store: Path | None, as_json: bool, verbose: bool, query: str
         emit([dict(zip(names, row, strict=True)) for row in rows])
         return
     writer = csv.writer(sys.stdout, lineterminator="\n") if as_csv else None
-    for row in (names, *rows):
+    for row in itertools.chain([names], rows):
         cells = [one_line("" if value is None else str(value)) for value in row]
         if writer:
             writer.writerow(cells)

@@ -22,7 +22,9 @@ class Attributes:
 
     def of(self, paths: Iterable[str]) -> dict[str, dict[str, bool]]:
         """For each path that has some, its attributes of :data:`LINGUIST` that are set (True) or unset (False)."""
-        asked = "".join(f"{path}\0" for path in paths if path and "\0" not in path)
+        # One path that leaves the repository, and git refuses the whole question.
+        inside = (path for path in paths if not {"", ".", ".."}.intersection(path.split("/")) and "\0" not in path)
+        asked = "".join(f"{path}\0" for path in inside)
         if not asked or not self._open():
             return {}
         try:

@@ -17,6 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 
+from msgspec.structs import replace
+
 from treering.errors import DamagedRepository
 from treering.git.entries import (
     Diff,
@@ -191,7 +193,7 @@ class _Crew:
     def diffs(self, chunk: Sequence[Node]) -> list[Diff]:
         """The diffs of a chunk, or :class:`_Dead`."""
         if self._caps:
-            return self._worker(_PATCHES).patches(chunk, self._caps)
+            return self._told(chunk, self._worker(_PATCHES).patches(chunk, self._caps))
         plain = [node for node in chunk if len(node.parents) < 2]
         merges = [node for node in chunk if len(node.parents) > 1]
         found = dict(zip(plain, self._worker(_STATISTICS).statistics(plain, self._counted), strict=True))
@@ -213,10 +215,21 @@ class _Crew:
         kind = _PATCHES if self._caps else _STATISTICS
         worker = self._worker(kind)
         try:
-            return (worker.patches([node], self._caps) if self._caps else worker.statistics([node]))[0]
+            if self._caps:
+                return self._told([node], worker.patches([node], self._caps))[0]
+            return worker.statistics([node])[0]
         except _Dead:
             slow, said = worker.slow, worker.close()
             return _what_can_be_read(self._shadow, node, said, self._caps, slow=slow)
+
+    def _told(self, nodes: Sequence[Node], diffs: list[Diff]) -> list[Diff]:
+        """The diffs with what their hunks do not show."""
+        unsure = [node for node, diff in zip(nodes, diffs, strict=True) if diff.untold]
+        told = dict(zip(unsure, self._worker(_STATISTICS).statistics(unsure), strict=True)) if unsure else {}
+        return [
+            replace(diff, changes=told[node].changes, untold=False) if node in told else diff
+            for node, diff in zip(nodes, diffs, strict=True)
+        ]
 
     def _worker(self, arguments: Sequence[str]) -> _Worker:
         kind = (*arguments, _RENAMES)

@@ -19,7 +19,8 @@ _NOTHING = "000000"
 class Diff(Struct, frozen=True):
     """What one commit changed. ``unreadable`` names the paths whose objects are missing; ``text_flag`` says that
     a path was not UTF-8, ``slow`` that git was stopped. ``patch_id`` and ``reverse_id`` name the content of the whole
-    diff and of its inverse; they are empty where hunks were not asked for or are not all there.
+    diff and of its inverse; they are empty where hunks were not asked for or are not all there. ``untold`` says that
+    hunks do not show all: whether a file that was only renamed is binary, and the lines of one that changed its type.
     """
 
     changes: tuple[FileChange, ...]
@@ -30,6 +31,7 @@ class Diff(Struct, frozen=True):
     slow: bool = False
     patch_id: str = ""
     reverse_id: str = ""
+    untold: bool = False
 
 
 class Entry(Struct, frozen=True):

@@ -1,12 +1,13 @@
 """Refs, the walk over all commits, and what each commit object states. No diffs."""
 
 import io
+import os
 import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 
 from msgspec import Struct
@@ -53,16 +54,18 @@ def read_refs(source: Source, chosen: ScrapeSettings = DEFAULT) -> list[Ref]:
         )
         worktrees = source.ask("worktree", "list", "--porcelain", "-z")
     except GitFailed as error:
-        if "object" in str(error):
+        if "object" in str(error) or "broken ref" in str(error):
             raise DamagedRepository(f"the history cannot be walked from its refs: {error}", "run `git fsck`") from error
         raise RepositoryError(f"the refs of {source.git_dir} cannot be read", f"git says: {error}") from error
-    refs = []
+    refs: list[Ref] = []
+    others: list[Ref] = []
     for line in listed.splitlines():
         own, peeled, full, symbolic, kind, peeled_kind = line.decode("utf-8", "replace").split("\0")
+        if peeled_kind == "tag":  # a tag of a tag: older gits look no deeper
+            peeled = _commit(source, own)
+            peeled_kind = "commit" if peeled else "tag"
         tip = peeled or own  # a ref may point at an annotated tag
         local, remote = full.startswith("refs/heads/"), full.startswith("refs/remotes/")
-        if symbolic or (remote and full.endswith("/HEAD")):
-            continue  # a remote's HEAD is another name for one of its branches
         if not (local or remote) and (peeled_kind or kind) != "commit":
             continue  # a tag of a tree, a blob or another tag
         name = full.removeprefix("refs/heads/") if local else full.removeprefix("refs/").removeprefix("remotes/")
@@ -72,10 +75,14 @@ def read_refs(source: Source, chosen: ScrapeSettings = DEFAULT) -> list[Ref]:
             rank = 3 if name.rpartition("/")[2] in ("main", "master") else 4
         else:
             rank = 6
-        refs.append(Ref(name, tip, rank))
+        (others if symbolic else refs).append(Ref(name, tip, rank))
     tips = {ref.tip for ref in refs}
-    for field in worktrees.split(b"\0"):
-        if field.startswith(b"HEAD ") and (tip := field[5:].decode("ascii")) not in tips and tip.strip("0"):
+    # A symbolic ref, like a remote's HEAD, is mostly another name of what is there already.
+    refs += [ref for ref in others if ref.tip not in tips]
+    tips |= {ref.tip for ref in others}
+    heads = [field[5:].decode("ascii") for field in worktrees.split(b"\0") if field.startswith(b"HEAD ")]
+    for tip in (_commit(source, "HEAD"), *heads):  # of a bare repository `worktree list` names no HEAD
+        if tip not in tips and tip.strip("0"):
             tips.add(tip)
             refs.append(Ref("HEAD", tip, 5))
     if not refs:
@@ -86,6 +93,14 @@ def read_refs(source: Source, chosen: ScrapeSettings = DEFAULT) -> list[Ref]:
                 raise UsageError(f"there is no branch {pattern}", "see `git branch --all`; names of remotes come first")
         refs = [ref for ref in refs if any(fnmatchcase(ref.name, pattern) for pattern in chosen.branches)]
     return sorted(refs, key=lambda ref: (ref.rank, ref.name))
+
+
+def _commit(source: Source, name: str) -> str:
+    """The commit that a name leads to, through any number of tags; empty if there is none."""
+    try:
+        return source.ask("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}").decode("ascii").strip()
+    except GitFailed:
+        return ""
 
 
 def _symbolic_head(source: Source) -> str:
@@ -118,28 +133,28 @@ def walk(shadow: Shadow, refs: Sequence[Ref]) -> list[Node]:
 
 
 def select(shadow: Shadow, refs: Sequence[Ref], chosen: ScrapeSettings) -> set[str] | None:
-    """The commits that the settings choose of those the refs reach; None for all. git decides, by its own rules.
+    """The commits that dates, paths and merges choose of those the refs reach; None for all. git decides.
 
     Raises :class:`UsageError` for a date that is none.
     """
     arguments = []
-    for option, text in (("--since-as-filter", chosen.since), ("--until", chosen.until)):
-        if text:
-            arguments.append(f"{option}=@{timestamp(text, end=option == '--until')} +0000")
-    if chosen.author:
-        arguments += [f"--author={chosen.author}", "--fixed-strings", "--regexp-ignore-case"]
+    # git has no dates before 1970: it would guess what such a number means.
+    if chosen.since and (first := timestamp(chosen.since, end=False)) > 0:
+        arguments.append(f"--since-as-filter=@{first} +0000")
+    if chosen.until:
+        if (last := timestamp(chosen.until, end=True)) < 0:
+            return set()
+        arguments.append(f"--until=@{last} +0000")
     if not chosen.merges:
         arguments.append("--no-merges")
-    if chosen.max_commits:
-        arguments.append(f"--max-count={chosen.max_commits}")
     if chosen.paths:
         arguments.append("--full-history")
     if not arguments:
         return None
     tips = "".join(f"{tip}\n" for tip in sorted({ref.tip for ref in refs}))
-    paths = "".join(f"{path}\n" for path in ("--", *chosen.paths)) if chosen.paths else ""
+    paths = b"".join(os.fsencode(path) + b"\n" for path in ("--", *chosen.paths)) if chosen.paths else b""
     try:
-        listed = shadow.run("rev-list", "--date-order", *arguments, "--stdin", stdin=(tips + paths).encode())
+        listed = shadow.run("rev-list", "--date-order", *arguments, "--stdin", stdin=tips.encode() + paths)
     except GitFailed as error:
         raise UsageError(f"git does not take that choice of commits: {error}", "see `git help rev-list`") from error
     return set(listed.decode("ascii").split())
@@ -157,10 +172,11 @@ def timestamp(text: str, *, end: bool) -> int:
         return int(time.time()) - int(ago[1]) * _DAYS[ago[2]] * 86400
     try:
         when = datetime.fromisoformat(text.strip())
-    except ValueError as error:
+        if end and len(text.strip()) <= len("2024-01-31"):  # the last second of that day
+            return int((when + timedelta(days=1)).timestamp()) - 1
+        return int(when.timestamp())
+    except (ValueError, OverflowError, OSError) as error:
         raise UsageError(f"{text!r} is no date", "write 2024-01-31, 2024-01-31T12:00, or `3 months ago`") from error
-    day_alone = len(text.strip()) <= len("2024-01-31")
-    return int(when.timestamp()) + (86399 if end and day_alone else 0)
 
 
 def read_commits(shadow: Shadow, nodes: Iterable[Node]) -> Iterator[Commit]:
@@ -187,6 +203,10 @@ def read_commits(shadow: Shadow, nodes: Iterable[Node]) -> Iterator[Commit]:
             with watchdog:
                 header = stdout.readline().split()
                 content = stdout.read(int(header[2]) + 1)[:-1] if len(header) == 3 else b""
+            if watchdog.bit:
+                raise RepositoryError(
+                    f"git did not answer about commit {node.hash}", "look for a file system that hangs"
+                )
             if len(header) != 3 or header[1] != b"commit":
                 raise DamagedRepository(
                     f"commit {node.hash} cannot be read", "run `git fsck`; fetch the missing objects again"

@@ -138,10 +138,8 @@ class PatchParser:
             own = self._sections[place : place + (2 if entry.status == "T" else 1)]
             place += len(own)
             binary = any(section.binary for section in own)
-            insertions, deletions = (sum(s.insertions for s in own), sum(s.deletions for s in own))
-            if binary or (entry.status == "T" and len(entry.blobs) == 1):
-                insertions = deletions = 0  # in the other case the same content under another type
-            changes.append(change_of(entry, insertions, deletions, binary))
+            lines = (0, 0) if binary else (sum(s.insertions for s in own), sum(s.deletions for s in own))
+            changes.append(change_of(entry, *lines, binary))
             if size := sum(section.size for section in own):
                 kept = b"".join(bytes(section.kept) for section in own)
                 patches.append(FilePatch(shown(entry.path), kept.decode("utf-8", "replace"), size - len(kept)))
@@ -154,6 +152,7 @@ class PatchParser:
             text_flag=strange(self._entries),
             patch_id=_id(forward),
             reverse_id=_id(reverse),
+            untold=any(entry.old_blob == entry.new_blob or entry.status == "T" for entry in self._entries),
         )
 
 

@@ -92,4 +92,16 @@ def open_reader(source: Source | Path, settings: ScrapeSettings = DEFAULT) -> It
         nodes = graph if chosen is None else [node for node in graph if node.hash in chosen]
         tip = refs[0].tip
         with mailmap(shadow, tip if settings.mailmap else "") as people:
+            if settings.author:
+                nodes = _of_author(shadow, nodes, settings.author.casefold(), people)
+            nodes = nodes[-settings.max_commits :]
             yield Reader(source, refs, graph, nodes, shadow, settings, Attributes(shadow, tip), people)
+
+
+def _of_author(shadow: Shadow, nodes: list[Node], wanted: str, people: Mailmap | None) -> list[Node]:
+    def fits(commit: Commit) -> bool:
+        author = commit.author_name, commit.author_email
+        name, email = people(*author) if people else author
+        return wanted in f"{name} <{email}>".casefold()
+
+    return [node for node, commit in zip(nodes, read_commits(shadow, nodes), strict=True) if fits(commit)]

@@ -89,7 +89,8 @@ def run_git(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float | No
             f"git did not answer within {error.timeout:.0f} s",
             "look for an include of a pipe in the repository's config, or a file system that hangs",
         ) from error
-    if done.returncode:
+    broken = b"ignoring broken ref" in done.stderr  # git only warns, and the history would be short
+    if done.returncode or broken:
         raise GitFailed(done.returncode, done.stderr.decode("utf-8", "replace").strip())
     return done.stdout
 
@@ -201,6 +202,7 @@ class Watchdog(threading.Thread):
         self._process = process
         self._seconds = seconds
         self._since = math.inf
+        self.bit = False
         self._over = threading.Event()
         self.start()
 
@@ -213,6 +215,7 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         while not self._over.wait(self._seconds / 10):
             if time.monotonic() - self._since > self._seconds:
+                self.bit = True
                 self._process.kill()
                 return
 

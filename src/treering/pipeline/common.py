@@ -28,7 +28,8 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def fingerprint_of(*parts: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]
+    # A setting may hold bytes of a path that are no UTF-8, as surrogates, which JSON cannot hold.
+    return hashlib.sha256(repr(msgspec.to_builtins(parts)).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def caps_of(settings: Settings) -> Caps:

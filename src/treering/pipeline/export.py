@@ -10,7 +10,8 @@ import msgspec
 from treering.errors import UsageError, needs
 from treering.files import replacing, write_json_array, write_json_lines
 from treering.pipeline.common import batched
-from treering.types import Record, commit_of
+from treering.store import Store
+from treering.types import Record
 
 Format = Literal["jsonl", "json", "csv", "parquet"]
 Table = Literal["commits", "changes"]
@@ -20,21 +21,26 @@ ROWS = 1000
 Row = dict[str, Any]
 
 
-def write_table(output: Path, table: str, records: Iterable[Record], as_format: str | None) -> int:
-    """Write records to a file, as a row a commit or a row a changed file. Returns how many rows.
-
-    The format is that of the file's name if none is given. Raises :class:`UsageError` for one that is none.
-    """
+def format_of(output: Path, table: str, as_format: str | None) -> str:
+    """The format that was asked for, or that of the file's name. Raises :class:`UsageError` for one that is none."""
     chosen = as_format or output.suffix.removeprefix(".").lower()
     if chosen not in get_args(Format):
         raise UsageError(f"there is no format {chosen!r}", f"give --format: {', '.join(get_args(Format))}")
     if table not in get_args(Table):
         raise UsageError(f"there is no table {table!r}", f"give --table: {', '.join(get_args(Table))}")
+    if chosen == "parquet":
+        with needs("export"):
+            import pyarrow  # noqa: F401  (before the history is read, not after)
+    return chosen
+
+
+def write_table(output: Path, table: str, rows: Iterable[Row], as_format: str) -> int:
+    """Write rows to a file. Returns how many."""
     count = 0
 
     def counted() -> Iterator[Row]:
         nonlocal count
-        for row in commits(records) if table == "commits" else changes(records):
+        for row in rows:
             yield row
             count += 1
 
@@ -44,7 +50,7 @@ def write_table(output: Path, table: str, records: Iterable[Record], as_format: 
         "csv": _write_csv,
         "parquet": _write_parquet,
     }
-    writers[chosen](output, counted(), table)
+    writers[as_format](output, counted(), table)
     return count
 
 
@@ -68,24 +74,9 @@ class Change(msgspec.Struct):
     commit_timestamp: int
 
 
-def changes(records: Iterable[Record]) -> Iterator[Row]:
+def changes(store: Store) -> Iterator[Row]:
     """A row a changed file."""
-    for record in records:
-        for change in commit_of(record).changes:
-            yield msgspec.to_builtins(
-                Change(
-                    record.commit_hash,
-                    change.path,
-                    change.old_path,
-                    change.status,
-                    change.insertions,
-                    change.deletions,
-                    change.binary,
-                    change.submodule,
-                    record.is_merge,
-                    record.commit_timestamp,
-                )
-            )
+    return (msgspec.to_builtins(Change(*row)) for row in store.changes())
 
 
 def _write_csv(path: Path, rows: Iterator[Row], table: str) -> None:
@@ -97,7 +88,7 @@ def _write_csv(path: Path, rows: Iterator[Row], table: str) -> None:
         for row in rows:
             writer.writerow(
                 {
-                    name: msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value
+                    name: msgspec.json.encode(value).decode() if isinstance(value, list | tuple | dict) else value
                     for name, value in row.items()
                 }
             )

@@ -67,40 +67,44 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
         return Scraped(store.count(), 0, store.vanished(), store.partial(), round(time.time() - started, 3))
     with store.writing("treering scrape"), open_reader(source, settings.scrape) as reader:
         store.set_fact("repo", source.name)
-        known = store.known()
+        known = store.readings()
         new = [node.hash for node in reader.nodes if node.hash not in known]
         reading = fingerprint_of(secrets.RULES, settings.scrape.allow_secrets, reader.people and reader.people.blob)
-        if known and store.fact("reading") not in (None, reading):
-            report.say("all commits are read anew: what is taken out of their texts has changed")
-            again = {node.hash for node in reader.nodes if node.hash in known}
-            store.clear_documents()
-            weak = set()
-        else:
-            again = weak.intersection(node.hash for node in reader.nodes)
+        stale = {node.hash for node in reader.nodes if known.get(node.hash, reading) != reading}
+        again = stale | weak.intersection(node.hash for node in reader.nodes)
+        if stale:
+            report.say(f"{len(stale):,} commits are read anew: what is taken out of their texts has changed")
+            store.forget_merge_messages()
         if hunks:
             clear_if_changed(store, settings, report)
         kinds = Kinds(reader.attributes)
+        cleared = False
         commits = read(reader, [*new, *again], settings, caps=caps_of(settings) if hunks else None)
         for batch in batched(report.track(commits, len(new) + len(again), "reading commits"), BATCH):
-            store.append(batch)
-            better = [commit for commit in batch if commit.hash in again and (not weak or _is_whole(commit))]
-            if better and weak:
+            store.append(batch, reading)
+            better = [
+                commit for commit in batch if commit.hash in again and (commit.hash in stale or _is_whole(commit))
+            ]
+            if better and not cleared:
                 store.clear_documents()  # first: a kill in between must not leave an index of the old reading
+                cleared = True
             for commit in better:
-                store.mend(commit)
+                store.mend(commit, reading)
             if hunks:
                 add_features(store, batch, kinds)
             for commit in batch:
                 if not commit.diff_complete:
                     _tell_partial(report, commit)
         count, vanished = store.place(reader.places())
+        clean = Cleaner(settings).text
+        untold = reader.messages(store.merges_untold())
+        store.set_merge_messages({name: clean(message, Counter()) for name, message in untold.items()})
         rules = fingerprint_of(kind_rules.RULES, reader.attributes.fingerprint)
         told = store.fact("kinds") == rules
         kinds.learn(path for path, kind in store.paths().items() if not (told and kind))
         store.set_kinds(kinds.known)
         store.set_fact("kinds", rules)
         store.set_fact("objects", objects)
-        store.set_fact("reading", reading)
         store.set_fact("selection", chosen)
         store.set_refs((ref.name, ref.tip, ref.rank) for ref in reader.refs)
         scraped = Scraped(count, len(new), vanished, store.partial(), round(time.time() - started, 3))

@@ -24,8 +24,8 @@ _COMMIT = f"""
             AND e.position < c.position ORDER BY e.position LIMIT 1) END,
         CASE WHEN c.reverse_id != '' THEN (SELECT e.hash FROM commits e WHERE e.patch_id = c.reverse_id
             AND e.patch_id != '' AND e.position < c.position ORDER BY e.position DESC LIMIT 1) END,
-        m.subject, m.body, {", ".join(f"c.{name}" for name in _FACTS)}
-    FROM commits c LEFT JOIN commits m ON m.hash = c.merged_by"""
+        m.subject, m.body, t.message, {", ".join(f"c.{name}" for name in _FACTS)}
+    FROM commits c LEFT JOIN commits m ON m.hash = c.merged_by LEFT JOIN merge_messages t ON t.hash = c.merged_by"""
 
 
 def _row(commit: Commit) -> dict[str, object]:
@@ -54,18 +54,22 @@ class CommitTables(Database):
         """The hashes of every commit in the store, vanished ones included."""
         return {row[0] for row in self.db.execute("SELECT hash FROM commits")}
 
-    def append(self, commits: Sequence[Commit]) -> None:
+    def readings(self) -> dict[str, str]:
+        """The hashes of every commit in the store, and by which rules each was read."""
+        return dict(self.db.execute("SELECT hash, reading FROM commits"))
+
+    def append(self, commits: Sequence[Commit], reading: str = "") -> None:
         """Add commits, all or none. One that is known already is left as it is."""
         with self.transaction():
             for commit in commits:
-                self._append(commit)
+                self._append(commit, reading)
 
-    def mend(self, commit: Commit) -> None:
+    def mend(self, commit: Commit, reading: str = "") -> None:
         """Put another reading of a known commit in the place of the old one; the index must be made anew."""
         with self.transaction():
             (commit_id,) = self.db.execute("SELECT id FROM commits WHERE hash = ?", (commit.hash,)).fetchone()
             self.db.execute("DELETE FROM changes WHERE commit_id = ?", (commit_id,))
-            facts = _row(commit)
+            facts = _row(commit) | {"reading": reading}
             self.db.execute(
                 f"UPDATE commits SET {', '.join(f'{name} = ?' for name in facts)} WHERE id = ?",
                 (*facts.values(), commit_id),
@@ -87,8 +91,8 @@ class CommitTables(Database):
             for row in self.db.execute("SELECT hash FROM commits WHERE NOT diff_complete OR flags LIKE '%shallow%'")
         }
 
-    def _append(self, commit: Commit) -> None:
-        row = _row(commit)
+    def _append(self, commit: Commit, reading: str) -> None:
+        row = _row(commit) | {"reading": reading}
         columns, values = ", ".join(row), ", ".join("?" * len(row))
         cursor = self.db.execute(
             f"INSERT INTO commits ({columns}) VALUES ({values}) ON CONFLICT (hash) DO NOTHING", tuple(row.values())
@@ -170,6 +174,21 @@ class CommitTables(Database):
         )
         return int(row.fetchone()[0])
 
+    def merges_untold(self) -> list[str]:
+        """The merges that brought commits and whose message is not in the store."""
+        rows = self.db.execute(
+            "SELECT DISTINCT merged_by FROM commits WHERE position IS NOT NULL AND merged_by IS NOT NULL"
+            " AND merged_by NOT IN (SELECT hash FROM commits) AND merged_by NOT IN (SELECT hash FROM merge_messages)"
+        )
+        return [row[0] for row in rows]
+
+    def set_merge_messages(self, messages: Mapping[str, str]) -> None:
+        with self.transaction():
+            self.db.executemany("INSERT OR REPLACE INTO merge_messages VALUES (?, ?)", messages.items())
+
+    def forget_merge_messages(self) -> None:
+        self.db.execute("DELETE FROM merge_messages")
+
     def refs(self) -> list[tuple[str, str, int]]:
         return self.db.execute("SELECT name, tip, rank FROM refs ORDER BY rank, name, tip").fetchall()
 
@@ -199,6 +218,18 @@ class CommitTables(Database):
                 " WHERE position IS NOT NULL AND diff_text IS NOT NULL"
             ).fetchone()[0]
         )
+
+    def changes(self) -> Iterator[tuple[Any, ...]]:
+        """Hash, path, old path, status, insertions, deletions, binary, submodule, whether it is a merge, and committer
+        time of every change of the reachable commits, oldest first.
+        """
+        for row in self.db.execute(
+            "SELECT c.hash, p.path, o.path, d.status, d.insertions, d.deletions, d.binary, d.submodule,"
+            " c.parents LIKE '% %', c.committer_time FROM changes d JOIN commits c ON c.id = d.commit_id"
+            " JOIN paths p ON p.id = d.path_id LEFT JOIN paths o ON o.id = d.old_path_id"
+            " WHERE c.position IS NOT NULL ORDER BY c.position, d.number"
+        ):
+            yield *row[:6], bool(row[6]), bool(row[7]), bool(row[8]), row[9]
 
     def ids(self) -> list[int]:
         """The ids of the reachable commits, oldest first."""
@@ -231,7 +262,7 @@ class CommitTables(Database):
     def _record(self, row: tuple[Any, ...], repo: str) -> Record:
         (
             commit_id, position, branch, branches, merged_by, parents, unreadable, flags, complete, refers, redacted,
-            patch_id, reverse_id, same_patch_as, undoes, merge_subject, merge_body, *facts,
+            patch_id, reverse_id, same_patch_as, undoes, merge_subject, merge_body, merge_message, *facts,
         ) = row  # fmt: skip
         changes = tuple(
             FileChange(status, path, old_path, insertions, deletions, bool(binary), bool(submodule))
@@ -261,7 +292,7 @@ class CommitTables(Database):
             place,
             repo,
             reachable=position is not None,
-            merge_message=message_of(merge_subject or "", merge_body or ""),
+            merge_message=merge_message or message_of(merge_subject or "", merge_body or ""),
             same_patch_as=same_patch_as,
             undoes=undoes,
         )

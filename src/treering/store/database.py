@@ -65,6 +65,7 @@ class Database:
             self._use_wal(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA foreign_keys=ON")
+            self._db.execute("PRAGMA secure_delete=ON")  # what is taken out of a text leaves the file too
             self._migrate()
         return self
 

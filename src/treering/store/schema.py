@@ -61,6 +61,14 @@ MIGRATIONS = (
     ALTER TABLE commits ADD COLUMN merged_by TEXT;
     ALTER TABLE commits ADD COLUMN refers TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE commits ADD COLUMN redacted TEXT NOT NULL DEFAULT '{}';
+    -- by which rules its texts were read
+    ALTER TABLE commits ADD COLUMN reading TEXT NOT NULL DEFAULT '';
+    -- texts of merges that brought commits and are not chosen themselves
+    CREATE TABLE merge_messages (hash TEXT PRIMARY KEY, message TEXT NOT NULL) WITHOUT ROWID;
+    DROP TABLE refs;
+    CREATE TABLE refs (
+        name TEXT NOT NULL, tip TEXT NOT NULL, rank INTEGER NOT NULL, PRIMARY KEY (name, tip, rank)
+    ) WITHOUT ROWID;
     -- NULL or empty until the hunks are read
     ALTER TABLE commits ADD COLUMN patch_id TEXT;
     ALTER TABLE commits ADD COLUMN reverse_id TEXT;

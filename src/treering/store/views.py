@@ -82,7 +82,7 @@ def ask(path: Path, query: str, *, seconds: float) -> tuple[Sequence[str], Itera
     db.set_progress_handler(check, 10_000)
     db.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _READS else sqlite3.SQLITE_DENY)
 
-    def refused(error: sqlite3.Error) -> UsageError:
+    def refused(error: Exception) -> UsageError:
         if late:
             return UsageError(f"the query took longer than {seconds:g} s", "give --seconds more, or ask for less")
         return UsageError(f"the query cannot be answered: {error}", f"views: {', '.join(VIEWS)}; see docs/history.md")
@@ -91,9 +91,9 @@ def ask(path: Path, query: str, *, seconds: float) -> tuple[Sequence[str], Itera
         cursor = db.execute(query)
         if cursor.description is None:
             raise UsageError("that is no query", "begin it with SELECT or WITH")
-    except (sqlite3.Error, sqlite3.Warning) as error:
+    except (sqlite3.Error, sqlite3.Warning, UnicodeError) as error:
         db.close()
-        raise refused(error if isinstance(error, sqlite3.Error) else sqlite3.Error(str(error))) from error
+        raise refused(error) from error
     except UsageError:
         db.close()
         raise

@@ -29,8 +29,9 @@ def kind_of(path: str, attributes: Mapping[str, bool] | None = None) -> Kind:
     if said.get("linguist-documentation"):
         return "docs"
     denied = {"generated": "linguist-generated", "vendored": "linguist-vendored", "docs": "linguist-documentation"}
-    *folders, name = path.lower().split("/")
-    fitting = (rule.kind for rule in _rules() if rule.fits(name, folders))
+    *folders, name = path.split("/")
+    lowered = [folder.lower() for folder in folders]
+    fitting = (rule.kind for rule in _rules() if rule.fits(name, lowered))
     return next((kind for kind in fitting if said.get(denied.get(kind, "")) is not False), "source")
 
 
@@ -43,15 +44,16 @@ class _Rule:
         self._names, self._folders, self._suffixes = listed("names"), listed("folders"), listed("suffixes")
         patterns = list(written.get("patterns", []))
         whole = [one for one in patterns if "/" in one]
-        self._name = re.compile("|".join(one for one in patterns if "/" not in one) or r"(?!)")
-        self._path = re.compile("|".join(whole)) if whole else None
+        self._name = re.compile("|".join(one for one in patterns if "/" not in one) or r"(?!)", re.IGNORECASE)
+        self._path = re.compile("|".join(whole), re.IGNORECASE) if whole else None
 
     def fits(self, name: str, folders: list[str]) -> bool:
-        """Whether a file's name and the folders on the way to it, in lower case, are of this kind."""
+        """Whether a file's name, and the folders on the way to it in lower case, are of this kind."""
+        lowered = name.lower()
         return bool(
-            name in self._names
+            lowered in self._names
             or not self._folders.isdisjoint(folders)
-            or ("." in name and name.rpartition(".")[2] in self._suffixes)
+            or ("." in name and lowered.rpartition(".")[2] in self._suffixes)
             or self._name.search(name)
             or (self._path and self._path.search("/".join((*folders, name))))
         )

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 
 _TRAILER = re.compile(r"^[ \t]*(co-authored-by|fixes|closes|resolves|pr-url)[ \t]*:(.*)$", re.I | re.M)
-_ISSUE = r"(?:(?P<repo>[\w.-]+/[\w.-]+)?#|\bGH-|https?://[\w.-]+/(?P<path>[\w.-]+/[\w.-]+)/(?:-/)?(?:issues|pull|merge_requests)/)(?P<number>\d{1,9})\b"
-_NUMBER = re.compile(r"(?<![\w#&/])" + _ISSUE)
+_ISSUE = r"(?:(?P<repo>[\w.-]{1,100}/[\w.-]{1,100})?#|\bGH-|https?://[\w.-]{1,100}/(?P<path>[\w.-]{1,100}(?:/[\w.-]{1,100}){1,8}?)/(?:-/)?(?:issues|pull|merge_requests)/)(?P<number>[1-9][0-9]{0,8})\b"
+_NUMBER = re.compile(r"(?<![\w#&/.-])" + _ISSUE)
 _FIXES = re.compile(
-    r"\b(?:fix(?:e[sd])?|close[sd]?|resolve[sd]?)\b:?[ \t]+(?=(?:[\w.-]+/[\w.-]+)?#\d|GH-\d|https?://)", re.I
+    r"\b(?:fix(?:e[sd])?|close[sd]?|resolve[sd]?)\b:?[ \t]+(?=(?:[\w.-]{1,100}/[\w.-]{1,100})?#\d|GH-\d|https?://)",
+    re.I,
 )
 _REVERTS = re.compile(r"\b[Tt]his (?:partially )?reverts (?:part of )?commit ([0-9a-f]{7,64})\b")
 _PICKED = re.compile(r"\(cherry[- ]picked from commit ([0-9a-f]{7,64})\)")
@@ -51,8 +52,9 @@ def _found(message: str) -> Iterator[tuple[str, str]]:
     for trailer, value in _TRAILER.findall(message):
         name, value = trailer.lower(), value.strip()
         if name == "co-authored-by":
-            person, _, address = value.removesuffix(">").partition("<")
-            if address:
+            person, _, rest = value.partition("<")
+            address, closed, _ = rest.partition(">")
+            if address and closed:
                 yield "co-authors", f"{person.strip()} <{address}>".strip()
         elif name == "pr-url":
             yield from (("pull-requests", issue) for issue in _issues(value))

@@ -4,6 +4,8 @@ The base is the rule set of detect-secrets; on top come tokens that it does not 
 assignments, and random values in quotes. A value is replaced by ``[redacted:rule]``; what it was is kept nowhere.
 """
 
+import base64
+import binascii
 import math
 import re
 import tomllib
@@ -11,12 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
-RULES = "secrets-1"
+RULES = "secrets-2"
 """Part of every fingerprint that covers redacted text: count it up when a rule changes."""
 
 
@@ -51,13 +54,16 @@ _PLACEHOLDER = re.compile(
 )
 _CODE = re.compile(
     r"[a-z_]\w*(?:\.[a-zA-Z_]\w*)+|[a-z]+(?:[A-Z][a-z]+)+|[A-Z_]+|[a-z_]+|[a-z]+(?:-[a-z]+)+|/?(?:[\w.-]+/)+[\w.-]*"
-    r"|https?://.*"
 )
+_PLACE = re.compile(r"\w+://.*|(?:~|\.{1,2})?/[a-z0-9_./-]+|[\w./-]+/[\w-]+\.[a-z]{2,5}")
+_NAME = re.compile(r"[A-Za-z_][\w.]*")
 
 
 def _password(value: str) -> bool:
     """Whether a value that is assigned to a name like `password` looks like one."""
-    return len(value) >= 6 and not _PLACEHOLDER.fullmatch(value) and not (_CODE.fullmatch(value) and not _mixed(value))
+    if len(value) < 6 or _PLACEHOLDER.fullmatch(value) or _PLACE.fullmatch(value):
+        return False
+    return _mixed(value) or not _CODE.fullmatch(value)
 
 
 def _credential(value: str) -> bool:
@@ -72,17 +78,47 @@ def _in_url(value: str) -> bool:
 def _random(value: str) -> bool:
     """Base64 as nobody writes it: all kinds of characters, spread evenly."""
     kinds = (str.isupper, str.islower, str.isdigit)
+    if "abcdefgh" in value.lower():
+        return False  # an alphabet
     return all(any(map(kind, value)) for kind in kinds) and _entropy(value) >= min(4.5, 0.9 * math.log2(len(value)))
 
 
-_LEFT_OUT = frozenset({"public-ip-ipv4", "basic-auth-credentials", "private-key", "telegram-bot-token"})
-"""An address is no secret; for the others our own rules are stricter."""
+def _made(value: str) -> bool:
+    """A credential where prose and code are likely: digits in it change with other characters more than in a name."""
+    turns = sum(before.isdigit() != after.isdigit() for before, after in pairwise(value))
+    return _credential(value) and turns >= (5 if _NAME.fullmatch(value) else 3)
 
-_LOOSE = frozenset({"artifactory-credentials", "twilio-api-key", "mailchimp-access-key", "json-web-token"})
+
+def _encoded(value: str) -> bool:
+    """Whether a text between two markers holds what a key is made of."""
+    return any(_random(found) for found in re.findall(r"[A-Za-z0-9+/]{40,}", value))
+
+
+def _pair(value: str) -> bool:
+    """Whether a text is a user's name and a password in base64."""
+    try:
+        told = base64.b64decode(value, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return False
+    return told.isprintable() and ":" in told and _in_url(told.partition(":")[2])
+
+
+_LEFT_OUT = frozenset(
+    {
+        "public-ip-ipv4", "basic-auth-credentials", "private-key", "telegram-bot-token", "github-token", "gitlab-token",
+        "json-web-token", "discord-bot-token",
+    }
+)  # fmt: skip
+"""An address is no secret; the others our own rules find more exactly."""
+
+_LOOSE = frozenset({"artifactory-credentials", "twilio-api-key", "mailchimp-access-key"})
 """Rules that common words fit: what they find must look made."""
 
 
-_JUDGES = {"mixed": _mixed, "password": _password, "credential": _credential, "in_url": _in_url, "random": _random}
+_JUDGES: dict[str, Callable[[str], bool]] = {
+    "mixed": _mixed, "password": _password, "credential": _credential, "in_url": _in_url, "random": _random,
+    "made": _made, "encoded": _encoded, "pair": _pair,
+}  # fmt: skip
 
 
 @cache
@@ -99,6 +135,11 @@ def _rules() -> tuple[_Rule, ...]:
     first = [rule(one) for one in written["rule"] if not one.get("last")]
     last = [rule(one) for one in written["rule"] if one.get("last")]
     return (*first, *_of_detect_secrets(written["base"]), *last)
+
+
+@cache
+def _hints() -> frozenset[str]:
+    return frozenset(hint for rule in _rules() for hint in rule.hints)
 
 
 def _of_detect_secrets(hints: dict[str, list[str]]) -> Iterator[_Rule]:
@@ -127,12 +168,17 @@ class Redactor:
         self._allow = allow
 
     def __call__(self, text: str, found: Counter[str]) -> str:
-        """The text without its secrets; each is counted in ``found`` by its rule."""
+        """The text without its secrets; each is counted in ``found`` by its rule. Once more changes nothing."""
+        while (cleaned := self._once(text, found)) != text:
+            text = cleaned
+        return text
+
+    def _once(self, text: str, found: Counter[str]) -> str:
         lowered = text.lower()
+        there = {hint for hint in _hints() if hint in lowered}
         for rule in _rules():
-            if rule.hints and not any(hint in lowered for hint in rule.hints):
-                continue
-            text = self._apply(rule, text, found)
+            if not (rule.hints and there.isdisjoint(rule.hints)):
+                text = self._apply(rule, text, found)
         return text
 
     def _apply(self, rule: _Rule, text: str, found: Counter[str]) -> str:
@@ -148,9 +194,15 @@ class Redactor:
         for match in rule.pattern.finditer(text):
             group = next((number for number, value in enumerate(match.groups(), start=1) if value), 0)
             value = match[group]
-            if "[redacted:" in value:
+            if "[redacted:" in value or _in_marker(text, match.start()):
                 continue
             if (rule.judge is None or rule.judge(value)) and not any(
                 fnmatchcase(value, pattern) for pattern in self._allow
             ):
                 yield match.span(group)
+
+
+def _in_marker(text: str, at: int) -> bool:
+    """Whether a place lies inside a ``[redacted:rule]``, whose name may look like that of a secret."""
+    begin = text.rfind("[redacted:", max(0, at - 60), at)
+    return begin >= 0 and "]" not in text[begin:at]
