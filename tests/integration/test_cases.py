@@ -395,10 +395,8 @@ def test_a_sha256_repository_is_stored_with_all_it_has(make_repo: MakeRepo, tmp_
     assert records[1].merged_by == merge
 
 
-@pytest.mark.parametrize("links", [5, 6])
-def test_objects_borrowed_through_as_many_repositories_as_git_follows_are_found(
-    repo: Repo, tmp_path: Path, links: int
-) -> None:
+@pytest.mark.parametrize("links", [1, 5])
+def test_objects_borrowed_through_other_repositories_are_found(repo: Repo, tmp_path: Path, links: int) -> None:
     repo.commit("base", f="1\n")
     last = repo.path
     for number in range(links):

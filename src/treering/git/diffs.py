@@ -58,6 +58,10 @@ _RENAMES = "-M"
 class _Dead(Exception):  # noqa: N818  (it is what the worker is)
     """The worker ended before it answered, or was too slow."""
 
+    def __init__(self, worker: "_Worker") -> None:
+        super().__init__()
+        self.worker = worker
+
 
 class _Worker:
     """One diff-tree that answers again and again, each answer closed by a sentinel git echoes. Silent for longer than
@@ -104,7 +108,7 @@ class _Worker:
             self.process.stdin.flush()
         except OSError as error:
             self.dead = True
-            raise _Dead from error
+            raise _Dead(self) from error
 
     def _take(self, take: Callable[[bytes], None]) -> None:
         """Give away one answer, in pieces that end with a line where there is one."""
@@ -118,11 +122,11 @@ class _Worker:
             searched = max(0, len(left) - len(self.sentinel))
             if not select.select([out], [], [], self.seconds)[0]:
                 self.slow = self.dead = True
-                raise _Dead
+                raise _Dead(self)
             piece = os.read(out, PIPE)
             if not piece:
                 self.dead = True
-                raise _Dead
+                raise _Dead(self)
             left += piece
         take(bytes(left[:end]))
         del left[: end + len(self.sentinel)]
@@ -218,9 +222,9 @@ class _Crew:
             if self._caps:
                 return self._told([node], worker.patches([node], self._caps))[0]
             return worker.statistics([node])[0]
-        except _Dead:
-            slow, said = worker.slow, worker.close()
-            return _what_can_be_read(self._shadow, node, said, self._caps, slow=slow)
+        except _Dead as dead:
+            said = dead.worker.close()
+            return _what_can_be_read(self._shadow, node, said, self._caps, slow=dead.worker.slow)
 
     def _told(self, nodes: Sequence[Node], diffs: list[Diff]) -> list[Diff]:
         """The diffs with what their hunks do not show."""
