@@ -35,7 +35,7 @@ from treering.git.history import Node
 from treering.git.patches import Caps, PatchParser
 from treering.git.shadow import GitFailed, Shadow, last_word
 
-STATISTICS_CHUNK = 384
+STATISTICS_CHUNK = 768
 """How many commits one process is asked for at once; fewer where there are few, so that all have work."""
 PATCH_CHUNK = 12  # patches are large, and are read in chunks
 ARGUMENT_BYTES = 100_000  # of paths on one command line; systems differ in what they take
@@ -47,6 +47,8 @@ REMEMBERED = 100_000
 """How many pairs of contents keep their figures, for the merges that repeat them."""
 
 _COMMON = [
+    # Twice git's own: what one commit unpacks is what the next one needs.
+    "-c", "core.deltaBaseCacheLimit=192m",
     "diff-tree", "-r", "--root", "-z", "--raw", "--always", "--no-abbrev", "--no-ext-diff", "--no-textconv",
     "--ignore-submodules=none", "--diff-algorithm=myers", "--no-color",
 ]  # fmt: skip
@@ -79,7 +81,9 @@ class _Worker:
 
     def statistics(self, nodes: Sequence[Node], counted: dict[str, Figures] | None = None) -> list[Diff]:
         """The diffs of some nodes. Raises :class:`_Dead`."""
-        return parse_statistics(self._answer(nodes), nodes, counted)
+        # Newest first: packs hold the newest content whole and the older as deltas of it, so git unpacks less.
+        backwards = nodes[::-1]
+        return parse_statistics(self._answer(backwards), backwards, counted)[::-1]
 
     def entries(self, nodes: Sequence[Node]) -> list[list[Entry]]:
         """The raw entries of some nodes. Raises :class:`_Dead`."""
