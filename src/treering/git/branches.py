@@ -1,12 +1,15 @@
 """Which branches a commit is on. A fact of the refs, not of the commit: made again at each run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from treering.git.history import Node, Ref
 from treering.types import Placed
 
 
-def attribute(nodes: Sequence[Node], refs: Sequence[Ref]) -> Iterator[Placed]:
+def attribute(
+    nodes: Sequence[Node], refs: Sequence[Ref], merged_by: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Placed]:
     """Place every node, in the order given (parents before children): ``branch`` is the first ref, by priority,
     that reaches it, ``branches`` are all that do. One pass back over the graph with a bit per name.
     """
@@ -24,4 +27,4 @@ def attribute(nodes: Sequence[Node], refs: Sequence[Ref]) -> Iterator[Placed]:
         mask = reached[node.hash]
         if mask not in named:
             named[mask] = tuple(name for number, name in enumerate(names) if mask >> number & 1)
-        yield Placed(node.hash, named[mask][0], named[mask])
+        yield Placed(node.hash, named[mask][0], named[mask], merged_by.get(node.hash))

@@ -115,9 +115,13 @@ def walk(shadow: Shadow, refs: Sequence[Ref]) -> list[Node]:
 
     Holds one small value per commit, because attribution and order need the whole graph.
     """
-    tips = "".join(f"{tip}\n" for tip in sorted({ref.tip for ref in refs}))
+    tips = "".join(f"{tip}\n" for tip in sorted({ref.tip for ref in refs})).encode()
+    asked = ["rev-list", "--date-order", "--reverse", "--parents", "--stdin"]
     try:
-        listed = shadow.run("rev-list", "--date-order", "--reverse", "--parents", "--stdin", stdin=tips.encode())
+        try:
+            listed = shadow.run("-c", "core.commitGraph=true", *asked, stdin=tips)
+        except GitFailed:
+            listed = shadow.run(*asked, stdin=tips)  # the objects are the truth
     except GitFailed as error:
         raise DamagedRepository(
             f"the history cannot be walked to its roots: {error}",

@@ -40,11 +40,8 @@ class Reader:
     def places(self) -> Iterator[Placed]:
         """Where every chosen commit stands, in walk order."""
         chosen = {node.hash for node in self.nodes}
-        merges = brought_by(self.graph, self.refs)
-        return (
-            replace(place, merged_by=merges.get(place.hash)) for place in attribute(self.graph, self.refs)
-            if place.hash in chosen
-        )  # fmt: skip
+        places = attribute(self.graph, self.refs, brought_by(self.graph, self.refs))
+        return (place for place in places if place.hash in chosen)
 
     def messages(self, names: Iterable[str]) -> dict[str, str]:
         """The messages of some commits."""
@@ -82,11 +79,15 @@ def _flags(diff: Diff) -> Iterator[Flag]:
 
 
 @contextmanager
-def open_reader(source: Source | Path, settings: ScrapeSettings = DEFAULT) -> Iterator[Reader]:
-    """Open a repository for reading. Writes nothing in it and runs nothing of it."""
+def open_reader(
+    source: Source | Path, settings: ScrapeSettings = DEFAULT, graph: Path | None = None
+) -> Iterator[Reader]:
+    """Open a repository for reading. Writes nothing in it and runs nothing of it. ``graph`` is a commit-graph that was
+    made of it before, if there is one: it shortens the walk.
+    """
     source = locate(source) if isinstance(source, Path) else source
     refs = read_refs(source, settings)
-    with shadow_of(source) as shadow:
+    with shadow_of(source, graph) as shadow:
         graph = walk(shadow, refs)
         chosen = select(shadow, refs, settings)
         nodes = graph if chosen is None else [node for node in graph if node.hash in chosen]

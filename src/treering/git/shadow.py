@@ -13,12 +13,13 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from treering.errors import RepositoryError
+from treering.files import replacing
 
 REF_SECONDS = 60.0
 """How long reading refs may take; a config that includes a FIFO would wait for ever."""
@@ -187,6 +188,23 @@ class Shadow:
     def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
         return run_git([f"--git-dir={self.git_dir}", *arguments], stdin=stdin, seconds=SECONDS)
 
+    def write_graph(self, path: Path, commits: Iterable[str]) -> None:
+        """Make a commit-graph of some commits and all before them, from their objects, for later shadows."""
+        names = "".join(f"{name}\n" for name in commits)
+        self.run(
+            "-c",
+            "core.commitGraph=true",
+            "commit-graph",
+            "write",
+            "--no-progress",
+            "--stdin-commits",
+            stdin=names.encode(),
+        )
+        made = self.git_dir / "objects" / "info" / "commit-graph"
+        if made.is_file():  # none is made of a shallow history
+            with replacing(path) as file:
+                file.write(made.read_bytes())
+
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Start a long-lived git with pipes on its three streams. The caller ends it."""
         return subprocess.Popen(
@@ -225,14 +243,16 @@ class Watchdog(threading.Thread):
 
 
 @contextmanager
-def shadow_of(source: Source) -> Iterator[Shadow]:
-    """A shadow of ``source``, gone when the block ends."""
+def shadow_of(source: Source, graph: Path | None = None) -> Iterator[Shadow]:
+    """A shadow of ``source``, gone when the block ends. ``graph`` is what :meth:`Shadow.write_graph` made, if it did."""
     with tempfile.TemporaryDirectory(prefix="treering-") as folder:
         git_dir = Path(folder)
         run_git(["init", "--quiet", "--bare", "--template=", f"--object-format={source.object_format}", folder])
         info = git_dir / "objects" / "info"
         info.mkdir(exist_ok=True)
         (info / "alternates").write_bytes(_quoted(os.fsencode(source.objects)) + b"\n")
+        if graph and graph.is_file():
+            shutil.copyfile(graph, info / "commit-graph")
         if source.shallow.is_file():
             shutil.copyfile(source.shallow, git_dir / "shallow")
         yield Shadow(git_dir)

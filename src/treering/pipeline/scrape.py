@@ -3,6 +3,8 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from treering.config import Settings
@@ -14,6 +16,12 @@ from treering.store import BATCH, Store
 from treering.text import kinds as kind_rules
 from treering.text import secrets
 from treering.types import Commit, HistoryStats, Record, record_of
+
+
+GRAPH_COMMITS = 5000
+"""From so many new commits on, a graph of the history is kept for the next walk: reading it is as much faster than
+reading the commits as making it is slower.
+"""
 
 
 def history(source: Source, settings: Settings, report: Reporter, *, hunks: bool = True) -> Iterator[Record]:
@@ -65,12 +73,18 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
     chosen = selection_of(settings)
     if sorted(refs) == sorted(store.refs()) and not weak and store.fact("selection") == chosen:
         return Scraped(store.count(), 0, store.vanished(), store.partial(), round(time.time() - started, 3))
-    with store.writing("treering scrape"), open_reader(source, settings.scrape) as reader:
+    with store.writing("treering scrape"), ExitStack() as open_things, ThreadPoolExecutor(1) as ahead:
+        # git walks the history while we look at what is there.
+        graph = store.folder / "commit-graph"
+        opening = ahead.submit(open_things.enter_context, open_reader(source, settings.scrape, graph))
         store.set_fact("repo", source.name)
-        known = store.readings()
+        known = store.placed()
+        secrets.load()
+        reader = opening.result()
         new = [node.hash for node in reader.nodes if node.hash not in known]
         reading = fingerprint_of(secrets.RULES, settings.scrape.allow_secrets, reader.people and reader.people.blob)
-        stale = {node.hash for node in reader.nodes if known.get(node.hash, reading) != reading}
+        stale = store.read_otherwise(reading)
+        stale = {node.hash for node in reader.nodes if node.hash in stale} if stale else stale
         again = stale | weak.intersection(node.hash for node in reader.nodes)
         if stale:
             report.say(f"{len(stale):,} commits are read anew: what is taken out of their texts has changed")
@@ -95,7 +109,7 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
             for commit in batch:
                 if not commit.diff_complete:
                     _tell_partial(report, commit)
-        count, vanished = store.place(reader.places())
+        count, vanished = store.place(reader.places(), known)
         clean = Cleaner(settings).text
         untold = reader.messages(store.merges_untold())
         store.set_merge_messages({name: clean(message, Counter()) for name, message in untold.items()})
@@ -104,6 +118,8 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
         kinds.learn(path for path, kind in store.paths().items() if not (told and kind))
         store.set_kinds(kinds.known)
         store.set_fact("kinds", rules)
+        if len(new) > GRAPH_COMMITS and not store.strange_dates():
+            reader.shadow.write_graph(graph, (ref.tip for ref in reader.refs))
         store.set_fact("objects", objects)
         store.set_fact("selection", chosen)
         store.set_refs((ref.name, ref.tip, ref.rank) for ref in reader.refs)

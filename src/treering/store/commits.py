@@ -12,6 +12,8 @@ from treering.types import Commit, FileChange, Placed, Record, message_of, recor
 BATCH = 256
 """How many commits go in with one transaction."""
 
+Place = tuple[int | None, str | None, str | None, str | None]
+
 _FACTS = (
     "hash", "author_name", "author_email", "author_time", "author_offset", "committer_name", "committer_email",
     "committer_time", "committer_offset", "subject", "body",
@@ -54,10 +56,6 @@ class CommitTables(Database):
         """The hashes of every commit in the store, vanished ones included."""
         return {row[0] for row in self.db.execute("SELECT hash FROM commits")}
 
-    def readings(self) -> dict[str, str]:
-        """The hashes of every commit in the store, and by which rules each was read."""
-        return dict(self.db.execute("SELECT hash, reading FROM commits"))
-
     def append(self, commits: Sequence[Commit], reading: str = "") -> None:
         """Add commits, all or none. One that is known already is left as it is."""
         with self.transaction():
@@ -88,7 +86,10 @@ class CommitTables(Database):
         """Hashes of the commits whose diff may be read better once more objects are there."""
         return {
             row[0]
-            for row in self.db.execute("SELECT hash FROM commits WHERE NOT diff_complete OR flags LIKE '%shallow%'")
+            for row in self.db.execute(
+                "SELECT hash FROM commits WHERE (NOT diff_complete OR flags != '')"
+                " AND (NOT diff_complete OR flags LIKE '%shallow%')"
+            )
         }
 
     def _append(self, commit: Commit, reading: str) -> None:
@@ -120,15 +121,22 @@ class CommitTables(Database):
             self._paths[path] = self.db.execute("INSERT INTO paths (path) VALUES (?)", (path,)).lastrowid or 0
         return self._paths[path]
 
-    def place(self, places: Iterable[Placed]) -> tuple[int, int]:
+    def placed(self) -> dict[str, Place]:
+        """Where every commit of the store stands: hash to (position, branch, branches as JSON, merged by)."""
+        rows = self.db.execute("SELECT hash, position, branch, branches, merged_by FROM commits")
+        return {row[0]: row[1:] for row in rows}
+
+    def read_otherwise(self, reading: str) -> set[str]:
+        """The hashes of the commits that were read by other rules than these."""
+        return {row[0] for row in self.db.execute("SELECT hash FROM commits WHERE reading != ?", (reading,))}
+
+    def place(self, places: Iterable[Placed], before: dict[str, Place] | None = None) -> tuple[int, int]:
         """Put every commit where the refs have it now, in order; those not named have vanished and are kept, with
-        no place. Returns how many are in place and how many vanished.
+        no place. ``before`` is what :meth:`placed` said, if it was asked. Returns how many are in place and how many
+        vanished.
         """
         with self.transaction():
-            before = {
-                row[0]: row[1:]
-                for row in self.db.execute("SELECT hash, position, branch, branches, merged_by FROM commits")
-            }
+            before = self.placed() if before is None else before
             moved = []
             count = 0
             written: dict[tuple[str, ...], str] = {}
@@ -189,6 +197,13 @@ class CommitTables(Database):
     def forget_merge_messages(self) -> None:
         self.db.execute("DELETE FROM merge_messages")
 
+    def strange_dates(self) -> bool:
+        """Whether a committer date is absurd, or one that no commit-graph holds: it has 34 bits for them."""
+        row = self.db.execute(
+            "SELECT 1 FROM commits WHERE flags LIKE '%committer-date%' OR committer_time >= 1 << 34 LIMIT 1"
+        )
+        return row.fetchone() is not None
+
     def refs(self) -> list[tuple[str, str, int]]:
         return self.db.execute("SELECT name, tip, rank FROM refs ORDER BY rank, name, tip").fetchall()
 
@@ -207,7 +222,10 @@ class CommitTables(Database):
 
     def partial(self) -> int:
         """How many reachable commits have a diff that is not whole."""
-        row = self.db.execute("SELECT count(*) FROM commits WHERE position IS NOT NULL AND NOT diff_complete")
+        row = self.db.execute(
+            "SELECT count(*) FROM commits WHERE (NOT diff_complete OR flags != '')"
+            " AND position IS NOT NULL AND NOT diff_complete"
+        )
         return int(row.fetchone()[0])
 
     def indexed(self) -> int:

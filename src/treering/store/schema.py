@@ -81,6 +81,11 @@ MIGRATIONS = (
     DELETE FROM documents;
     INSERT INTO words (words) VALUES ('delete-all');
     """,
+    """
+    CREATE INDEX commits_redacted ON commits (position) WHERE redacted != '{}';
+    CREATE INDEX commits_weak ON commits (hash) WHERE NOT diff_complete OR flags != '';
+    CREATE INDEX commits_merged ON commits (merged_by) WHERE merged_by IS NOT NULL AND position IS NOT NULL;
+    """,
 )
 
 

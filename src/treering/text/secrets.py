@@ -137,6 +137,11 @@ def _rules() -> tuple[_Rule, ...]:
     return (*first, *_of_detect_secrets(written["base"]), *last)
 
 
+def load() -> None:
+    """Make the rules ready, which takes a moment the first time."""
+    _rules()
+
+
 @cache
 def _hints() -> frozenset[str]:
     return frozenset(hint for rule in _rules() for hint in rule.hints)
