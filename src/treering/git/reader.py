@@ -80,14 +80,14 @@ def _flags(diff: Diff) -> Iterator[Flag]:
 
 @contextmanager
 def open_reader(
-    source: Source | Path, settings: ScrapeSettings = DEFAULT, graph: Path | None = None
+    source: Source | Path, settings: ScrapeSettings = DEFAULT, commit_graph: Path | None = None
 ) -> Iterator[Reader]:
-    """Open a repository for reading. Writes nothing in it and runs nothing of it. ``graph`` is a commit-graph that was
-    made of it before, if there is one: it shortens the walk.
+    """Open a repository for reading. Writes nothing in it and runs nothing of it. ``commit_graph`` was made
+    of it before, if it is there: it shortens the walk.
     """
     source = locate(source) if isinstance(source, Path) else source
     refs = read_refs(source, settings)
-    with shadow_of(source, graph) as shadow:
+    with shadow_of(source, commit_graph) as shadow:
         graph = walk(shadow, refs)
         chosen = select(shadow, refs, settings)
         nodes = graph if chosen is None else [node for node in graph if node.hash in chosen]

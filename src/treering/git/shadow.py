@@ -244,7 +244,7 @@ class Watchdog(threading.Thread):
 
 @contextmanager
 def shadow_of(source: Source, graph: Path | None = None) -> Iterator[Shadow]:
-    """A shadow of ``source``, gone when the block ends. ``graph`` is what :meth:`Shadow.write_graph` made, if it did."""
+    """A shadow of ``source``, gone when the block ends. ``graph`` is what :meth:`Shadow.write_graph` made."""
     with tempfile.TemporaryDirectory(prefix="treering-") as folder:
         git_dir = Path(folder)
         run_git(["init", "--quiet", "--bare", "--template=", f"--object-format={source.object_format}", folder])

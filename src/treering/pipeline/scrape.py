@@ -17,7 +17,6 @@ from treering.text import kinds as kind_rules
 from treering.text import secrets
 from treering.types import Commit, HistoryStats, Record, record_of
 
-
 GRAPH_COMMITS = 5000
 """From so many new commits on, a graph of the history is kept for the next walk: reading it is as much faster than
 reading the commits as making it is slower.
