@@ -70,6 +70,8 @@ def scrape(where: Place, report: Reporter, *, patches: bool = False) -> scrape_s
     read_refs(where.source, where.settings.scrape)  # without a commit to start from, no store is made
     with where.store() as store:
         scraped = scrape_stage.scrape(store, where.source, where.settings, report, hunks=patches)
+        if patches:  # what an earlier run read without its hunks, or was killed before it kept them
+            index_stage.read_hunks(store, where.source, where.settings, report)
     if scraped.partial:
         report.warn(f"{scraped.partial} of {scraped.commits} commits have a partial diff: objects are missing")
     return scraped
@@ -88,8 +90,6 @@ def check_secrets(where: Place, report: Reporter) -> SecretsFound:
     """Read the history with its hunks and tell where it holds secrets."""
     scrape(where, report, patches=True)
     with where.store() as store:
-        # What an earlier scrape read without its hunks is read with them now.
-        index_stage.read_hunks(store, where.source, where.settings, report)
         redactions = store.redactions()
     by_rule: Counter[str] = Counter()
     for rules in redactions.values():

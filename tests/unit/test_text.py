@@ -187,7 +187,7 @@ def test_the_text_of_a_diff_is_paths_then_names_then_functions() -> None:
 def test_the_text_of_a_wide_diff_does_not_drown_its_names_in_paths() -> None:
     one = Features("", tuple(f"{n}.py" for n in range(200)), tuple(f"f{n}()" for n in range(60)), {})
     paths, names, functions = diff_text(one, ["name"]).split("\n")
-    assert (len(paths.split()), names, len(functions.split())) == (12, "name", 12)
+    assert (len(paths.split()), names, len(functions.split())) == (6, "name", 4)
 
 
 def test_the_text_of_no_change_is_empty() -> None:

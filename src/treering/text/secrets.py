@@ -25,12 +25,14 @@ RULES = "secrets-2"
 
 class _Rule(Struct, frozen=True):
     """A pattern; if it has groups, the first that matched is the secret. ``hints`` are lower-case pieces of text of
-    which one must be there, because looking for them is a hundred times faster; ``judge`` has the last word.
+    which one must be there, because looking for them is a hundred times faster; with ``lines``, in the line of the
+    match. ``judge`` has the last word.
     """
 
     name: str
     pattern: re.Pattern[str]
     hints: tuple[str, ...] = ()
+    lines: bool = False
     judge: Callable[[str], bool] | None = None
 
 
@@ -130,7 +132,8 @@ def _rules() -> tuple[_Rule, ...]:
         pattern = one["pattern"]
         for name, part in written["parts"].items():
             pattern = pattern.replace(f"{{{name}}}", part)
-        return _Rule(one["name"], re.compile(pattern), tuple(one.get("hints", ())), _JUDGES.get(one.get("judge", "")))
+        hints, judge = tuple(one.get("hints", ())), _JUDGES.get(one.get("judge", ""))
+        return _Rule(one["name"], re.compile(pattern), hints, one.get("lines", False), judge)
 
     first = [rule(one) for one in written["rule"] if not one.get("last")]
     last = [rule(one) for one in written["rule"] if one.get("last")]
@@ -163,7 +166,7 @@ def _of_detect_secrets(hints: dict[str, list[str]]) -> Iterator[_Rule]:
             name = re.sub(r"\W+", "-", str(vars(kind)["secret_type"]).lower()).strip("-")
             if name not in _LEFT_OUT:
                 judge = _mixed if name in _LOOSE else None
-                yield from (_Rule(name, pattern, tuple(hints.get(name, ())), judge) for pattern in kind().denylist)
+                yield from (_Rule(name, one, tuple(hints.get(name, ())), judge=judge) for one in kind().denylist)
 
 
 class Redactor:
@@ -196,7 +199,7 @@ class Redactor:
         return "".join((*pieces, text[end:])) if pieces else text
 
     def _spans(self, rule: _Rule, text: str) -> Iterator[tuple[int, int]]:
-        for match in rule.pattern.finditer(text):
+        for match in _matches(rule, text):
             group = next((number for number, value in enumerate(match.groups(), start=1) if value), 0)
             value = match[group]
             if "[redacted:" in value or _in_marker(text, match.start()):
@@ -205,6 +208,21 @@ class Redactor:
                 fnmatchcase(value, pattern) for pattern in self._allow
             ):
                 yield match.span(group)
+
+
+def _matches(rule: _Rule, text: str) -> Iterator[re.Match[str]]:
+    lowered = text.lower() if rule.lines else ""
+    if len(lowered) != len(text):  # in a few languages lower case is longer
+        yield from rule.pattern.finditer(text)
+        return
+    places = {hint: lowered.find(hint) for hint in rule.hints}
+    end = 0
+    while places := {hint: place for hint, place in places.items() if place >= 0}:
+        first = min(places.values())
+        start = max(end, text.rfind("\n", 0, first) + 1)
+        end = text.find("\n", first) + 1 or len(text)
+        yield from rule.pattern.finditer(text, start, end)
+        places = {hint: lowered.find(hint, end) if place < end else place for hint, place in places.items()}
 
 
 def _in_marker(text: str, at: int) -> bool:
