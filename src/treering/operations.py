@@ -204,7 +204,7 @@ class Status:
 
 def status(where: Place) -> Status:
     """What there is, without making anything."""
-    refs = sorted((ref.name, ref.tip, ref.rank) for ref in read_refs(where.source, where.settings.scrape))
+    tips = scrape_stage.tips_of(where.source, where.settings)
     with where.store(existing=True) as store:
         model = learn_stage.current_model(store)
         runs = store.last_runs()
@@ -217,7 +217,7 @@ def status(where: Place) -> Status:
             partial=store.partial(),
             indexed=store.indexed(),
             vectors=store.vectors(),
-            behind=refs != sorted(store.refs()) or store.indexed() < store.count(),
+            behind=tips != store.fact("tips") or store.indexed() < store.count(),
             model=str(model) if model else None,
             verdict=learn_stage.verdict_of(model) if model else None,
             bytes=size,

@@ -368,7 +368,7 @@ def test_all_refs_are_tags_pull_requests_notes_and_the_stash(repo: Repo) -> None
     assert found == listed(repo, "--all")
     with Store.existing(repo.path / ".treering") as store:
         first = {record.message_subject: record.branch for record in store.records()}
-        assert {ref for ref, _, _ in store.refs()} == {
+        assert {record.branch for record in store.records()} == {
             "main", "tags/light", "tags/heavy", "pull/1/head", "notes/commits", "stash"
         }  # fmt: skip
     assert first["base"] == "main"

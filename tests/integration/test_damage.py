@@ -10,6 +10,7 @@ from treering import operations
 from treering.config import ScrapeSettings
 from treering.errors import DamagedRepository
 from treering.git.reader import Caps, open_reader
+from treering.pipeline import scrape as scrape_stage
 from treering.report import Reporter
 from treering.types import Commit, FileChange
 
@@ -265,3 +266,45 @@ def test_damage_found_half_way_keeps_what_was_stored_and_goes_on_when_it_is_mend
         assert [record.commit_hash for record in store.records()] == [name for name, _ in before]
     (repo.path / ".git" / "objects" / tip[:2] / tip[2:]).write_bytes(content)
     assert scraped(repo.path) == [*before, (tip, True)]
+
+
+def test_a_flipped_bit_of_the_kept_graph_hides_no_commit(
+    story: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape_stage, "GRAPH_COMMITS", 0)
+    where = operations.place(story.path, tmp_path / "store")
+    operations.scrape(where, Reporter())
+    graph = where.folder / "commit-graph"
+    whole = graph.read_bytes()
+    total = int(story.git("rev-list", "--all", "--count"))
+    for at in range(0, len(whole), max(1, len(whole) // 25)):
+        graph.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with open_reader(where.source, commit_graph=graph) as reader:
+            assert len(reader.nodes) == total
+
+
+def test_the_kept_graph_gives_the_walk_that_the_objects_give(
+    story: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape_stage, "GRAPH_COMMITS", 0)
+    where = operations.place(story.path, tmp_path / "store")
+    operations.scrape(where, Reporter())
+    story.git("switch", "--quiet", "-c", "late", "main~3")
+    story.commit("Later, from earlier", late="1\n")
+    with (
+        open_reader(where.source) as plain,
+        open_reader(where.source, commit_graph=where.folder / "commit-graph") as fast,
+    ):
+        assert fast.shadow.has_graph
+        assert fast.nodes == plain.nodes
+
+
+def test_a_history_that_becomes_shallow_is_noticed(story: Repo, tmp_path: Path) -> None:
+    story.git("clone", "--quiet", f"file://{story.path}", str(tmp_path / "clone"))
+    where = operations.place(tmp_path / "clone", tmp_path / "store")
+    whole = operations.scrape(where, Reporter()).commits
+    clone = Repo(tmp_path / "clone")
+    clone.git("fetch", "--quiet", "--depth", "2")
+    clone.git("reflog", "expire", "--expire=now", "--all")
+    clone.git("gc", "--quiet", "--prune=now")
+    assert operations.scrape(where, Reporter()).commits < whole

@@ -247,3 +247,25 @@ def test_an_allowed_value_is_kept_and_taken_out_again_when_it_is_no_longer_allow
     database.close()
     assert traces([rows], [first, second]) == set()
     assert traces(files(store), [first, second]) == set()
+
+
+def test_secrets_in_names_of_people_and_branches_are_taken_out(repo: Repo) -> None:
+    token = "ghp_" + "Ab3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3hJ6"
+    repo.commit("base")
+    repo.git("switch", "--quiet", "-c", f"fix-{token}")
+    repo.git("commit", "--quiet", "--allow-empty", "-m", "x", f"--author={token} <a@b>")
+    where = operations.place(repo.path)
+    found = operations.check_secrets(where, Reporter())
+    assert found.by_rule["github-token"] >= 1
+    with where.store(existing=True) as store:
+        assert token not in repr(list(store.records()))
+    assert token.encode() not in b"".join(files(where.folder))
+
+
+def test_the_manifest_tells_what_hunks_that_were_read_later_held(repo: Repo) -> None:
+    repo.commit("base", f=f"token = 'ghp_{'Ab3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3hJ6'}'\n")
+    where = operations.place(repo.path)
+    operations.scrape(where, Reporter())
+    operations.scrape(where, Reporter(), patches=True)
+    manifest = json.loads((where.folder / "manifest.json").read_text())
+    assert manifest["secrets"]["by_rule"] == {"github-token": 1}

@@ -278,9 +278,12 @@ def _what_can_be_read(shadow: Shadow, node: Node, said: str, caps: Caps | None, 
     if slow:
         return Diff(tuple(map(change_of, listed)), text_flag=strange(listed), complete=False, slow=True)
     wanted = sorted({blob for entry in listed for blob in entry.blobs})
-    present = shadow.run(
-        "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="".join(f"{w}\n" for w in wanted).encode()
-    )
+    try:
+        present = shadow.run(
+            "cat-file", "--batch-check=%(objectname) %(objecttype)", stdin="".join(f"{w}\n" for w in wanted).encode()
+        )
+    except GitFailed as error:
+        raise DamagedRepository(f"commit {node.hash} cannot be read: {error}", "run `git fsck`") from error
     missing = {line.split()[0] for line in present.decode().splitlines() if line.endswith(" missing")}
     lost = [entry for entry in listed if entry.blobs & missing]
     if not lost:

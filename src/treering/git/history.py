@@ -119,8 +119,10 @@ def walk(shadow: Shadow, refs: Sequence[Ref]) -> list[Node]:
     asked = ["rev-list", "--date-order", "--reverse", "--parents", "--stdin"]
     try:
         try:
-            listed = shadow.run("-c", "core.commitGraph=true", *asked, stdin=tips)
-        except GitFailed:
+            listed = shadow.run("-c", f"core.commitGraph={str(shadow.has_graph).lower()}", *asked, stdin=tips)
+        except GitFailed as error:
+            if error.code < 0 or not shadow.has_graph:
+                raise
             listed = shadow.run(*asked, stdin=tips)  # the objects are the truth
     except GitFailed as error:
         raise DamagedRepository(

@@ -16,10 +16,10 @@ from treering.git.history import DEFAULT, Node, Ref, read_commits, read_refs, se
 from treering.git.merges import brought_by
 from treering.git.patches import Caps
 from treering.git.people import Mailmap, mailmap
-from treering.git.shadow import Shadow, Source, locate, shadow_of
+from treering.git.shadow import GitFailed, Shadow, Source, locate, shadow_of
 from treering.types import Commit, Flag, Placed, message_of
 
-__all__ = ["Attributes", "Caps", "Reader", "Ref", "Source", "locate", "open_reader", "read_refs"]
+__all__ = ["Attributes", "Caps", "GitFailed", "Reader", "Ref", "Source", "locate", "open_reader", "read_refs"]
 
 
 @dataclass(frozen=True, slots=True)

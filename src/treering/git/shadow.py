@@ -18,8 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from treering.errors import RepositoryError
-from treering.files import replacing
+from treering.errors import RepositoryError, StoreError
+from treering.files import os_errors, replacing
 
 REF_SECONDS = 60.0
 """How long reading refs may take; a config that includes a FIFO would wait for ever."""
@@ -61,15 +61,12 @@ def _git() -> str:
     return found
 
 
-@dataclass(frozen=True, slots=True)
 class GitFailed(Exception):  # noqa: N818  (it is what git did)
     """git ended with an error. Each caller says what it means."""
 
-    code: int
-    stderr: str
-
-    def __str__(self) -> str:
-        return last_word(self.stderr) or f"git exited with {self.code}"
+    def __init__(self, code: int, stderr: str) -> None:
+        super().__init__(last_word(stderr) or f"git exited with {code}")
+        self.code = code
 
 
 def last_word(stderr: str) -> str:
@@ -184,12 +181,15 @@ class Shadow:
 
     def __init__(self, git_dir: Path) -> None:
         self.git_dir = git_dir
+        self.has_graph = False
 
     def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
         return run_git([f"--git-dir={self.git_dir}", *arguments], stdin=stdin, seconds=SECONDS)
 
     def write_graph(self, path: Path, commits: Iterable[str]) -> None:
         """Make a commit-graph of some commits and all before them, from their objects, for later shadows."""
+        made = self.git_dir / "objects" / "info" / "commit-graph"
+        made.unlink(missing_ok=True)
         names = "".join(f"{name}\n" for name in commits)
         self.run(
             "-c",
@@ -200,7 +200,6 @@ class Shadow:
             "--stdin-commits",
             stdin=names.encode(),
         )
-        made = self.git_dir / "objects" / "info" / "commit-graph"
         if made.is_file():  # none is made of a shallow history
             with replacing(path) as file:
                 file.write(made.read_bytes())
@@ -245,17 +244,61 @@ class Watchdog(threading.Thread):
 @contextmanager
 def shadow_of(source: Source, graph: Path | None = None) -> Iterator[Shadow]:
     """A shadow of ``source``, gone when the block ends. ``graph`` is what :meth:`Shadow.write_graph` made."""
-    with tempfile.TemporaryDirectory(prefix="treering-") as folder:
+    _sweep()
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
         git_dir = Path(folder)
-        run_git(["init", "--quiet", "--bare", "--template=", f"--object-format={source.object_format}", folder])
         info = git_dir / "objects" / "info"
-        info.mkdir(exist_ok=True)
+        with os_errors(git_dir):
+            try:
+                run_git(["init", "--quiet", "--bare", "--template=", f"--object-format={source.object_format}", folder])
+            except GitFailed as error:
+                raise StoreError(f"git cannot work in {git_dir}: {error}", "free some space, or set TMPDIR") from error
+            info.mkdir(exist_ok=True)
         (info / "alternates").write_bytes(_quoted(os.fsencode(source.objects)) + b"\n")
-        if graph and graph.is_file():
-            shutil.copyfile(graph, info / "commit-graph")
+        shadow = Shadow(git_dir)
+        if graph and _whole(graph, source.object_format):
+            (info / "commit-graph").symlink_to(graph.resolve())
+            shadow.has_graph = True
         if source.shallow.is_file():
             shutil.copyfile(source.shallow, git_dir / "shallow")
-        yield Shadow(git_dir)
+        yield shadow
+
+
+_PREFIX = "treering-"
+
+
+def _sweep() -> None:
+    """Remove the shadows that killed processes left behind an hour ago or earlier."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        process = left.name.removeprefix(_PREFIX).partition("-")[0]
+        with suppress(OSError):
+            if (
+                process.isdigit()
+                and left.is_dir()
+                and time.time() - left.stat().st_mtime > 3600
+                and not _lives(int(process))
+            ):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _whole(graph: Path, object_format: str) -> bool:
+    """Whether a commit-graph is as it was written: its last bytes are the hash of all before them."""
+    try:
+        content = graph.read_bytes()
+    except OSError:
+        return False
+    size = hashlib.new(object_format).digest_size
+    return len(content) > size and hashlib.new(object_format, content[:-size]).digest() == content[-size:]
 
 
 def _quoted(path: bytes) -> bytes:

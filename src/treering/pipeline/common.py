@@ -16,7 +16,7 @@ from treering.store import Store
 from treering.text.kinds import Kind, kind_of
 from treering.text.references import references
 from treering.text.secrets import Redactor
-from treering.types import Commit, message_of
+from treering.types import Commit, Placed, message_of
 
 T = TypeVar("T")
 
@@ -53,12 +53,16 @@ def read(reader: Reader, names: Iterable[str], settings: Settings, *, caps: Caps
         yield clean(commit)
 
 
+_PEOPLE = ("author_name", "author_email", "committer_name", "committer_email")
+
+
 class Cleaner:
     """Takes the secrets out of commits."""
 
     def __init__(self, settings: Settings) -> None:
         self.text = Redactor(settings.scrape.allow_secrets)
-        self._paths: dict[str, tuple[str, Counter[str]]] = {}
+        self._known: dict[str, tuple[str, Counter[str]]] = {}
+        self._branches: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def __call__(self, commit: Commit) -> Commit:
         found: Counter[str] = Counter()
@@ -67,33 +71,43 @@ class Cleaner:
             commit,
             subject=subject,
             body=body,
+            **{name: self._short(getattr(commit, name), found) for name in _PEOPLE},
             changes=tuple(
                 replace(
                     change,
-                    path=self._path(change.path, found),
-                    old_path=None if change.old_path is None else self._path(change.old_path, found),
+                    path=self._short(change.path, found),
+                    old_path=None if change.old_path is None else self._short(change.old_path, found),
                 )
                 if self._strange(change.path) or (change.old_path and self._strange(change.old_path))
                 else change
                 for change in commit.changes
             ),
             patches=tuple(
-                replace(patch, path=self._path(patch.path, Counter()), text=self.text(patch.text, found))
+                replace(patch, path=self._short(patch.path, Counter()), text=self.text(patch.text, found))
                 for patch in commit.patches
             ),
-            unreadable=tuple(self._path(path, Counter()) for path in commit.unreadable),
+            unreadable=tuple(self._short(path, Counter()) for path in commit.unreadable),
             references=references(message_of(subject, body)),
             redacted=dict(sorted((commit.redacted | found).items())),
         )
 
-    def _strange(self, path: str) -> bool:
-        return self._path(path, Counter()) != path
+    def place(self, place: Placed) -> Placed:
+        """The same for the names of branches."""
+        if place.branches not in self._branches:
+            self._branches[place.branches] = tuple([self._short(name, Counter()) for name in place.branches])
+        cleaned = self._branches[place.branches]
+        if cleaned == place.branches:
+            return place
+        return replace(place, branch=self._short(place.branch, Counter()), branches=cleaned)
 
-    def _path(self, path: str, found: Counter[str]) -> str:
-        if path not in self._paths:
+    def _strange(self, path: str) -> bool:
+        return self._short(path, Counter()) != path
+
+    def _short(self, path: str, found: Counter[str]) -> str:
+        if path not in self._known:
             counted: Counter[str] = Counter()
-            self._paths[path] = self.text(path, counted), counted
-        cleaned, counted = self._paths[path]
+            self._known[path] = self.text(path, counted), counted
+        cleaned, counted = self._known[path]
         found.update(counted)
         return cleaned
 

@@ -44,7 +44,7 @@ def clear_if_changed(store: Store, settings: Settings, report: Reporter, *, rebu
         document.FINGERPRINT, kind_rules.RULES, secrets.RULES, settings.scrape.allow_secrets, asdict(caps_of(settings))
     )
     made = store.fact("index")
-    if rebuild or made not in (None, wanted):
+    if rebuild or (made != wanted and (made or store.documented())):
         report.say("the index is made anew" + ("" if rebuild else ": its settings changed"))
         store.clear_documents()
         shutil.rmtree(store.folder / "vectors", ignore_errors=True)
@@ -64,7 +64,8 @@ def index(
     """Index every commit that is not: first its words, then its vectors. A kill loses at most one batch."""
     started = time.time()
     with store.writing("treering index"):
-        clear_if_changed(store, settings, report, rebuild=rebuild)
+        if rebuild:
+            clear_if_changed(store, settings, report, rebuild=True)
         read_hunks(store, source, settings, report)
         words = index_words(store, report)
         try:
@@ -84,12 +85,14 @@ def index(
 def read_hunks(store: Store, source: Source, settings: Settings, report: Reporter) -> None:
     """Keep what the hunks say of every commit that has been read without them."""
     with store.writing("treering index"):
+        clear_if_changed(store, settings, report)
         if wanted := store.undocumented():
             with open_reader(source, settings.scrape) as reader:
                 kinds = Kinds(reader.attributes)
                 commits = read(reader, wanted, settings, caps=caps_of(settings))
                 for batch in batched(report.track(commits, len(wanted), "reading hunks"), BATCH):
                     add_features(store, batch, kinds)
+            write_manifest(store)
 
 
 def add_features(store: Store, commits: Sequence[Commit], kinds: Kinds) -> None:

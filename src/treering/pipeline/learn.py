@@ -100,9 +100,10 @@ def told_records(store: Store, source: Source, settings: Settings, caps: Caps | 
 
 def _with_patches(store: Store, reader: Reader, settings: Settings, caps: Caps) -> Iterator[Record]:
     places = {node.hash for node in reader.nodes}
-    records = (record for record in store.records() if record.commit_hash in places)
-    stored = [record_hash for record_hash in store.order() if record_hash in places]
-    for record, commit in zip(records, read(reader, stored, settings, caps=caps), strict=True):
+    stored = store.order()
+    if not places.issuperset(stored):
+        raise DataError("the repository changed while it was read", "run it again")
+    for record, commit in zip(store.records(), read(reader, stored, settings, caps=caps), strict=True):
         if record.commit_hash != commit.hash:
             raise DataError("the repository changed while it was read", "run it again")
         yield replace(record, patches=commit.patches, redacted=commit.redacted)

@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from treering.config import Settings
-from treering.git.reader import Source, open_reader, read_refs
+from treering.errors import StoreError
+from treering.git.reader import GitFailed, Ref, Source, open_reader, read_refs
 from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, write_manifest
 from treering.pipeline.index import add_features, clear_if_changed
 from treering.report import Reporter
@@ -27,8 +28,9 @@ def history(source: Source, settings: Settings, report: Reporter, *, hunks: bool
     """Every commit that the settings choose with its hunks, oldest first, without a store."""
     with open_reader(source, settings.scrape) as reader:
         names = [node.hash for node in reader.nodes]
-        places = list(reader.places())
-        clean = Cleaner(settings).text
+        cleaner = Cleaner(settings)
+        places = list(map(cleaner.place, reader.places()))
+        clean = cleaner.text
         merges = {
             name: clean(message, Counter())
             for name, message in reader.messages(place.merged_by for place in places if place.merged_by).items()
@@ -66,11 +68,11 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
     longer chosen, are kept, without a place. With ``hunks`` what the index needs of them is read in the same pass.
     """
     started = time.time()
-    refs = [(ref.name, ref.tip, ref.rank) for ref in read_refs(source, settings.scrape)]
+    tips = tips_of(source, settings)
     objects = source.objects_fingerprint()
     weak = store.weak() if store.fact("objects") != objects else set()
     chosen = selection_of(settings)
-    if sorted(refs) == sorted(store.refs()) and not weak and store.fact("selection") == chosen:
+    if tips == store.fact("tips") and not weak and store.fact("selection") == chosen:
         return Scraped(store.count(), 0, store.vanished(), store.partial(), round(time.time() - started, 3))
     with store.writing("treering scrape"), ExitStack() as open_things, ThreadPoolExecutor(1) as ahead:
         # git walks the history while we look at what is there.
@@ -108,8 +110,9 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
             for commit in batch:
                 if not commit.diff_complete:
                     _tell_partial(report, commit)
-        count, vanished = store.place(reader.places(), known)
-        clean = Cleaner(settings).text
+        cleaner = Cleaner(settings)
+        count, vanished = store.place(map(cleaner.place, reader.places()), known)
+        clean = cleaner.text
         untold = reader.messages(store.merges_untold())
         store.set_merge_messages({name: clean(message, Counter()) for name, message in untold.items()})
         rules = fingerprint_of(kind_rules.RULES, reader.attributes.fingerprint)
@@ -117,15 +120,25 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
         kinds.learn(path for path, kind in store.paths().items() if not (told and kind))
         store.set_kinds(kinds.known)
         store.set_fact("kinds", rules)
-        if len(new) > GRAPH_COMMITS and not store.strange_dates():
-            reader.shadow.write_graph(graph, (ref.tip for ref in reader.refs))
         store.set_fact("objects", objects)
         store.set_fact("selection", chosen)
-        store.set_refs((ref.name, ref.tip, ref.rank) for ref in reader.refs)
+        store.set_fact("tips", tips_of(source, settings, reader.refs))  # last: until then a run is not complete
         scraped = Scraped(count, len(new), vanished, store.partial(), round(time.time() - started, 3))
         store.log_run("scrape", started, asdict(scraped))
         write_manifest(store)
+        if len(new) > GRAPH_COMMITS and len(reader.nodes) == len(reader.graph) and not store.strange_dates():
+            try:
+                reader.shadow.write_graph(graph, (ref.tip for ref in reader.refs))
+            except (GitFailed, StoreError) as error:  # a shortcut for the next walk, no more
+                report.detail(f"no commit-graph was kept: {error}")
     return scraped
+
+
+def tips_of(source: Source, settings: Settings, refs: Sequence[Ref] | None = None) -> str:
+    """Decided by where the refs lead and by where a shallow history ends. A store remembers what it was made from."""
+    refs = read_refs(source, settings.scrape) if refs is None else refs
+    shallow = source.shallow.read_bytes() if source.shallow.is_file() else b""
+    return fingerprint_of(sorted((ref.name, ref.tip, ref.rank) for ref in refs), shallow.hex())
 
 
 def selection_of(settings: Settings) -> str:

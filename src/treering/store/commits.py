@@ -204,15 +204,6 @@ class CommitTables(Database):
         )
         return row.fetchone() is not None
 
-    def refs(self) -> list[tuple[str, str, int]]:
-        return self.db.execute("SELECT name, tip, rank FROM refs ORDER BY rank, name, tip").fetchall()
-
-    def set_refs(self, refs: Iterable[tuple[str, str, int]]) -> None:
-        """Remember the refs that the places were made from. Done last: until then a run is not complete."""
-        with self.transaction():
-            self.db.execute("DELETE FROM refs")
-            self.db.executemany("INSERT OR REPLACE INTO refs VALUES (?, ?, ?)", refs)
-
     def count(self) -> int:
         """How many commits are reachable."""
         return int(self.db.execute("SELECT count(*) FROM commits WHERE position IS NOT NULL").fetchone()[0])

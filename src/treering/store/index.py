@@ -19,6 +19,10 @@ class IndexTables(CommitTables):
             )
         )
 
+    def documented(self) -> bool:
+        """Whether there are documents at all."""
+        return self.db.execute("SELECT 1 FROM documents LIMIT 1").fetchone() is not None
+
     def undocumented_of(self, names: Iterable[str]) -> dict[str, int]:
         """Hash to id of those of the commits named that are known and have no features."""
         found = {}
