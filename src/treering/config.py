@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -177,7 +177,16 @@ def _take(chosen: dict[str, dict[str, object]], values: Mapping[str, Any], where
                 msgspec.convert({key: value}, kind, strict=False)
             except msgspec.ValidationError as error:
                 problem = str(error).partition(" - at")[0]
-                raise UsageError(f"{where}: `{key}` in [{section}] is {value!r}: {problem}") from error
+                named = get_args(get_type_hints(kind)[key])
+                hint = (
+                    f"one of: {', '.join(map(str, named))}"
+                    if named and all(isinstance(one, str) for one in named)
+                    else ""
+                )
+                raise UsageError(
+                    f"{where}: `{key}` in [{section}] is {value!r}: {problem}",
+                    hint or "docs/configuration.md tells what it may be",
+                ) from error
             chosen[section][key] = value
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from treering.config import load
-from treering.errors import UsageError
+from treering.errors import DataError, ModelError, UsageError
 from treering.files import json_lines, read_json_lines, write_json_array, write_json_lines
 from treering.git.reader import locate
 from treering.lm.base import check_base
@@ -216,14 +216,21 @@ def train_export(
     chosen = load(None, {}, {"train": flags})
     if minutes == 0:
         raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number, or leave it out")
-    if model_name:
-        check_base(model_name)
     corpus, ids = read_sequences(tokens)
     base = model_name or corpus.tokenizer or "gpt2"
+    try:
+        check_base(base)
+    except ModelError as error:
+        fits = (
+            f"`scratch` fits these tokens of {corpus.tokenizer or 'gpt2'}; for another base tokenise again with --model"
+        )
+        raise ModelError(error.message, f"{error.hint}; {fits}") from error
     recipe = replace(
         learn_stage.recipe_of(chosen),
         minutes=math.inf if minutes is None else minutes,
         sequence_length=corpus.sequence_length,
     )
+    if Path(corpus.repo).name != corpus.repo or corpus.repo == "..":
+        raise DataError(f"{tokens}: `repo` is {corpus.repo!r}, which is no name of a repository", "make the file again")
     folder = output_dir / f"{corpus.repo or 'repo'}-git-model-final"
     return folder, learn_stage.learn(corpus, ids, base, recipe, folder, report, weights_format=weights_format)

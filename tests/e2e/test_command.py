@@ -233,3 +233,19 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(indexed: Path) -> None:
     command = f"{sys.executable} -m treering search market --json | head -c 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=indexed, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_interrupted_says_so(tmp_path: Path, sent: signal.Signals) -> None:
+    repo = tell_story(Repo(tmp_path / "project"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "treering", "train", "--model", "scratch", "--minutes", "3", "--epochs", "1000"],
+        cwd=repo.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert any(line.startswith("Epoch") for line in process.stderr)
+    process.send_signal(sent)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, said
+    assert "interrupted" in said
+    assert not list((repo.path / ".treering").rglob("*.safetensors"))

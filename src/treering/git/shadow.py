@@ -158,8 +158,10 @@ def locate(path: Path) -> Source:
             name=_name(worktree or git_dir),
         )
     except GitFailed as error:
-        if (inner := path / ".git").exists() and not os.access(inner, os.R_OK | os.X_OK):
-            raise RepositoryError(f"no permission to read {inner}", "run as the user who owns it") from error
+        inner = path / ".git" if (path / ".git").is_dir() else path
+        for part in (inner, inner / "objects", inner / "refs"):
+            if part.is_dir() and not os.access(part, os.R_OK | os.X_OK):
+                raise RepositoryError(f"no permission to read {part}", "run as the user who owns it") from error
         hint = "run `git init`, or give --repo another path" if "not a git" in str(error) else f"git says: {error}"
         raise RepositoryError(f"{path} is not a Git repository", hint) from error
 

@@ -37,6 +37,8 @@ def write_model(folder: Path, model: Any, eos_id: int, report: object, *, weight
     model.config.bos_token_id = model.generation_config.bos_token_id = eos_id
     model.generation_config.pad_token_id = eos_id
     model.save_pretrained(folder)
+    for weights in folder.glob("*.safetensors"):  # made private, whatever the user's umask says
+        weights.chmod((folder / "config.json").stat().st_mode)
     if weights_format == "bin":
         import torch
 

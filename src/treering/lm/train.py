@@ -121,11 +121,11 @@ def fine_tune(
             loader: Any = torch.utils.data.DataLoader(blocks, batch_sampler=Order(), collate_fn=collate)  # type: ignore[arg-type]  # a list is a data set
             budget.started = time.monotonic()
             trainer.fit(module, loader)
+    except SystemExit as error:  # what Lightning makes of a signal
+        raise KeyboardInterrupt from error
     finally:
         for logger, level in zip(quiet, levels, strict=True):
             logger.setLevel(level)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if recipe.method == "lora":
         model = module.model.merge_and_unload()
     return model, Training(

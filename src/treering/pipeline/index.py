@@ -25,7 +25,7 @@ from treering.types import Commit, Placed, Point, Record, commit_of, record_of
 from treering.vectors.embedder import BUILT_IN, Embedder
 from treering.vectors.flat import FlatMatrix
 
-FLUSH = 256
+FLUSH = 64
 """How many vectors are made between two flushes to the disk."""
 
 

@@ -181,25 +181,26 @@ def learn(
         f"training on {data.train_documents:,} commits ({len(data.train):,} tokens), judging on the"
         f" {len(data.held_out)} newest; {data.duplicates:,} that repeat another are in neither"
     )
-    before = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
-    model, training = fine_tune(model, data, recipe, report, added=tuple(added))
-    after = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
-    holdout = _judged(data, tokenizer, before, after, recipe.seed)
-    told = TrainingReport(
-        verdict=holdout.verdict,
-        holdout=holdout,
-        training=training,
-        recipe=recipe,
-        base_model=base,
-        repo=corpus.repo,
-        strategy=corpus.strategy,
-        train_documents=data.train_documents,
-        train_tokens=len(data.train),
-        duplicates_left_out=data.duplicates,
-        held_out_first=data.held_out_first,
-        vocab_size=corpus.vocab_size,
-    )
-    with replacing_folder(folder) as new:
+    with replacing_folder(folder) as new:  # before the work, not after: a place that cannot be written is told at once
+        before = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
+        model, training = fine_tune(model, data, recipe, report, added=tuple(added))
+        report.say("judging the model on the newest commits")
+        after = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
+        holdout = _judged(data, tokenizer, before, after, recipe.seed)
+        told = TrainingReport(
+            verdict=holdout.verdict,
+            holdout=holdout,
+            training=training,
+            recipe=recipe,
+            base_model=base,
+            repo=corpus.repo,
+            strategy=corpus.strategy,
+            train_documents=data.train_documents,
+            train_tokens=len(data.train),
+            duplicates_left_out=data.duplicates,
+            held_out_first=data.held_out_first,
+            vocab_size=corpus.vocab_size,
+        )
         write_model(new, model, tokenizer.eos_id, told, weights_format=weights_format)
         tokenizer.save(new)
     return told

@@ -209,6 +209,9 @@ class CommitTables(Database):
         return int(self.db.execute("SELECT count(*) FROM commits WHERE position IS NOT NULL").fetchone()[0])
 
     def vanished(self) -> int:
+        """How many commits are no longer reachable or chosen. None before a first scrape was complete."""
+        if self.fact("tips") is None:
+            return 0
         return int(self.db.execute("SELECT count(*) FROM commits WHERE position IS NULL").fetchone()[0])
 
     def partial(self) -> int:

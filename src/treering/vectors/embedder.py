@@ -90,12 +90,12 @@ class SentenceTransformer:
     """Any sentence-transformers name or folder, through the extra ``st``."""
 
     def __init__(self, name: str, batch_tokens: int) -> None:
-        with needs("st"):
-            import sentence_transformers
         alternatives = f"on every machine with the model pack: {BUILT_IN}; or give a folder"
         quiet_transformers()
         full = name if "/" in name or Path(name).is_dir() else f"sentence-transformers/{name}"
-        folder = located(full, _FILES, kind="embedding model", alternatives=alternatives)
+        folder = located(full, _FILES, kind="embedding model", alternatives=alternatives)  # before a slow import
+        with needs("st"):
+            import sentence_transformers
         try:
             model: Any = sentence_transformers.SentenceTransformer(
                 str(folder), local_files_only=True, model_kwargs={"use_safetensors": True}
