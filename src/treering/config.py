@@ -19,12 +19,15 @@ from treering.errors import UsageError
 FILE_NAME = "treering.toml"
 PLACES = frozenset({"TREERING_STORE"})
 """Environment names that say where things are; they have no key in the file."""
+NOT_OF_THE_FILE = frozenset({("vectors", "qdrant_url")})
+"""Settings that a repository must not choose: it would be told our key and be sent texts."""
 
 Positive = Annotated[int, Meta(ge=1)]
 Strategy = Literal["semantic", "hierarchical", "diff-aware", "flat"]
 Markers = Literal["text", "tokens"]
 Method = Literal["lora", "full"]
 Refs = Literal["branches", "all"]
+BackEnd = Literal["flat", "qdrant", "edge"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,20 @@ class IndexSettings:
 class SearchSettings:
     limit: Annotated[int, Meta(ge=1, le=1000)] = 10
     """How many results a search gives."""
-    dense_weight: Annotated[float, Meta(ge=0, le=10)] = 0.5
-    """The weight of the dense leg's z-score beside the lexical leg's 1."""
+    dense_weight: Annotated[float, Meta(ge=0, le=10)] = 0.7
+    """The weight of the dense leg's z-score beside the lexical legs' 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSettings:
+    backend: BackEnd = "flat"
+    """Who answers by meaning: the store's own matrix, a Qdrant server, or Qdrant's engine in this process."""
+    qdrant_url: str = "http://localhost:6333"
+    """Where the server is. Never taken from the repository's file: it gets a key and the repository's texts."""
+    qdrant_collection: str = ""
+    """The collection's name; empty is the repository's with `-commits`."""
+    qdrant_timeout: Annotated[int, Meta(ge=1, le=3600)] = 10
+    """How many seconds the server may take for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +125,7 @@ class Settings:
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
+    vectors: VectorSettings = field(default_factory=VectorSettings)
     tokens: TokensSettings = field(default_factory=TokensSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
 
@@ -129,6 +145,12 @@ def load(
     chosen: dict[str, dict[str, object]] = {name: {} for name in SECTIONS}
     if folder is not None and (path := folder / FILE_NAME).is_file():
         _take(chosen, _read(path), str(path))
+        for section, key in NOT_OF_THE_FILE:
+            if key in chosen[section]:
+                raise UsageError(
+                    f"{path}: `{key}` in [{section}] is not the repository's to set",
+                    f"set TREERING_{section.upper()}_{key.upper()}, or give the flag",
+                )
     for name, section, key, value in _of_environment(environment):
         _take(chosen, {section: {key: value}}, f"the environment variable {name}")
     given = {

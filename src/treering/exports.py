@@ -17,7 +17,7 @@ from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import scrape as scrape_stage
 from treering.report import Reporter
-from treering.search.commits import search_commits
+from treering.search.commits import Finder
 from treering.store import FOLDER, Store
 from treering.text.strategies import Duplicates
 from treering.tokens.pack import read_sequences, write_sequences
@@ -174,7 +174,7 @@ def search_export(
         raise UsageError("the query is empty", "say in words what the commit did")
     load(None, {}, {"search": {"limit": limit}})
     with _export_store(history, beside, model, batch_size, report) as (store, embedder):
-        return search_commits(store, query, limit=limit, embedder=embedder)
+        return Finder(store, embedder).search(query, limit=limit)
 
 
 def export_embeddings(

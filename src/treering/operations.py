@@ -20,16 +20,17 @@ from treering.lm.base import check_base
 from treering.lm.generate import generate as sample
 from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
+from treering.pipeline import mirror as mirror_stage
 from treering.pipeline import scrape as scrape_stage
 from treering.pipeline.common import caps_of
 from treering.pipeline.export import changes, commits, format_of, write_table
 from treering.report import Reporter
-from treering.search.commits import search_commits
+from treering.search.commits import Finder, Weights
 from treering.store import FOLDER, Store, store_folder
 from treering.store.views import ask
-from treering.text.document import Rarity
-from treering.text.words import words
-from treering.types import Corpus, Hit
+from treering.text.document import best_names
+from treering.text.words import plain_words
+from treering.types import Corpus
 from treering.vectors.embedder import Embedder, load_embedder
 
 Flags = Mapping[str, Mapping[str, object]]
@@ -133,25 +134,34 @@ def _embedder(settings: Settings) -> Callable[[], Embedder]:
     return partial(load_embedder, settings.index.model, settings.index.batch_tokens)
 
 
-def search(where: Place, query: str, report: Reporter) -> list[Hit]:
-    """The commits that answer a question in words, best first."""
-    if not query.strip():
-        raise UsageError("the query is empty", "say in words what the commit did")
+@contextmanager
+def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Finder]:
+    """The index, open for questions. Says where it is behind the repository or answers by words alone."""
     with where.store(existing=True) as store:
-        return _search(store, query, where.settings, report)
+        if scrape_stage.tips_of(where.source, where.settings) != store.fact("tips"):
+            report.say("the index is behind the repository: run `treering index`")
+        if not vectors:
+            yield Finder(store, None)
+            return
+        with _finder(store, where.settings, report) as opened:
+            yield opened
 
 
-def _search(store: Store, query: str, settings: Settings, report: Reporter) -> list[Hit]:
-    embedder = None
+@contextmanager
+def _finder(store: Store, settings: Settings, report: Reporter) -> Iterator[Finder]:
     try:
         embedder = _embedder(settings)()
     except ModelError as error:
         report.warn(f"searching by words only: {error.message} ({error.hint})")
-    if embedder and not store.vector_names(embedder.fingerprint):
-        report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
-        embedder = None
-    chosen = settings.search
-    return search_commits(store, query, limit=chosen.limit, embedder=embedder, dense_weight=chosen.dense_weight)
+        yield Finder(store, None)
+        return
+    with mirror_stage.for_search(store, settings.vectors, embedder, report) as index:
+        opened = Finder(store, embedder, Weights(dense=settings.search.dense_weight), index)
+        if opened.dense and not opened.dense.count:
+            report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
+        elif missing := len(store.unembedded(embedder.fingerprint)):
+            report.warn(f"{missing:,} commits are found by words only: they have no vectors yet (run `treering index`)")
+        yield opened
 
 
 def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
@@ -279,19 +289,38 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
 
 def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 3) -> list[summary.Example]:
     """Searches worth showing: the rare names of recent commits whose own message says least."""
-    rarity = Rarity()
-    newest = []
-    for commit_id, features in store.features():
-        rarity.add(features)
-        if features.identifiers:
-            newest.append((commit_id, features))
-    newest = sorted(newest[-100:], key=lambda pair: len(pair[1].message.split()))
+    newest = [said for _, said in store.features() if said.identifiers][-100:]
     examples = []
-    for _, features in newest[:wanted]:
-        # Of a compound name its parts: nobody types `readTimeoutError` to find out what became of it.
-        parts = [list(words(name))[1:] or [name.lower()] for name in rarity.best(features)[:3]]
-        query = " ".join(dict.fromkeys(word for some in parts for word in some if len(word) > 2))
-        hits = _search(store, query, settings, report)[:3] if query else []
-        if hits:
-            examples.append(summary.Example(query, hits))
+    with _finder(store, settings, report) as opened:
+        for said in sorted(newest, key=lambda one: len(one.message.split()))[:wanted]:
+            # Of a compound name its parts: nobody types `readTimeoutError` to find out what became of it.
+            parts = [list(plain_words(name))[1:] or [name.lower()] for name in best_names(said, 3)]
+            query = " ".join(dict.fromkeys(word for some in parts for word in some if len(word) > 2))
+            if hits := opened.search(query, limit=3) if query else []:
+                examples.append(summary.Example(query, hits))
     return examples
+
+
+def qdrant_push(where: Place, report: Reporter, *, everything: bool = False) -> mirror_stage.Pushed:
+    """Bring the collection in Qdrant to what the store holds. Nothing is read from the repository."""
+    with where.store(existing=True) as store:
+        embedder = _embedder(where.settings)()
+        with mirror_stage.opened(store, where.settings.vectors, embedder, create=True) as mirror:
+            return mirror_stage.push(store, embedder, mirror, report, everything=everything)
+
+
+def qdrant_pull(where: Place, report: Reporter) -> mirror_stage.Pulled:
+    """Bring the store up to date, and take the vectors that it lacks from the collection in Qdrant."""
+    scrape(where, report)
+    with where.store() as store:
+        embedder = _embedder(where.settings)()
+        with mirror_stage.opened(store, where.settings.vectors, embedder) as mirror:
+            return mirror_stage.pull(store, where.source, where.settings, embedder, mirror, report)
+
+
+def qdrant_verify(where: Place, report: Reporter) -> mirror_stage.Compared:
+    """Compare the collection in Qdrant with the store, point by point."""
+    with where.store(existing=True) as store:
+        embedder = _embedder(where.settings)()
+        with mirror_stage.opened(store, where.settings.vectors, embedder) as mirror:
+            return mirror_stage.verify(store, embedder, mirror, report)

@@ -268,6 +268,20 @@ class Features(Struct, frozen=True):
     paths: tuple[str, ...]
     functions: tuple[str, ...]
     identifiers: dict[str, int]
+    prose: str = ""
+
+
+class IndexedCommit(Struct, frozen=True):
+    """What a search knows of every commit. ``message`` is subject and body, ``parents`` are parted by spaces."""
+
+    id: int
+    hash: str
+    parents: str
+    time: int
+    merged_by: str | None
+    patch_id: str | None
+    message: str
+    lengths: bytes
 
 
 class Document(Struct, frozen=True):
@@ -335,6 +349,32 @@ class Hit(Struct, frozen=True):
     date: str
     branch: str
     files: tuple[str, ...]
+    why: str
+    merged_by: str | None = None
+    hunk_path: str = ""
+    hunk: str = ""
+
+
+class Filters(Struct, frozen=True):
+    """Which commits a search may answer with. Empty means all but merges. Dates as people write them."""
+
+    author: str = ""
+    since: str = ""
+    until: str = ""
+    branch: str = ""
+    path: str = ""
+    kind: str = ""
+    include_merges: bool = False
+
+
+NO_FILTERS = Filters()
+
+
+class FilePrediction(Struct, frozen=True):
+    """A file that a task will probably touch; ``score`` is a probability as far as the repository's past tells."""
+
+    path: str
+    score: float
     why: str
 
 

@@ -42,12 +42,17 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_search_finds_the_commit_whose_message_says_nothing(indexed: Path) -> None:
     hits = parsed("search", "oracle rule", cwd=indexed)
     said_nothing = {hit["subject"] for hit in hits} & {"cli local changes"}
-    assert list(hits[0]) == ["commit_hash", "score", "subject", "author", "date", "branch", "files", "why"]
+    assert list(hits[0]) == [
+        "commit_hash", "score", "subject", "author", "date", "branch", "files", "why", "merged_by", "hunk_path", "hunk"
+    ]  # fmt: skip
     assert "oracle" in json.dumps(hits[0])
     hits = parsed("search", "dispute rule 0", cwd=indexed)
     assert said_nothing | {hits[0]["subject"]} == {"cli local changes"}
     assert hits[0]["files"] == ["src/dispute.py"]
     assert "identifiers: dispute" in hits[0]["why"]
+    assert hits[0]["hunk_path"] == "src/dispute.py"
+    assert "+def dispute_rule_0(value):" in hits[0]["hunk"]
+    assert hits[0]["merged_by"] is None
 
 
 def test_a_search_prints_the_best_first_and_why(indexed: Path) -> None:
@@ -144,7 +149,8 @@ def test_markup_in_a_message_stays_text_in_the_report(tmp_path: Path) -> None:
         (("scrape",), 3, "is not a Git repository"),
         (("train", "--minutes", "soon"), 2, "soon"),
         (("frobnicate",), 2, "frobnicate"),
-        (("search",), 2, "QUERY"),
+        (("search",), 2, "the query is missing"),
+        (("files",), 2, "the task is missing"),
         (("scrape", "--frob"), 2, "--frob"),
     ],
 )

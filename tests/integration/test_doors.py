@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from repositories import Repo, tell_story
-from treering import exports, operations
+from treering import exports, finding, operations
 from treering.errors import DamagedRepository, ModelError, RepositoryError
 from treering.report import Reporter
 from treering.types import Features, Record
@@ -213,7 +213,7 @@ def everything(repo: Path, folder: Path) -> Everything:
         operations.export(where, folder / name, report, table=table, as_format=None, patches=True)
     query = "SELECT path, kind, commits, insertions, deletions FROM churn ORDER BY path"
     rows = list(operations.sql(where, query, report, seconds=30)[1])
-    operations.search(where, "gateway bridge", report)
+    finding.search(where, "gateway bridge", report)
     exports.export_history(repo, folder / "history.jsonl", folder / "history.json", report, flags=FLAGS)
     with where.store(existing=True) as store:
         features, paths = list(store.features()), store.paths()

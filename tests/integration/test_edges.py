@@ -22,7 +22,7 @@ from treering.store import Store
 from treering.text.document import features
 from treering.text.kinds import kind_of
 from treering.text.strategies import Duplicates
-from treering.text.words import words
+from treering.text.words import plain_words
 from treering.tokens.pack import read_sequences, read_stream, write_sequences, write_stream
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
 from treering.types import FilePatch, LineStats, Record, TokenDocument
@@ -51,7 +51,7 @@ def record(number: int = 0, **changes: Any) -> Record:
     ],
 )
 def test_a_word_with_accents_is_not_shredded(text: str, expected: list[str]) -> None:
-    assert list(words(text)) == expected
+    assert list(plain_words(text)) == expected
 
 
 def featured(line: str) -> dict[str, int]:
@@ -61,7 +61,7 @@ def featured(line: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("text", ["_settle", "settle_", "__settle__"])
 def test_a_name_with_underscores_around_it_is_found_without_them(text: str) -> None:
-    assert list(words(text)) == [text, "settle"]
+    assert list(plain_words(text)) == [text, "settle"]
 
 
 def test_a_name_that_begins_with_an_accent_is_kept_whole() -> None:

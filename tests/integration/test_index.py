@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from repositories import Repo, tell_story
-from treering import modelpack, operations
+from treering import finding, modelpack, operations
 from treering.errors import StoreError, UsageError
 from treering.operations import Place
 from treering.pipeline import index as index_stage
 from treering.report import Reporter
-from treering.search.commits import search_commits
+from treering.search.commits import Finder
 from treering.store import Store
-from treering.types import Hit
+from treering.text.document import KINDS
+from treering.types import Filters, Hit
 from treering.vectors.embedder import embed, load_embedder
 
 
@@ -27,7 +28,7 @@ def place(repo: Repo, **flags: dict[str, object]) -> Place:
 
 
 def found(repo: Repo, query: str, **flags: dict[str, object]) -> list[Hit]:
-    return operations.search(place(repo, **flags), query, Reporter())
+    return finding.search(place(repo, **flags), query, Reporter())
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +102,26 @@ def test_hits_come_best_first_and_no_more_than_asked_for(indexed: Repo) -> None:
 def test_the_dense_leg_agrees_with_brute_force(indexed: Repo, minilm: Any) -> None:
     query = "zeppelin aviation"
     with Store.existing(place(indexed).folder) as store:
-        hits = search_commits(store, query, limit=100, embedder=minilm)
+        finder = Finder(store, minilm)
+        hits = finder.search(query, limit=100, filters=Filters(include_merges=True))
+        assert finder.dense is not None
+        cosines = finder.dense.ask(query)
         asked = embed(minilm, [query])[0]
-        best = {
-            str(record["commit_hash"]): max(float(np.array(vector) @ asked) for vector in record["embeddings"].values())
-            for record in index_stage.embedded_records(store, minilm)
-            if isinstance(record["embeddings"], dict)
-        }
+        near: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
+        for record in index_stage.embedded_records(store, minilm):
+            assert isinstance(record["embeddings"], dict)
+            for name, vector in record["embeddings"].items():
+                of_kind = near[name.partition("-")[0]]  # a long text has parts, message-2 and so on: the nearest counts
+                commit = str(record["commit_hash"])
+                of_kind[commit] = max(of_kind.get(commit, -1.0), float(np.array(vector) @ asked))
         patches = {record.commit_hash: record.patch_id or record.commit_hash for record in store.records()}
+    for kind, of_kind in near.items():
+        told = dict(zip(finder.history.hashes, cosines[kind].tolist(), strict=True))
+        assert {name: cosine for name, cosine in told.items() if not np.isnan(cosine)} == pytest.approx(
+            of_kind, abs=1e-5
+        )
+    # No commit has a word of the query: meaning alone decides, and what lacks a kind of text is as far as the farthest.
+    best = {name: sum(of.get(name, min(of.values())) for of in near.values()) for name in patches}
     once: dict[str, str] = {}
     for name in sorted(best, key=lambda name: -best[name]):
         once.setdefault(patches[name], name)
@@ -190,7 +203,7 @@ def test_a_commit_that_vanished_is_not_found_and_comes_back(indexed: Repo) -> No
 def test_without_the_model_a_search_answers_by_words_and_warns(indexed: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     missing(monkeypatch)
     report = Reporter()
-    hits = operations.search(place(indexed), "dispute_rule_8", report)
+    hits = finding.search(place(indexed), "dispute_rule_8", report)
     assert hits[0].subject == "cli local changes"
     assert "meaning" not in hits[0].why
     (warning,) = report.warnings
@@ -202,7 +215,7 @@ def test_without_vectors_a_search_answers_by_words_and_warns(indexed: Repo) -> N
     with Store.existing(place(indexed).folder) as store, store.writing("a test"):
         store.db.execute("DELETE FROM vectors")
     report = Reporter()
-    assert operations.search(place(indexed), "dispute_rule_8", report)[0].subject == "cli local changes"
+    assert finding.search(place(indexed), "dispute_rule_8", report)[0].subject == "cli local changes"
     (warning,) = report.warnings
     assert "no vectors" in warning
     assert "treering index" in warning
@@ -257,4 +270,4 @@ def test_every_point_has_a_uuid_of_its_own_a_unit_vector_and_the_seeds_payload(i
         assert point.payload["message"] == record.message_subject
         assert point.payload["timestamp"] == record.commit_timestamp
     assert {point.payload["commit_hash"] for point in made} == set(records)
-    assert {point.payload["kind"] for point in made} == {"message", "diff"}
+    assert {point.payload["kind"] for point in made} == set(KINDS)

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo
-from treering import operations
+from treering import finding, operations
 from treering.config import ScrapeSettings
 from treering.exports import export_history
 from treering.files import read_json_lines
 from treering.git.reader import open_reader
 from treering.pipeline.scrape import Scraped
 from treering.report import Reporter
-from treering.search.commits import search_commits
+from treering.search.commits import Finder
 from treering.store import Store
 from treering.types import Placed, Record
 
@@ -334,9 +334,9 @@ def test_a_search_shows_commits_with_the_same_patch_once(repo: Repo) -> None:
     repo.git("cherry-pick", oracle)
     operations.index(operations.place(repo.path), Reporter())
     with Store.existing(repo.path / ".treering") as store:
-        hits = search_commits(store, "oracle of delphi", limit=10, embedder=None)
+        hits = Finder(store, None).search("oracle of delphi", limit=10)
     assert [hit.subject for hit in hits].count("Consult the oracle") == 1
-    hits = operations.search(operations.place(repo.path), "oracle of delphi", Reporter())
+    hits = finding.search(operations.place(repo.path), "oracle of delphi", Reporter())
     assert [hit.subject for hit in hits].count("Consult the oracle") == 1
 
 
@@ -547,5 +547,33 @@ def test_words_of_a_generated_file_find_nothing(repo: Repo) -> None:
     repo.commit("two", src_0_app__js="function trumpet_player() {}\n")
     operations.index(operations.place(repo.path), Reporter())
     with Store.existing(repo.path / ".treering") as store:
-        assert [hit.subject for hit in search_commits(store, "trumpet", limit=5, embedder=None)] == ["two"]
-        assert search_commits(store, "xylophone", limit=5, embedder=None) == []
+        assert [hit.subject for hit in Finder(store, None).search("trumpet", limit=5)] == ["two"]
+        assert Finder(store, None).search("xylophone", limit=5) == []
+
+
+def test_words_of_a_changelog_find_the_commit_they_tell_of_and_are_counted(repo: Repo) -> None:
+    repo.commit("one", src_0_app__py="def trumpet_player():\n    pass\n")
+    repo.commit("two", CHANGELOG__md="- The trumpet_player plays.\n- The xylophone is gone.\n")
+    operations.index(operations.place(repo.path), Reporter())
+    with Store.existing(repo.path / ".treering") as store:
+        finder = Finder(store, None)
+        assert [hit.subject for hit in finder.search("trumpet player", limit=5)] == ["one"]
+        assert finder.search("xylophone", limit=5) == []
+    told = json.loads((repo.path / ".treering" / "manifest.json").read_text("utf-8"))
+    patch = repo.git("show", "--format=", "HEAD") + "\n"
+    assert told["left_out"]["index"] == {"changelog": {"files": 1, "bytes": len(patch[patch.index("@@ -") :])}}
+
+
+def test_the_text_of_a_merge_finds_the_commit_that_it_brought(repo: Repo) -> None:
+    repo.commit("base", f="1\n")
+    repo.git("switch", "--quiet", "-c", "side")
+    side = repo.commit("fix", f="1\n2\n")
+    repo.git("switch", "--quiet", "main")
+    repo.commit("elsewhere", g="1\n")
+    repo.git("merge", "--quiet", "--no-ff", "-m", "Merge pull request #12\n\nStop the zeppelin from drifting", "side")
+    operations.index(operations.place(repo.path), Reporter())
+    (first, *_) = finding.search(operations.place(repo.path), "drifting zeppelin", Reporter())
+    assert first.commit_hash == side
+    assert first.merged_by == repo.git("rev-parse", "HEAD")
+    (first, *_) = finding.search(operations.place(repo.path), "#12", Reporter())
+    assert (first.commit_hash, first.why) == (side, "mentions it")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo
-from treering import operations
+from treering import finding, operations
 from treering.errors import DiskFull, StoreBusy, StoreError
 from treering.report import Reporter
 from treering.store import BATCH, Store, store_folder
@@ -135,6 +135,8 @@ def test_commits_that_vanish_are_kept_and_marked_and_come_back(store: Store) -> 
     store.append([commit(number) for number in range(3)])
     assert store.place(place(number) for number in range(3)) == (3, 0)
     assert store.place([place(0), place(2, "other")]) == (2, 1)
+    assert store.vanished() == 0  # a first scrape that is not complete has lost nothing
+    store.set_fact("tips", "of a scrape that was complete")
     assert (store.count(), store.vanished(), len(store.known())) == (2, 1, 3)
     assert hashes(store.records()) == [commit(0).hash, commit(2).hash]
     told = {record.commit_hash: (record.reachable, record.branch) for record in store.records(vanished=True)}
@@ -264,6 +266,44 @@ def test_a_store_of_a_newer_treering_is_refused(store: Store) -> None:
     store.db.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")
     with pytest.raises(StoreError, match="newer treering"), Store(store.folder):
         pytest.fail("it was opened")
+
+
+def test_an_index_of_an_older_treering_is_made_anew_and_its_commits_are_kept(repo: Repo) -> None:
+    repo.commit("Weigh the zeppelin", src_0_a__py="def weigh():\n    pass\n")
+    repo.commit("Count receipts", src_0_b__py="def count():\n    pass\n")
+    where = operations.place(repo.path)
+    scrape(repo.path)
+    before = records(where.folder)
+    columns = "id, hash, parents, author_name, author_email, author_time, author_offset, committer_name,"
+    columns += " committer_email, committer_time, committer_offset, subject, body, diff_complete, unreadable, flags,"
+    columns += " position, branch, branches, merged_by, refers, redacted, reading"
+    old = where.folder / "old.db"
+    with sqlite3.connect(old) as db:
+        for script in MIGRATIONS[:2]:
+            db.executescript(script)
+        db.execute("ATTACH ? AS new", (str(where.folder / "treering.db"),))
+        for table in ("facts", "paths", "changes"):
+            db.execute(f"INSERT INTO main.{table} SELECT * FROM new.{table}")
+        db.execute(f"INSERT INTO main.commits ({columns}) SELECT {columns} FROM new.commits")
+        db.execute("DELETE FROM facts WHERE key = 'tips'")
+        db.execute("INSERT INTO refs VALUES ('refs/heads/main', ?, 0)", (repo.git("rev-parse", "HEAD"),))
+        db.execute("INSERT INTO documents VALUES (1, '{}', 'what FTS5 held', '{}')")
+        db.execute("INSERT INTO words (rowid, message) VALUES (1, 'zeppelin')")
+        db.execute("INSERT INTO vectors VALUES ('abc', 0, 1, 'diff')")
+        db.execute("INSERT INTO facts VALUES ('index', 'as it was')")
+        db.execute("PRAGMA user_version=2")
+    db.close()
+    for path in where.folder.glob("treering.db*"):
+        path.unlink()
+    old.rename(where.folder / "treering.db")
+    with Store.existing(where.folder) as store:
+        assert store.db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+        assert (store.indexed(), len(store.undocumented()), store.fact("index")) == (0, 2, None)
+        assert "words" not in [row[0] for row in store.db.execute("SELECT name FROM sqlite_master")]
+    assert scrape(repo.path) == (2, 0, 0)
+    assert records(where.folder) == before
+    assert operations.index(where, Reporter()).commits == 2
+    assert finding.search(where, "weighing", Reporter())[0].subject == "Weigh the zeppelin"
 
 
 @pytest.mark.parametrize("content", [b"this is no database at all" * 200, b"SQLite format 3\0" + b"\xaa" * 5000])
@@ -445,7 +485,7 @@ def test_a_force_push_and_a_collection_of_garbage_leave_a_history_that_is_told(r
     assert told == {"old 0": True, "old 1": True, "old 2": True, "new": True} | {f"old {n}": False for n in (3, 4, 5)}
     where = operations.place(repo.path)
     assert operations.index(where, Reporter()).commits == 4
-    assert {hit.subject for hit in operations.search(where, "old 4 new", Reporter())} <= {
+    assert {hit.subject for hit in finding.search(where, "old 4 new", Reporter())} <= {
         subject for subject, reachable in told.items() if reachable
     }
 

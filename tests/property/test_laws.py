@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,24 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
+from histories import LetterModel, added, name_of, remember, told
 from treering.files import read_json_lines, write_json_lines
 from treering.lm.data import batch_order, split, training_blocks
 from treering.lm.evaluate import ByteModel
-from treering.search.fusion import fused, z_scores
-from treering.search.lexical import lexical
+from treering.pipeline.index import index_vectors
+from treering.report import Reporter
+from treering.search.commits import Finder
+from treering.search.fusion import rescaled, z_scores
+from treering.search.history import History
+from treering.search.lexical import K1, B, Lexical, asked_words
 from treering.store import Store
-from treering.text.document import features, indexed_words
-from treering.text.kinds import kind_of
-from treering.text.words import LONGEST, words
+from treering.text.document import FIELDS, word_counts
+from treering.text.words import LONGEST, counted, words
 from treering.tokens.pack import blocks
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
-from treering.types import Commit, Corpus, Placed, Record, Span, record_of
+from treering.types import Commit, Corpus, Record, Span
+from treering.vectors.embedder import MAX_PARTS, cut
 
 END_OF_TEXT = "<|endoftext|>"
 EOS = 0
@@ -157,31 +162,25 @@ def test_words_of_texts_side_by_side_are_the_words_of_both(one: str, other: str)
     assert list(words(f"{one} {other}")) == [*words(one), *words(other)]
 
 
+@quick
+@given(texts | code)
+def test_words_counted_are_the_words_that_come(text: str) -> None:
+    assert counted(text) == Counter(words(text))
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with Store(tmp_path_factory.mktemp("store")) as opened, opened.writing("a test"):
         yield opened
 
 
-def indexed(store: Store, message: str) -> int:
-    """Put one commit with that message, and no other, into the index."""
-    commit = replace(COMMIT, subject=message, hash=f"{len(store.known()):040x}")
-    with store.writing("a test"):
-        store.clear_documents()
-        store.append([commit])
-        place = Placed(commit.hash, "main", ())
-        store.place([place])
-        number = store.undocumented()[commit.hash]
-        said = features(record_of(commit, place, ""), kind_of)
-        store.add_features([(number, said, {})])
-        store.index_words([(number, "", indexed_words(said, ()))])
-    return number
-
-
-COMMIT = Commit(
-    hash="", parents=(), author_name="", author_email="", author_time=0, author_offset=0, committer_name="",
-    committer_email="", committer_time=0, committer_offset=0, subject="", body="",
-)  # fmt: skip
+def indexed(store: Store, *commits: Commit, merged_by: dict[int, int] | None = None) -> History:
+    """Have these commits, and no others, in the index."""
+    with store.writing("a test"), store.transaction():
+        for table in ("documents", "vectors", "postings", "changes", "commits"):
+            store.db.execute(f"DELETE FROM {table}")
+    remember(store, commits, merged_by)
+    return History(store)
 
 
 @settings(quick, max_examples=40)
@@ -191,10 +190,118 @@ COMMIT = Commit(
 @example("naïve café")
 @example('NOT "a" OR b*')
 def test_every_word_of_a_text_finds_it(store: Store, text: str) -> None:
-    number = indexed(store, text)
+    history = indexed(store, told(1, text))
     for word in re.findall(r"\w+", text):
         for asked in (word, word.lower(), f'"{word}*'):
-            assert number in lexical(store, asked)
+            assert Lexical(history, asked_words(asked), history.everything).coverage()[0] > 0
+
+
+# what a question may see -----------------------------------------------------------------------------------------
+
+SAID = ("gate", "gates", "bridge", "oracle_rule", "oracleRule", "settle the gate", "the", "", "cli changes")
+said = st.lists(st.sampled_from(SAID), max_size=4).map(" ".join)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Commit], dict[int, int]]:
+    """A line of commits with messages and hunks of few words, and for some the later one that brought them."""
+    count = draw(st.integers(1, 9))
+    commits = [
+        told(number, draw(said), patches=[added(f"src/{draw(st.sampled_from(SAID[:4]))}.py", draw(said), draw(said))])
+        for number in range(1, count + 1)
+    ]
+    merged_by = {
+        number: merge
+        for number in range(1, count)
+        if (merge := draw(st.none() | st.integers(number + 1, count))) is not None
+    }
+    return commits, merged_by
+
+
+def brute_force(
+    fields: Sequence[Sequence[Mapping[str, int]]], asked: Sequence[str], weights: Mapping[int, float]
+) -> list[float]:
+    """BM25 of every commit, by its formula: one text in which each field counts as often as its weight says."""
+    lengths = [sum(weight * sum(of[field].values()) for field, weight in weights.items()) for of in fields]
+    mean = sum(lengths) / len(lengths)
+    holding = {word: sum(any(word in of[field] for field in weights) for of in fields) for word in asked}
+    scores = []
+    for of, length in zip(fields, lengths, strict=True):
+        score = 0.0
+        for word in asked:
+            often = sum(weight * of[field].get(word, 0) for field, weight in weights.items())
+            rarity = math.log(1 + (len(fields) - holding[word] + 0.5) / (holding[word] + 0.5))
+            score += rarity * often * (K1 + 1) / (often + K1 * (1 - B + B * length / max(mean, 1e-9))) if often else 0
+        scores.append(score)
+    return scores
+
+
+@settings(quick, max_examples=50)
+@given(
+    histories(),
+    said,
+    st.integers(1, 9),
+    st.dictionaries(st.integers(0, len(FIELDS) - 1), st.sampled_from([0.5, 1, 2]), min_size=1),
+)
+def test_bm25_over_what_may_be_seen_is_bm25_by_its_formula(
+    store: Store, made: tuple[list[Commit], dict[int, int]], query: str, seen: int, weights: dict[int, float]
+) -> None:
+    commits, merged_by = made
+    history = indexed(store, *commits, merged_by=merged_by)
+    mask = np.arange(len(history)) < seen
+    fields = [
+        [Counter(field) for field in word_counts(features, store.hunks(number))]
+        for number, features in store.features()
+    ][:seen]
+    own = [fields[number][0].copy() for number in range(len(fields))]
+    for number, merge in merged_by.items():
+        if merge <= len(fields):
+            fields[number - 1][0].update(own[merge - 1])
+    asked = list(dict.fromkeys(words(query)))
+    scores = Lexical(history, asked, mask).bm25(weights)
+    assert scores[:seen].tolist() == pytest.approx(brute_force(fields, asked, weights))
+    assert not scores[seen:].any()
+
+
+@settings(quick, max_examples=30)
+@given(histories(), said, st.integers(1, 8), st.booleans())
+def test_nothing_that_comes_later_changes_an_answer(
+    store: Store, tmp_path_factory: pytest.TempPathFactory, made: tuple[list[Commit], dict[int, int]], query: str,
+    seen: int, by_meaning: bool,
+) -> None:  # fmt: skip
+    commits, merged_by = made
+    model = LetterModel() if by_meaning else None
+    answers = []
+    for known in (commits, commits[:seen]):
+        indexed(store, *known, merged_by={one: merge for one, merge in merged_by.items() if merge <= len(known)})
+        if model:
+            with store.writing("a test"):
+                store.forget_vectors(model.fingerprint)
+                index_vectors(store, lambda: model, Reporter())
+        finder = Finder(store, model)
+        asked = finder.ask(query, mask=finder.history.at(name_of(min(seen, len(known)))))
+        answers.append({int(number): score for number, score in zip(asked.numbers, asked.scores, strict=True)})
+    assert answers[0] == pytest.approx(answers[1], abs=1e-6)
+
+
+# long texts ------------------------------------------------------------------------------------------------------
+
+
+@quick
+@given(
+    st.lists(st.sampled_from(["a", "bb", "word", "-", "\n", " ", "  "]), max_size=120).map("".join), st.integers(1, 12)
+)
+def test_the_parts_of_a_text_lose_no_token_up_to_the_last_part(text: str, most: int) -> None:
+    offsets = [match.span() for match in re.finditer(r"\w|-", text)]
+    parts = cut(text, offsets, most)
+    tokens = [re.findall(r"\w|-", part) for part in parts]
+    assert all(part in text for part in parts)
+    assert all(len(of) <= most for of in tokens)
+    assert 1 <= len(parts) <= MAX_PARTS
+    kept = [token for of in tokens for token in of]
+    everything = re.findall(r"\w|-", text)
+    assert kept == everything[: len(kept)]
+    assert len(kept) == len(everything) or len(parts) == MAX_PARTS
 
 
 # files -----------------------------------------------------------------------------------------------------------
@@ -249,10 +356,12 @@ def test_z_scores_have_mean_zero_and_keep_the_order(raw: Any) -> None:
 
 
 @quick
-@given(scores, st.floats(0, 10))
-def test_two_legs_that_agree_give_the_order_they_agree_on(raw: Any, weight: float) -> None:
-    made = fused(raw, raw, weight)
-    assert made == pytest.approx((1 + weight) * z_scores(raw))
+@given(scores, scores)
+def test_rescaled_scores_keep_their_order_and_have_the_others_mean_and_deviation(raw: Any, like: Any) -> None:
+    made = rescaled(raw, like)
+    assert made.mean() == pytest.approx(like.mean(), abs=1e-6)
+    assert made.std() == pytest.approx(like.std(), abs=1e-6) or not z_scores(raw).any()
+    assert (np.diff(made[np.argsort(raw, kind="stable")]) >= 0).all()
 
 
 @quick

@@ -6,19 +6,25 @@ import pytest
 from msgspec.structs import replace
 
 from treering.text.document import (
+    FIELDS,
     FUNCTIONS,
-    IDENTIFIERS_INDEXED,
-    IDENTIFIERS_KEPT,
+    IDENTIFIERS,
+    KINDS,
+    NAMES_EMBEDDED,
     PATHS,
-    Rarity,
-    diff_text,
+    PROSE_CHARACTERS,
+    best_names,
     features,
-    indexed_words,
+    is_changelog,
+    left_out,
+    telling,
+    texts,
+    word_counts,
 )
 from treering.text.kinds import kind_of
 from treering.text.strategies import MARKERS, STRATEGIES, Duplicates, documents
-from treering.text.words import words
-from treering.types import Features, FilePatch, LineStats, Record, Rename
+from treering.text.words import STEM, counted, plain_words, words
+from treering.types import Features, FilePatch, LeftOut, LineStats, Record, Rename
 
 SEED = Record(
     commit_hash="a1b2c3d" + "0" * 33,
@@ -93,11 +99,34 @@ def featured(*patches: FilePatch, **changes: Any) -> Features:
     ],
 )
 def test_a_word_comes_whole_and_then_in_its_parts(text: str, expected: list[str]) -> None:
-    assert list(words(text)) == expected
+    assert list(plain_words(text)) == expected
+    assert [word for word in words(text) if not word.endswith(STEM)] == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("expire", "expiring"), ("expire", "Expired"), ("dispute", "disputes"), ("settlement", "settlements")],
+)
+def test_a_word_and_its_inflections_meet_in_a_stem(one: str, other: str) -> None:
+    shared = set(words(one)) & set(words(other))
+    assert shared
+    assert all(word.endswith(STEM) for word in shared)
+
+
+def test_the_parts_of_a_compound_word_have_stems_too() -> None:
+    assert list(words("expiringTokens")) == ["expiringtokens", "expiring", "tokens", "expir~", "token~"]
+
+
+def test_a_short_word_and_one_of_another_language_have_no_stem() -> None:
+    assert list(words("ran übung 2024")) == ["ran", "übung", "2024"]
+
+
+def test_words_are_counted_with_their_parts_and_stems() -> None:
+    assert counted("gate Gate gateKeeper") == {"gate": 3, "gatekeeper": 1, "keeper": 1, "gate~": 3, "keeper~": 1}
 
 
 def test_long_data_is_no_word() -> None:
-    assert list(words(f"see {'x' * 64} and {'x' * 65}.")) == ["see", "x" * 64, "and"]
+    assert list(plain_words(f"see {'x' * 64} and {'x' * 65}.")) == ["see", "x" * 64, "and"]
 
 
 # features --------------------------------------------------------------------------------------------------------
@@ -131,7 +160,7 @@ def test_the_fields_of_a_huge_commit_are_bounded() -> None:
     lines = "\n".join(f"@@ -{n},1 +{n},1 @@ def function_{n}():\n+name_{n}" for n in range(1, 1000))
     stats = {f"src/{n}.py": LineStats(1, 0) for n in range(1000)}
     huge = featured(FilePatch("a.py", lines), stats=stats)
-    assert (len(huge.paths), len(huge.functions), len(huge.identifiers)) == (PATHS, FUNCTIONS, IDENTIFIERS_KEPT)
+    assert (len(huge.paths), len(huge.functions), len(huge.identifiers)) == (PATHS, FUNCTIONS, IDENTIFIERS)
 
 
 def test_a_renamed_file_is_found_by_both_names() -> None:
@@ -150,58 +179,139 @@ def test_a_commit_without_changes_has_its_message_only() -> None:
     assert featured(stats={}) == Features(SEED.message, (), (), {})
 
 
-# the names that tell a commit from the others --------------------------------------------------------------------
+# what of the hunks is told ---------------------------------------------------------------------------------------
 
 
-def test_a_name_that_every_commit_adds_is_worth_least() -> None:
-    rarity = Rarity()
-    commits = [Features("", (), (), {"self": 1, f"name_{number}": 1}) for number in range(5)]
-    for one in commits:
-        rarity.add(one)
-    assert rarity.best(commits[3]) == ["name_3", "self"]
+@pytest.mark.parametrize(
+    ("line", "prose"),
+    [
+        ("    # Retries must not outlive the token", "Retries must not outlive the token"),
+        ("    // Retries must not outlive the token", "Retries must not outlive the token"),
+        ("/* Retries must not outlive it */", "Retries must not outlive it"),
+        (" * Retries must not outlive it", "Retries must not outlive it"),
+        ("-- Retries must not outlive it", "Retries must not outlive it"),
+        ("<!-- Retries must not outlive it -->", "Retries must not outlive it"),
+        ('"""Retries must not outlive it"""', "Retries must not outlive it"),
+        ("retries = 3  # never more than that", "never more than that"),
+        ("# ----------", ""),
+        ("retries = 3", ""),
+    ],
+)
+def test_the_prose_of_code_is_its_comments(line: str, prose: str) -> None:
+    assert featured(FilePatch("a.py", f"@@ -0,0 +1 @@\n+{line}")).prose == prose
+
+
+def test_the_prose_of_documents_is_every_added_line_and_no_name() -> None:
+    said = featured(
+        FilePatch("docs/guide.md", "@@ -1,2 +1,3 @@\n kept line\n-gone line\n+The bridge retries.\n+\n+---")
+    )
+    assert (said.prose, said.identifiers) == ("The bridge retries.", {})
+
+
+def test_a_line_of_prose_that_comes_twice_is_told_once() -> None:
+    assert (
+        featured(FilePatch("a.py", "@@ -0,0 +1,2 @@\n+# the same words\n+# the same words")).prose == "the same words"
+    )
+
+
+def test_the_prose_of_a_huge_commit_is_bounded() -> None:
+    lines = "\n".join(f"+# some words number {number}" for number in range(1000))
+    assert len(featured(FilePatch("a.py", f"@@ -0,0 +1,1000 @@\n{lines}")).prose) == PROSE_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("path", "tells"),
+    [
+        ("CHANGELOG.md", True),
+        ("docs/changes.rst", True),
+        ("NEWS", True),
+        ("HISTORY.txt", True),
+        ("doc/release-notes/1.2.md", True),
+        ("newsfragments/123.bugfix", True),
+        ("docs/whatsnew.rst", True),
+        ("src/historical.py", False),
+        ("src/newsletter.py", False),
+        ("src/exchange.py", False),
+        ("README.md", False),
+    ],
+)
+def test_a_changelog_is_known_by_its_name(path: str, tells: bool) -> None:
+    assert is_changelog(path) is tells
+
+
+def test_the_hunks_of_changelogs_and_of_noise_tell_nothing_and_are_counted() -> None:
+    text = "@@ -0,0 +1 @@\n+# the zeppelin flies: ünder\n+zeppelin_name"
+    patches = tuple(FilePatch(path, text) for path in ("CHANGELOG.md", "NEWS", "package-lock.json", "src/a.py"))
+    assert telling(patches, kind_of) == patches[-1:]
+    assert featured(*patches) == featured(patches[-1])
+    assert left_out(record(patches=patches), kind_of) == {
+        "changelog": LeftOut(2, 2 * len(text.encode())),
+        "lock": LeftOut(1, len(text.encode())),
+    }
+
+
+def test_what_the_caps_took_is_counted_where_the_hunk_belongs() -> None:
+    patches = (FilePatch("CHANGES", "@@ -1 +1 @@", 100), FilePatch("src/a.py", "@@ -1 +1 @@", 30))
+    assert left_out(record(patches=patches), kind_of) == {"changelog": LeftOut(1, 111), "cut": LeftOut(1, 30)}
+
+
+# the names that tell most ----------------------------------------------------------------------------------------
 
 
 def test_names_of_equal_weight_come_in_alphabetical_order() -> None:
-    rarity = Rarity()
-    one = Features("", (), (), {"pear": 1, "apple": 1, "fig": 1})
-    rarity.add(one)
-    assert rarity.best(one) == ["apple", "fig", "pear"]
+    assert best_names(Features("", (), (), {"pear": 1, "apple": 1, "fig": 1})) == ["apple", "pear", "fig"]
+    assert best_names(Features("", (), (), {"pear": 1, "plum": 1, "date": 1})) == ["date", "pear", "plum"]
 
 
 def test_a_name_added_more_often_is_worth_more() -> None:
-    rarity = Rarity()
-    one = Features("", (), (), {"once": 1, "often": 9})
-    rarity.add(one)
-    assert rarity.best(one) == ["often", "once"]
+    assert best_names(Features("", (), (), {"once": 1, "often": 9})) == ["often", "once"]
 
 
-def test_only_the_best_names_are_indexed() -> None:
-    assert len(Rarity().best(Features("", (), (), {f"n{n}": 1 for n in range(100)}))) == IDENTIFIERS_INDEXED
+def test_a_compound_name_is_worth_more_than_a_plain_one() -> None:
+    assert best_names(Features("", (), (), {"self": 1, "settle_dispute": 1})) == ["settle_dispute", "self"]
 
 
-def test_the_text_of_a_diff_is_paths_then_names_then_functions() -> None:
-    one = Features("message", ("a.py", "b.py"), ("def f():",), {"x": 1})
-    assert diff_text(one, ["alpha", "beta"]) == "a.py b.py\nalpha beta\ndef f():"
+def test_only_the_best_names_are_told() -> None:
+    assert len(best_names(Features("", (), (), {f"name{n}": 1 for n in range(100)}))) == NAMES_EMBEDDED
+    assert len(best_names(Features("", (), (), {f"name{n}": 1 for n in range(100)}), 3)) == 3
 
 
-def test_the_text_of_a_wide_diff_does_not_drown_its_names_in_paths() -> None:
-    one = Features("", tuple(f"{n}.py" for n in range(200)), tuple(f"f{n}()" for n in range(60)), {})
-    paths, names, functions = diff_text(one, ["name"]).split("\n")
-    assert (len(paths.split()), names, len(functions.split())) == (6, "name", 4)
+# texts for vectors, words for the index --------------------------------------------------------------------------
 
 
-def test_the_text_of_no_change_is_empty() -> None:
-    assert diff_text(Features("a message", (), (), {}), []) == ""
+def test_the_text_of_code_is_paths_then_names_then_functions() -> None:
+    one = Features("message", ("a.py", "b.py"), ("def f():",), {"betaName": 1, "alphaName": 1}, "prose")
+    assert list(texts(one)) == [("message", "message"), ("code", "a.py b.py\nalphaName betaName\ndef f():")]
+    assert tuple(kind for kind, _ in texts(one)) == KINDS
 
 
-def test_each_field_is_indexed_as_words_of_its_own() -> None:
-    one = Features("Fix the Bridge", ("src/a_b.py",), ("def settleOrder(x):",), {"ignored": 1})
-    assert indexed_words(one, ["gateName"]) == (
-        "fix the bridge",
-        "src a_b a b py",
-        "def settleorder settle order x",
-        "gatename gate name",
-    )
+def test_the_text_of_wide_code_does_not_drown_its_names_in_paths() -> None:
+    one = Features("", tuple(f"{n}.py" for n in range(200)), tuple(f"f{n}()" for n in range(60)), {"name": 1})
+    ((kind, text),) = texts(one)
+    paths, names, functions = text.split("\n")
+    assert (kind, len(paths.split()), names, len(functions.split())) == ("code", 6, "name", 4)
+
+
+def test_an_empty_text_becomes_no_vector() -> None:
+    assert list(texts(Features("a message", (), (), {}))) == [("message", "a message")]
+    assert list(texts(Features(" \n", (), (), {}, " "))) == []
+
+
+def test_each_field_is_counted_as_words_of_its_own() -> None:
+    one = Features("Fix the Bridge", ("src/a_b.py",), ("def settleOrder(x):",), {"gateName": 7}, "of gates, of order")
+    hunks = [FilePatch("src/a_b.py", "@@ -1 +1 @@ head\n context\n-goneWord\n+newWord\n")]
+    plain = [
+        {word: count for word, count in field.items() if not word.endswith(STEM)} for field in word_counts(one, hunks)
+    ]
+    assert plain == [
+        {"fix": 1, "the": 1, "bridge": 1},
+        {"src": 1, "a_b": 1, "a": 1, "b": 1, "py": 1},
+        {"def": 1, "settleorder": 1, "settle": 1, "order": 1, "x": 1},
+        {"gatename": 1, "gate": 1, "name": 1},
+        {"of": 2, "gates": 1, "order": 1},
+        {"goneword": 1, "gone": 1, "word": 2, "newword": 1, "new": 1},
+    ]
+    assert len(plain) == len(FIELDS)
 
 
 # strategies ------------------------------------------------------------------------------------------------------

@@ -1,117 +1,25 @@
 """The ``treering`` command: one subcommand an operation. stdout is data, stderr is talk."""
 
-import functools
 import itertools
-import os
-import re
 import shlex
 import shutil
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from treering import __version__
-from treering.errors import Incomplete, StoreError, TreeringError
+from treering.cli import find, qdrant
+from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.report import Reporter, one_line, printable
-
-INTERRUPTED = 130
-_PATH = click.Path(path_type=Path)
-
-
-def emit(value: object) -> None:
-    """Print a value as JSON on stdout."""
-    import msgspec
-
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-    # C1 control characters are legal in JSON, and some terminals obey them.
-    escaped = re.sub(rb"\xc2([\x80-\x9f])|\x7f", lambda match: b"\\u00%02x" % (match[1] or b"\x7f")[0], text)
-    sys.stdout.buffer.write(escaped)
-
-
-def fail(error: TreeringError) -> NoReturn:
-    """One line that names the thing, a hint, and the documented exit code."""
-    click.echo(f"error: {printable(error.message)}", err=True)
-    if error.hint:
-        click.echo(f"hint: {printable(error.hint)}", err=True)
-    sys.exit(error.exit_code)
-
-
-def guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn our errors and an interrupt into their exit codes."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-            sys.stdout.flush()
-        except TreeringError as error:
-            fail(error)
-        except KeyboardInterrupt:
-            click.echo("interrupted: what was done is kept, and the next run goes on from it", err=True)
-            sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # The reader went away (`| head`). Python would complain once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(128 + signal.SIGPIPE)
-        except OSError as error:  # of our own output: whatever else is read or written is named where it is
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            fail(StoreError(f"cannot write {error.filename or 'the output'}: {error.strerror}", "choose another place"))
-
-    return run
-
-
-def common(command: Callable[..., None]) -> Callable[..., None]:
-    """The options every command has."""
-    for option in (
-        click.option("--verbose", is_flag=True, help="Say more on stderr."),
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
-        click.option("--store", type=_PATH, help="The store's folder [default: .treering there; $TREERING_STORE]."),
-        click.option("--repo", type=_PATH, default=".", show_default=True, help="The Git repository."),
-    ):  # fmt: skip
-        command = option(command)
-    return guarded(command)
-
-
-def chosen(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that choose which commits are read. What they leave out is kept in the store, but not shown."""
-    for option in (
-        click.option("--allow-secret", "allow_secrets", multiple=True, help="A value that is no secret; may hold *."),
-        click.option("--mailmap/--no-mailmap", default=None, help="Unify authors by the repository's .mailmap."),
-        click.option("--refs", help="branches, or all: tags, pull requests, notes too [default: branches]."),
-        click.option("--max-commits", type=int, help="Only so many of the newest."),
-        click.option("--merges/--no-merges", default=None, help="Whether merges are read."),
-        click.option("--author", help="Only whose name or address holds this."),
-        click.option("--path", "paths", multiple=True, help="Only what changes this path (a git pathspec)."),
-        click.option("--until", help="Only commits of that date or earlier."),
-        click.option("--since", help="Only commits of that date or later: 2024-01-31, or `3 months ago`."),
-        click.option("--branch", "branches", multiple=True, help="Only what this branch reaches; may hold *."),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def strict(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option("--strict", is_flag=True, help="Exit 7 if any commit could be read only in part.")(command)
-
-
-def check(report: Reporter, *, strictly: bool) -> None:
-    """End with exit code 7 if the work was partial and the user asked to be told."""
-    if strictly and report.warnings:
-        raise Incomplete(
-            f"the result is partial: {report.warnings[0]}", "fetch the missing objects, or leave out --strict"
-        )
-
 
 _MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
 _MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
 _STRATEGY = click.option("--strategy", help="semantic, hierarchical, diff-aware or flat.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """The complete history of a Git repository: searched, asked and learned from, on your own machine."""
@@ -199,7 +107,7 @@ def _tell_secrets(found: Any, *, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("output", type=_PATH)
+@click.argument("output", type=PATH)
 @click.option("--format", "as_format", help="jsonl, json, csv or parquet [default: by the file's name].")
 @click.option("--table", default="commits", show_default=True, help="commits or changes.")
 @click.option("--patches", is_flag=True, help="With the hunks of every commit.")
@@ -275,28 +183,6 @@ def index(
     else:
         click.echo(f"{indexed.commits:,} commits and {indexed.vectors:,} vectors added in {indexed.seconds:.1f} s")
     check(report, strictly=strict)
-
-
-@main.command()
-@click.argument("query")
-@click.option("--limit", type=int, help="How many results [default: 10].")
-@common
-def search(repo: Path, store: Path | None, as_json: bool, verbose: bool, query: str, limit: int | None) -> None:
-    """Find commits by what they did, whatever their message says."""
-    from treering import operations
-
-    report = Reporter.to_stderr(verbose=verbose)
-    hits = operations.search(operations.place(repo, store, {"search": {"limit": limit}}), query, report)
-    if as_json:
-        emit(hits)
-        return
-    for hit in hits:
-        files = ", ".join(hit.files[:3]) + (f" and {len(hit.files) - 3:,} more" if len(hit.files) > 3 else "")
-        click.echo(one_line(f"[{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
-        click.echo(one_line(f"         {hit.date[:10]} {hit.author}, {hit.branch}: {files}"))
-        click.echo(one_line(f"         {hit.why}"))
-    if not hits:
-        click.echo("no commit answers that", err=True)
 
 
 @main.command()
@@ -402,18 +288,5 @@ def status(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None
             click.echo(f"last {stage}: {last}")
 
 
-_SECTION_OF = {
-    "strategy": "tokens", "markers": "tokens", "sequence_length": "tokens", "model": "train", "minutes": "train",
-    "method": "train", "epochs": "train", "batch_size": "train", "learning_rate": "train", "seed": "train",
-    "gpu": "train", "branches": "scrape", "since": "scrape", "until": "scrape", "paths": "scrape", "author": "scrape",
-    "merges": "scrape", "max_commits": "scrape", "refs": "scrape", "mailmap": "scrape",
-    "allow_secrets": "scrape",
-}  # fmt: skip
-
-
-def settings_of(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Flags by the section of the settings they override."""
-    chosen: dict[str, dict[str, Any]] = {}
-    for name, value in flags.items():
-        chosen.setdefault(_SECTION_OF[name], {})[name] = value
-    return chosen
+for command in (find.search, find.similar, find.why, find.files, find.bench, qdrant.qdrant):
+    main.add_command(command)

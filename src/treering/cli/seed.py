@@ -4,34 +4,35 @@ They work from file to file; only the embedding script keeps a store, beside its
 embed the history again. What they say goes to stderr and to ``pipeline.log`` in the current folder.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from treering.cli.main import chosen, emit, guarded, settings_of
+from treering.cli.options import PATH, OneLine, chosen, emit, guarded, settings_of
 from treering.errors import Incomplete
 from treering.report import Reporter, one_line
 
 LOG = Path("pipeline.log")
-_PATH = click.Path(path_type=Path)
 
 
 def _path(name: str, default: str, text: str) -> Callable[..., Any]:
-    return click.option(name, type=_PATH, default=default, show_default=True, help=text)
+    return click.option(name, type=PATH, default=default, show_default=True, help=text)
 
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _VERBOSE = click.option("--verbose", is_flag=True, help="Say more on stderr.")
+_guarded = functools.partial(guarded, log=LOG)
 
 
 def _report(*, verbose: bool) -> Reporter:
     return Reporter.to_stderr(log=LOG, verbose=verbose)
 
 
-@click.command()
-@click.option("--repo", type=_PATH, required=True, help="The Git repository.")
+@click.command(cls=OneLine)
+@click.option("--repo", type=PATH, required=True, help="The Git repository.")
 @_path("--output", "data/git_history.jsonl", "One JSON object a commit, oldest first.")
 @_path("--output-json", "data/git_history.json", "The same as one indented JSON array.")
 @click.option("--stats", is_flag=True, help="Print totals.")
@@ -39,7 +40,7 @@ def _report(*, verbose: bool) -> Reporter:
 @click.option("--strict", is_flag=True, help="Exit 7 if any commit could be read only in part.")
 @_JSON
 @_VERBOSE
-@guarded
+@_guarded
 def scrape(
     repo: Path,
     output: Path,
@@ -68,7 +69,7 @@ def scrape(
         )
 
 
-@click.command()
+@click.command(cls=OneLine)
 @_path("--input", "data/git_history.jsonl", "What git_scraper.py wrote.")
 @_path("--output", "data/tokenized_commits.jsonl", "One JSON object a commit, with its tokens.")
 @_path("--sequences", "data/token_sequences.json", "The tokens as training sequences.")
@@ -86,7 +87,7 @@ def scrape(
 @click.option("--stats", is_flag=True, help="Print statistics.")
 @_JSON
 @_VERBOSE
-@guarded
+@_guarded
 def tokenize(output: Path, sequences: Path, *, stats: bool, as_json: bool, verbose: bool, **options: Any) -> None:
     """Turn commits into token sequences."""
     from treering import exports
@@ -100,7 +101,7 @@ def tokenize(output: Path, sequences: Path, *, stats: bool, as_json: bool, verbo
         click.echo(f"{found.num_sequences:,} sequences in {sequences}")
 
 
-@click.command()
+@click.command(cls=OneLine)
 @_path("--input", "data/git_history.jsonl", "What git_scraper.py wrote.")
 @_path("--output", "embeddings/commits.jsonl", "One JSON object a commit, with its vectors.")
 @_path("--qdrant-output", "embeddings/qdrant_points.json", "Points ready for Qdrant.")
@@ -111,7 +112,7 @@ def tokenize(output: Path, sequences: Path, *, stats: bool, as_json: bool, verbo
 @click.option("--limit", type=int, default=5, show_default=True, help="How many commits a search shows.")
 @_JSON
 @_VERBOSE
-@guarded
+@_guarded
 def embed(
     output: Path,
     qdrant_output: Path,
@@ -149,7 +150,7 @@ def embed(
         click.echo(f"{found.points:,} points in {qdrant_output}")
 
 
-@click.command()
+@click.command(cls=OneLine)
 @_path("--input", "data/token_sequences.json", "What git_tokenizer.py wrote.")
 @click.option("--model-name", help="The base model [default: the one whose tokenizer made the input].")
 @_path("--output-dir", "models", "Where <repo>-git-model-final goes.")
@@ -171,7 +172,7 @@ def embed(
 )
 @_JSON
 @_VERBOSE
-@guarded
+@_guarded
 def train(output_dir: Path, *, evaluate: bool, as_json: bool, verbose: bool, **options: Any) -> None:
     """Fine-tune a language model on the token sequences."""
     from treering import exports

@@ -4,17 +4,15 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 from msgspec.structs import replace
 
 from treering.config import Settings
 from treering.errors import DataError, ModelError
-from treering.files import read_json, write_json
 from treering.git.reader import Source, open_reader
 from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, write_manifest
 from treering.report import Reporter
@@ -27,6 +25,8 @@ from treering.vectors.flat import FlatMatrix
 
 FLUSH = 64
 """How many vectors are made between two flushes to the disk."""
+WORDS_BATCH = 4096
+"""How many commits' words go in at once: a word has one blob of postings for each batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,39 +102,26 @@ def add_features(store: Store, commits: Sequence[Commit], kinds: Kinds) -> None:
     kinds.learn(patch.path for commit in fresh for patch in commit.patches)
     store.set_patch_ids(fresh)
     records = [record_of(commit, Placed(commit.hash, "", ()), "") for commit in fresh]
+    said = [document.features(record, kinds) for record in records]
     store.add_features(
-        (ids[record.commit_hash], document.features(record, kinds), document.left_out(record, kinds))
-        for record in records
+        (
+            ids[record.commit_hash],
+            one,
+            document.telling(record.patches, kinds),
+            document.left_out(record, kinds),
+            [kind for kind, _ in document.texts(one)],
+        )
+        for record, one in zip(records, said, strict=True)
     )
 
 
 def index_words(store: Store, report: Reporter) -> int:
-    """Index the words of every document that waits for it; returns how many did."""
-    waiting = store.unindexed()
-    if not waiting:
-        return 0
-    path = store.folder / "rarity.json"
-    rarity = _counted_before(path, store.worded())
-    for _, features in store.features(waiting if rarity.documents else None):
-        rarity.add(features)
-    for batch in batched(report.track(waiting, len(waiting), "indexing words"), BATCH):
-        rows = []
-        for commit_id, features in store.features(batch):
-            names = rarity.best(features)
-            rows.append((commit_id, document.diff_text(features, names), document.indexed_words(features, names)))
-        store.index_words(rows)
-    write_json(path, rarity)
+    """Index the words of every commit that waits for it; returns how many did."""
+    waiting = store.wordless()
+    for batch in batched(report.track(waiting, len(waiting), "indexing words"), WORDS_BATCH):
+        said = store.features(batch)
+        store.add_words({number: document.word_counts(one, store.hunks(number)) for number, one in said})
     return len(waiting)
-
-
-def _counted_before(path: Path, worded: int) -> document.Rarity:
-    """What was counted when the documents that have their words got them; nothing if that is not of all of them."""
-    if path.is_file():
-        with suppress(DataError):
-            counted = read_json(path, document.Rarity)
-            if counted.documents == worded:
-                return counted
-    return document.Rarity()
 
 
 def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Reporter) -> int:
@@ -145,28 +132,27 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
         report.warn("the file of vectors is gone or torn: they are made again")
         store.forget_vectors(model.fingerprint)
     missing = store.unembedded(model.fingerprint)
-    if not missing:
-        return 0
-    owners: dict[str, list[tuple[int, str]]] = {}
-    for commit_id, kind, text in missing:
-        owners.setdefault(text, []).append((commit_id, kind))
-    texts = list(owners)
-    named = store.vectors(model.fingerprint)
-    made = report.track(
-        (
-            (texts[position], row)
-            for positions, rows in model.batches(texts)
-            for position, row in zip(positions, rows, strict=True)
-        ),
-        len(texts),
-        "embedding texts",
-    )  # fmt: skip
-    for batch in batched(made, FLUSH):
-        names = [(owner, row) for text, row in batch for owner in owners[text]]
-        matrix.append(named, np.stack([row for _, row in names]))
-        store.name_vectors(model.fingerprint, named, (owner for owner, _ in names))
-        named += len(names)
-    return len(missing)
+    # The first part of a text comes last: where it is named, all are.
+    owners: tuple[dict[str, list[tuple[int, str, int]]], dict[str, list[tuple[int, str, int]]]] = ({}, {})
+    for commit_id, said in store.features(missing):
+        wanted = [(kind, text) for kind, text in document.texts(said) if kind in missing[commit_id]]
+        for (kind, _), parts in zip(wanted, model.parts([text for _, text in wanted]), strict=True):
+            for part, text in enumerate(parts):
+                owners[part == 0].setdefault(text, []).append((commit_id, kind, part))
+    named = before = store.vectors(model.fingerprint)
+    made = ((owned[text], row) for owned in owners if owned for text, row in _embedded(model, list(owned)))
+    for batch in batched(report.track(made, sum(map(len, owners)), "embedding texts"), FLUSH):
+        rows = [row for owned, row in batch for _ in owned]
+        matrix.append(named, np.stack(rows))
+        store.name_vectors(model.fingerprint, named, (owner for owned, _ in batch for owner in owned))
+        named += len(rows)
+    return named - before
+
+
+def _embedded(model: Embedder, texts: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    for positions, rows in model.batches(texts):
+        for position, row in zip(positions, rows, strict=True):
+            yield texts[position], row
 
 
 POINTS = uuid.uuid5(uuid.NAMESPACE_URL, "https://qdrant.tech/treering")
@@ -213,9 +199,8 @@ def _with_vectors(store: Store, embedder: Embedder) -> Iterator[tuple[Record, di
     names = store.vector_names(embedder.fingerprint)
     rows = FlatMatrix(store.folder / "vectors" / embedder.fingerprint, embedder.dimensions).rows(len(names))
     of: dict[int, dict[str, int]] = {}
-    for row, (commit_id, kind, reachable) in enumerate(names):
-        if reachable:
-            of.setdefault(commit_id, {})[kind] = row
+    for row, (commit_id, kind, part) in enumerate(names):
+        of.setdefault(commit_id, {})[f"{kind}-{part + 1}" if part else kind] = row
     ids = store.ids()
     for commit_id, record in zip(ids, store.records(), strict=True):
         # float32 holds seven digits; more would only make the file longer.

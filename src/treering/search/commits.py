@@ -1,94 +1,255 @@
-"""Search over commits: both legs' candidates, scored by both, fused, and told with a reason."""
+"""Search over commits: the candidates of every leg, scored by all, made one, folded, and told with a reason."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
 
-from treering.search.fusion import fused
-from treering.search.lexical import FIELDS, lexical
+from treering.search.dense import Dense
+from treering.search.fusion import rescaled, z_scores
+from treering.search.history import History, Mask
+from treering.search.lexical import DIFF, FUNCTIONS, IDENTIFIERS, MESSAGE, PATHS, PROSE, Lexical, Scores, asked_words
+from treering.search.query import chosen, code_words, exact, phrases
 from treering.store import Store
-from treering.text.words import words
-from treering.types import Features, Hit, Record
-from treering.vectors.embedder import Embedder, embed
-from treering.vectors.flat import FlatMatrix
+from treering.text.document import FIELDS
+from treering.text.words import STEM, words
+from treering.types import NO_FILTERS, Features, FilePatch, Filters, Hit
+from treering.vectors.embedder import Embedder
+from treering.vectors.index import VectorIndex
 
-DENSE_CANDIDATES = 200
+CANDIDATES = 200
+"""How many commits each leg puts up."""
+PHRASE_CANDIDATES = 5000
+"""How many commits that hold all words of a quoted phrase are read for the phrase itself."""
+HUNK_LINES = 12
 
-
-def search_commits(
-    store: Store, query: str, *, limit: int, embedder: Embedder | None, dense_weight: float = 0.5
-) -> list[Hit]:
-    """The commits that best answer ``query``, best first. Without an embedder the lexical leg answers alone."""
-    by_words = lexical(store, query)
-    by_meaning, kinds = _dense(store, query, embedder) if embedder and query.strip() else ({}, {})
-    nearest = sorted(by_meaning, key=lambda commit_id: -by_meaning[commit_id])[:DENSE_CANDIDATES]
-    candidates = sorted({*by_words, *nearest})
-    farthest = min(by_meaning.values(), default=0.0)  # where a commit with no vector yet is put
-    scores = fused(
-        np.array([by_words.get(commit_id, 0.0) for commit_id in candidates]),
-        np.array([by_meaning.get(commit_id, farthest) for commit_id in candidates]),
-        dense_weight,
-    )
-    ranked = sorted(zip(candidates, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
-    best = list(islice(_once(store, ranked), limit))
-    ids = [commit_id for commit_id, _ in best]
-    said = dict(store.features(ids))
-    asked = set(words(query))
-    return [
-        _hit(
-            record,
-            float(score),
-            _why(asked, said[commit_id], by_meaning.get(commit_id), kinds.get(commit_id)),
-        )
-        for record, (commit_id, score) in zip(store.records(ids=ids), best, strict=True)
-    ]
+TEXT = {MESSAGE: 2.0, PATHS: 1.0, IDENTIFIERS: 1.0, PROSE: 1.0}
+"""BM25 over one text of these: the best mix of its kind over six repositories (docs/quality.md)."""
+EACH = {MESSAGE: 1.0, PATHS: 0.3, FUNCTIONS: 0.3, IDENTIFIERS: 0.3, DIFF: 0.3}
+"""A sum of BM25 scores, field by field."""
 
 
-def _once(store: Store, ranked: list[tuple[int, float]]) -> Iterator[tuple[int, float]]:
-    """Of commits with the same patch (a merge and its only commit, a cherry-pick) the best one alone."""
-    seen: set[str] = set()
-    for commit_id, score in ranked:
-        patch = store.patch_ids([commit_id])[commit_id]
-        if not patch or patch not in seen:
-            seen.add(patch)
-            yield commit_id, score
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each part counts beside the lexical leg's 1. docs/quality.md says where the numbers come from."""
+
+    dense: float = 0.7
+    coverage: float = 0.5
+    literal: float = 0.3
+    diff: float = 2.0
+    empty: float = 0.5
 
 
-def _dense(store: Store, query: str, embedder: Embedder) -> tuple[dict[int, float], dict[int, str]]:
-    """Commit id to its best cosine over its vectors, and the kind of vector that gave it."""
-    names = store.vector_names(embedder.fingerprint)
-    matrix = FlatMatrix(store.folder / "vectors" / embedder.fingerprint, embedder.dimensions).rows(len(names))
-    cosines = matrix @ embed(embedder, [query])[0]
-    best: dict[int, float] = {}
-    kinds: dict[int, str] = {}
-    for (commit_id, kind, reachable), cosine in zip(names, cosines.tolist(), strict=True):
-        if reachable and cosine > best.get(commit_id, -2.0):
-            best[commit_id] = cosine
-            kinds[commit_id] = kind
-    return best, kinds
+MEASURED = Weights()
 
 
-def _why(asked: set[str], said: Features, cosine: float | None, kind: str | None) -> str:
-    texts = (said.message, " ".join(said.paths), " ".join(said.functions), " ".join(said.identifiers))
+@dataclass(slots=True)
+class Asked:
+    """One question with everything that was computed to answer it: parallel arrays over ``numbers``, best first."""
+
+    query: str
+    numbers: npt.NDArray[np.int64]
+    scores: Scores
+    cosines: Mapping[str, Scores] = field(default_factory=dict)
+
+
+class Finder:
+    """An index, open for many questions. Without an embedder the words answer alone."""
+
+    def __init__(
+        self,
+        store: Store,
+        embedder: Embedder | None,
+        weights: Weights = MEASURED,
+        index: VectorIndex | None = None,
+    ) -> None:
+        self.store = store
+        self.history = History(store)
+        self.dense = Dense(self.history, embedder, index) if embedder else None
+        self.weights = weights
+
+    def ask(
+        self, query: str, *, mask: Mask | None = None, through: Mask | None = None, merge_texts: bool = True
+    ) -> Asked:
+        """Rank the commits of ``mask`` (what the question may know of: all, by default) that are let ``through``."""
+        history = self.history
+        mask = history.everything if mask is None else mask
+        through = mask if through is None else mask & through
+        leg = Lexical(history, asked_words(query), mask, merge_texts=merge_texts)
+        fields = {number: leg.bm25({number: 1.0}) for number in range(len(FIELDS))}
+        each = np.sum([weight * fields[number] for number, weight in EACH.items()], axis=0)
+        legs: dict[str, Scores] = {"text": leg.bm25(TEXT), "each": each}
+        cosines: Mapping[str, Scores] = {}
+        if self.dense and self.dense.count and query.strip():
+            cosines = {kind: _filled(found, mask) for kind, found in self.dense.ask(query).items()}
+            legs["dense"] = cosines["message"] + cosines["code"]
+        found = through & ((legs["text"] > 0) | (each > 0) | bool(cosines))
+        numbers = _best(legs.values(), found)
+        of = {name: z_scores(leg[numbers]) for name, leg in legs.items()}
+        weights = self.weights
+        scores = of["text"] + of["each"] + weights.coverage * z_scores(leg.coverage()[numbers])
+        if cosines:
+            scores += weights.dense * of["dense"]
+        if code := code_words(query):
+            whole = {word for name in code for word in list(words(name))[:1]}
+            literal = Lexical(history, whole, mask, merge_texts=merge_texts)
+            scores += weights.literal * z_scores(literal.coverage()[numbers])
+        # What the diff alone says counts the more, the more messages there are that say nothing; and such a message
+        # must not speak against its commit.
+        said = [fields[number] for number in (PATHS, FUNCTIONS, IDENTIFIERS, PROSE, DIFF)]
+        said += [cosines["code"]] if cosines else []
+        diff = np.sum([z_scores(one[numbers]) for one in said], axis=0)
+        empty = history.empty(mask)
+        plain = mask & ~history.merges
+        scores += weights.diff * float(empty[plain].mean() if plain.any() else 0) * diff
+        if empty[numbers].any():
+            scores = np.where(empty[numbers], np.maximum(scores, rescaled(diff, scores) + weights.empty), scores)
+        order = np.lexsort((-numbers, -scores))
+        return Asked(query, numbers[order], scores[order], cosines)
+
+    def search(self, query: str, *, limit: int, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
+        """The commits that best answer a query, best first. ``at`` shows it only what is reachable from a commit."""
+        mask = self.history.at(at) if at else self.history.everything
+        through = mask & chosen(self.history, filters)
+        named = exact(self.history, query, mask)
+        if named:
+            reason, found = named
+            seen = mask if reason == "that hash" else through
+            if numbers := [number for number in found if seen[number]]:
+                asked = Asked(query, np.array(numbers), np.arange(len(numbers), 0, -1, dtype=np.float64))
+                return self._hits(asked, limit, reason)
+        for phrase in phrases(query):
+            through = through & self._holding(phrase, mask)
+        return self._hits(self.ask(query, mask=mask, through=through), limit)
+
+    def similar(self, name: str, *, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
+        """The commits that do most nearly what one commit does, itself and its repetitions left out."""
+        number = self.history.find(name)
+        ((_, said),) = self.store.features([int(self.history.ids[number])])
+        through = chosen(self.history, filters)
+        through[number] = False
+        if (patch := self.history.patch[number]) >= 0:
+            through &= self.history.patch != patch
+        names = sorted(said.identifiers, key=lambda name: -said.identifiers[name])[:20]
+        text = " ".join((said.message.partition("\n")[0], *said.paths[:8], *names))
+        return self._hits(self.ask(text, through=through), limit)
+
+    def told(self, reasons: Mapping[str, str], query: str) -> list[Hit]:
+        """Commits by their hashes, in the order given, each with the reason given."""
+        numbers = np.array([self.history.number[name] for name in reasons], np.int64)
+        hits = self._hits(Asked(query, numbers, np.arange(len(numbers), 0, -1, dtype=np.float64)), len(numbers), "-")
+        return [replace(hit, why=reasons[hit.commit_hash]) for hit in hits]
+
+    def _holding(self, phrase: str, mask: Mask) -> Mask:
+        """The commits that hold a phrase literally, in any case."""
+        leg = Lexical(self.history, asked_words(phrase), mask)
+        all_words = leg.coverage() > 1 - 1e-9 if leg.words else mask
+        found = np.zeros(len(self.history), bool)
+        wanted = phrase.casefold()
+        for number in np.flatnonzero(mask & all_words)[::-1][:PHRASE_CANDIDATES]:
+            commit_id = int(self.history.ids[number])
+            ((_, said),) = self.store.features([commit_id])
+            texts = (said.message, *said.paths, *(patch.text for patch in self.store.hunks(commit_id)))
+            found[number] = any(wanted in text.casefold() for text in texts)
+        return found
+
+    def _hits(self, asked: Asked, limit: int, reason: str = "") -> list[Hit]:
+        best = list(islice(self._once(asked), limit))
+        ids = [int(self.history.ids[number]) for number, _ in best]
+        said = dict(self.store.features(ids))
+        wanted = set(asked_words(asked.query))
+        hits = []
+        for record, (number, score), commit_id in zip(self.store.records(ids=ids), best, ids, strict=True):
+            hunks = self.store.hunks(commit_id)
+            hunk = best_hunk(hunks, wanted)
+            nearness = {kind: of[number] for kind, of in asked.cosines.items()}
+            hits.append(
+                Hit(
+                    commit_hash=record.commit_hash,
+                    score=round(float(score), 4),
+                    subject=record.message_subject,
+                    author=record.author_name,
+                    date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.commit_timestamp)),
+                    branch=record.branch,
+                    files=record.paths,
+                    why=reason or _why(wanted, _told(said[commit_id], hunks, record.merge_message), nearness),
+                    merged_by=record.merged_by,
+                    hunk_path=hunk.path if hunk else "",
+                    hunk=hunk.text if hunk else "",
+                )
+            )
+        return hits
+
+    def _once(self, asked: Asked) -> Iterator[tuple[int, float]]:
+        """Of commits with the same patch (a merge and its only commit, a cherry-pick) the best one alone."""
+        seen: set[int] = set()
+        for number, score in zip(asked.numbers.tolist(), asked.scores.tolist(), strict=True):
+            patch = int(self.history.patch[number])
+            if patch < 0 or patch not in seen:
+                seen.add(patch)
+                yield number, score
+
+
+def _filled(cosines: Scores, mask: Mask) -> Scores:
+    """A commit without such a text is as far away as the farthest of ``mask``."""
+    known = cosines[mask & ~np.isnan(cosines)]
+    return np.where(np.isnan(cosines), known.min() if len(known) else 0.0, cosines)
+
+
+def _best(legs: Iterable[Scores], through: Mask) -> npt.NDArray[np.int64]:
+    """The numbers of the best :data:`CANDIDATES` of every leg, in order of the history."""
+    allowed = np.flatnonzero(through)
+    chosen: set[int] = set()
+    for leg in legs:
+        scores = leg[allowed]
+        most = min(CANDIDATES, len(allowed))
+        top = allowed[np.argpartition(-scores, most - 1)[:most]] if most else allowed
+        chosen.update(top.tolist())
+    return np.array(sorted(chosen), np.int64)
+
+
+def best_hunk(patches: Iterable[FilePatch], wanted: set[str]) -> FilePatch | None:
+    """The hunk that holds most of the words, at most :data:`HUNK_LINES` of its lines around the first of them."""
+    best: tuple[int, FilePatch] | None = None
+    for patch in patches:
+        for text in patch.text.split("\n@@ -"):
+            shared = len(wanted & set(words(text)))
+            if best is None or shared > best[0]:
+                best = shared, FilePatch(patch.path, text if text.startswith("@@ -") else f"@@ -{text}")
+    if best is None:
+        return None
+    head, *lines = best[1].text.rstrip("\n").split("\n")
+    telling = (place for place, line in enumerate(lines) if line[:1] in ("+", "-") and wanted & set(words(line)))
+    start = max(0, min(next(telling, 0) - 2, len(lines) - HUNK_LINES))
+    shown = lines[start : start + HUNK_LINES]
+    return FilePatch(best[1].path, "\n".join((head, *shown)), len("\n".join(lines)) - len("\n".join(shown)))
+
+
+def _told(said: Features, hunks: Iterable[FilePatch], merge_message: str) -> dict[str, str]:
+    """What a commit can be found by, each with its name."""
+    own = (said.message, *(" ".join(words) for words in (said.paths, said.functions, said.identifiers)), said.prose)
+    lines = (line[1:] for patch in hunks for line in patch.text.split("\n") if line[:1] in ("+", "-"))
+    return dict(zip(FIELDS, (*own, "\n".join(lines)), strict=True)) | {"text of its merge": merge_message}
+
+
+def _why(asked: set[str], told: Mapping[str, str], cosines: Mapping[str, np.float64]) -> str:
     reasons = []
-    for field, text in zip(FIELDS, texts, strict=True):
-        if shared := [word for word in dict.fromkeys(words(text)) if word in asked]:
-            reasons.append(f"{field}: {', '.join(shared[:6])}")
-    if cosine is not None:
-        reasons.append(f"meaning of the {kind}: {cosine:.2f}")
+    known: set[str] = set()
+    for name, text in told.items():
+        shared = list(dict.fromkeys(word for word in words(text) if word in asked))
+        if name in ("diff", "text of its merge"):  # these repeat the others
+            shared = [word for word in shared if word not in known]
+        known.update(shared)
+        whole = [word for word in shared if not word.endswith(STEM)]
+        # A stem is named only where no word that has it is: `expir` for `expiring`, but not beside `expire`.
+        stems = [word.rstrip(STEM) for word in shared if word.endswith(STEM)]
+        if named := whole + [stem for stem in stems if not any(word.startswith(stem) for word in whole)]:
+            reasons.append(f"{name}: {', '.join(named[:6])}")
+    if cosines:
+        kind = max(cosines, key=lambda kind: cosines[kind])
+        reasons.append(f"meaning of the {kind}: {cosines[kind]:.2f}")
     return " · ".join(reasons)
-
-
-def _hit(record: Record, score: float, why: str) -> Hit:
-    return Hit(
-        commit_hash=record.commit_hash,
-        score=round(score, 4),
-        subject=record.message_subject,
-        author=record.author_name,
-        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.commit_timestamp)),
-        branch=record.branch,
-        files=record.paths,
-        why=why,
-    )

@@ -1,20 +1,136 @@
-"""The lexical leg: BM25 over the fields of the store's full-text index."""
+"""The lexical leg: BM25 over the fields of the index, counted over the commits a question may see and no others.
 
-from treering.store import Store
-from treering.text.words import words
+Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009); fields are weighted before the
+saturation where they are read as one text (BM25F), and after it where each has a score of its own.
+"""
 
-FIELDS = ("message", "paths", "functions", "identifiers")
-WEIGHTS = (2.0, 1.0, 1.0, 1.0)
-"""Twice the message: the best single-field mix over six repositories (docs/architecture.md)."""
-CANDIDATES = 200
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from treering.search.history import History, Mask, Numbers
+from treering.text.document import FIELDS
+from treering.text.words import STEM, words
+
+Scores = npt.NDArray[np.float64]
+"""One score for each commit of a history."""
+
+K1 = 1.2
+B = 0.75
 LONGEST_QUERY = 64
 """Words of a query that count; a longer one is a text, and its first words say what it is about."""
 
+_STOP = """
+a about after all also an and any are as at be been before being but by can cannot could did do does doing done for
+from had has have having he her his how i if in instead into is it its itself just made make makes many may me might
+more most much my no nor not now of off on once one only or other our out over own same she should so some such than
+that the their them then there these they this those through to too under until up us very was we were what when where
+which while who whom whose why will with without would you your
+"""
+STOP_WORDS = frozenset(_STOP.split())
+"""Words of a question that say nothing of its subject."""
 
-def lexical(store: Store, query: str) -> dict[int, float]:
-    """Commit id to BM25 score for every commit that shares a word with the query, the best :data:`CANDIDATES`."""
-    asked = list(dict.fromkeys(words(query)))[:LONGEST_QUERY]
-    if not asked:
-        return {}
-    # Each word quoted: whatever the user typed is text, never FTS5 syntax.
-    return store.matches(" OR ".join(f'"{word}"' for word in asked), WEIGHTS, CANDIDATES)
+MESSAGE, PATHS, FUNCTIONS, IDENTIFIERS, PROSE, DIFF = range(len(FIELDS))
+
+
+def asked_words(query: str) -> list[str]:
+    """The words of a query that are looked up, each once."""
+    asked = list(dict.fromkeys(words(query)))
+    return [word for word in asked if word.rstrip(STEM) not in STOP_WORDS][:LONGEST_QUERY] or asked[:LONGEST_QUERY]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who holds one word: ``fields`` gives for each field that has it the numbers of commits and how often."""
+
+    fields: Mapping[int, tuple[Numbers, Scores]]
+
+
+class Lexical:
+    """The words of one query, looked up in one history."""
+
+    def __init__(self, history: History, asked: Iterable[str], mask: Mask, *, merge_texts: bool = True) -> None:
+        """``mask`` is what the question may see. With ``merge_texts`` the message of the merge that brought a commit in
+        counts as its own.
+        """
+        self.history = history
+        self.mask = mask
+        self.words = list(asked)
+        brought = mask & (history.merged_by >= 0) & mask[history.merged_by]
+        self._brought = np.flatnonzero(brought) if merge_texts else None
+        self._held = [self._look_up(word) for word in self.words]
+        self._lengths = history.lengths.astype(np.float64)
+        if self._brought is not None:
+            self._lengths[self._brought, MESSAGE] += history.lengths[history.merged_by[self._brought], MESSAGE]
+
+    def _look_up(self, word: str) -> Held:
+        held = self.history.store.holders(word)
+        numbers = self.history.numbers(held["commit"])
+        seen = numbers >= 0
+        seen[seen] = self.mask[numbers[seen]]
+        numbers, fields, counts = numbers[seen], held["field"][seen], held["count"][seen].astype(np.float64)
+        found = {}
+        for field in range(len(FIELDS)):
+            own = fields == field
+            if own.any():
+                found[field] = numbers[own], counts[own]
+        if self._brought is not None and MESSAGE in found:
+            of_all = np.zeros(len(self.history))
+            of_all[found[MESSAGE][0]] = found[MESSAGE][1]
+            of_all[self._brought] += of_all[self.history.merged_by[self._brought]]
+            numbers = np.flatnonzero(of_all)
+            found[MESSAGE] = numbers, of_all[numbers]
+        return Held(found)
+
+    def bm25(self, weights: Mapping[int, float]) -> Scores:
+        """BM25 of the fields named, read as one text in which each counts as often as its weight says."""
+        scores = np.zeros(len(self.history))
+        seen = int(self.mask.sum())
+        if not seen:
+            return scores
+        lengths = self._lengths[:, list(weights)] @ np.array(list(weights.values()))
+        norm = K1 * (1 - B + B * lengths / max(float(np.mean(lengths[self.mask])), 1e-9))
+        for held in self._held:
+            there = [(field, weight) for field, weight in weights.items() if field in held.fields]
+            if not there:
+                continue
+            if len(there) == 1:
+                numbers, counts = held.fields[there[0][0]]
+                counts = counts * there[0][1]
+            else:
+                of_all = np.zeros(len(self.history))
+                for field, weight in there:
+                    numbers, counts = held.fields[field]
+                    of_all[numbers] += weight * counts
+                numbers = np.flatnonzero(of_all)
+                counts = of_all[numbers]
+            rarity = np.log1p((seen - len(numbers) + 0.5) / (len(numbers) + 0.5))
+            scores[numbers] += rarity * counts * (K1 + 1) / (counts + norm[numbers])
+        return scores
+
+    def rarity(self) -> dict[str, float]:
+        """How rare each word is: the inverse document frequency over what may be seen."""
+        seen = int(self.mask.sum())
+        found = {}
+        for word, held in zip(self.words, self._held, strict=True):
+            holding = len(_holders(held))
+            found[word] = math.log1p((seen - holding + 0.5) / (holding + 0.5))
+        return found
+
+    def coverage(self) -> Scores:
+        """What part of the query a commit holds in any field: its words, weighted by how rare they are; 0 to 1."""
+        found, whole, seen = np.zeros(len(self.history)), 0.0, int(self.mask.sum())
+        for held in self._held:
+            numbers = _holders(held)
+            rarity = np.log1p((seen - len(numbers) + 0.5) / (len(numbers) + 0.5))
+            whole += rarity
+            found[numbers] += rarity
+        return found / whole if whole else found
+
+
+def _holders(held: Held) -> Numbers:
+    """The numbers of the commits that hold a word in any field."""
+    return np.unique(np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in held.fields.values())]))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ BATCH = 256
 
 Place = tuple[int | None, str | None, str | None, str | None]
 
+_GLOB = re.compile(r"[*?[]")
 _FACTS = (
     "hash", "author_name", "author_email", "author_time", "author_offset", "committer_name", "committer_email",
     "committer_time", "committer_offset", "subject", "body",
@@ -227,9 +229,72 @@ class CommitTables(Database):
         return int(
             self.db.execute(
                 "SELECT count(*) FROM documents JOIN commits ON id = commit_id"
-                " WHERE position IS NOT NULL AND diff_text IS NOT NULL"
+                " WHERE position IS NOT NULL AND lengths IS NOT NULL"
             ).fetchone()[0]
         )
+
+    def of_author(self, author: str) -> list[int]:
+        """Ids of the reachable commits whose author's name or address holds this, in any case."""
+        wanted = author.casefold()
+        rows = self.db.execute("SELECT id, author_name, author_email FROM commits WHERE position IS NOT NULL")
+        return [number for number, name, email in rows if wanted in f"{name} <{email}>".casefold()]
+
+    def of_branch(self, branch: str) -> list[int]:
+        """Ids of the reachable commits that are on a branch."""
+        rows = self.db.execute(
+            "SELECT commits.id FROM commits, json_each(branches) one WHERE position IS NOT NULL AND one.value = ?",
+            (branch,),
+        )
+        return [row[0] for row in rows]
+
+    def of_path(self, path: str) -> list[int]:
+        """Ids of the reachable commits that change a path, or something in a folder of that name, or what a pattern
+        with ``*`` fits; under its old name too.
+        """
+        pattern = path.rstrip("/") if "*" in path else _GLOB.sub(r"[\g<0>]", path.rstrip("/"))
+        rows = self.db.execute(
+            "WITH wanted AS (SELECT id FROM paths WHERE path GLOB ?1 OR path GLOB ?1 || '/*')"
+            " SELECT id FROM commits WHERE position IS NOT NULL AND id IN (SELECT commit_id FROM changes"
+            " WHERE path_id IN wanted OR old_path_id IN wanted) ORDER BY position",
+            (pattern,),
+        )
+        return [row[0] for row in rows]
+
+    def of_kind(self, kind: str) -> list[int]:
+        """Ids of the reachable commits that change a file of a kind."""
+        rows = self.db.execute(
+            "SELECT DISTINCT commits.id FROM commits JOIN changes ON commit_id = commits.id"
+            " JOIN paths ON paths.id = path_id WHERE position IS NOT NULL AND kind = ?",
+            (kind,),
+        )
+        return [row[0] for row in rows]
+
+    def knows_path(self, path: str) -> bool:
+        """Whether some commit changed a file of exactly that name."""
+        return self.db.execute("SELECT 1 FROM paths WHERE path = ?", (path,)).fetchone() is not None
+
+    def mentioning(self, number: str) -> list[int]:
+        """Ids of the reachable commits whose message refers to ``#12`` or ``owner/name#12``."""
+        rows = self.db.execute(
+            "SELECT DISTINCT commits.id FROM commits, json_each(refers) kind, json_each(kind.value) one"
+            " WHERE position IS NOT NULL AND (one.value = ?1 OR one.value LIKE '%' || ?1)",
+            (number,),
+        )
+        return [row[0] for row in rows]
+
+    def message(self, commit_id: int) -> str:
+        """Subject and body of a commit."""
+        return message_of(*self.db.execute("SELECT subject, body FROM commits WHERE id = ?", (commit_id,)).fetchone())
+
+    def touches(self) -> list[tuple[int, int]]:
+        """(commit id, path id) of every change of the reachable commits."""
+        return self.db.execute(
+            "SELECT commit_id, path_id FROM changes JOIN commits ON id = commit_id WHERE position IS NOT NULL"
+        ).fetchall()
+
+    def path_names(self) -> dict[int, str]:
+        """Every path in the store, by its id."""
+        return dict(self.db.execute("SELECT id, path FROM paths"))
 
     def changes(self) -> Iterator[tuple[Any, ...]]:
         """Hash, path, old path, status, insertions, deletions, binary, submodule, whether it is a merge, and committer

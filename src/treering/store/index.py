@@ -1,12 +1,19 @@
-"""The tables of the index: features, words, and what each vector's row is."""
+"""The tables of the index: what commits say, who holds a word, and what each vector's row is."""
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from treering.store.commits import CommitTables
-from treering.store.schema import sqlite_errors
-from treering.types import Features, LeftOut
+from treering.types import Features, FilePatch, IndexedCommit, LeftOut
+
+HOLDER = np.dtype([("commit", "<u4"), ("field", "u1"), ("count", "<u2")])
+"""One record of a word's postings: which commit holds it, in which field, how often."""
+
+Holders = npt.NDArray[np.void]
 
 
 class IndexTables(CommitTables):
@@ -37,19 +44,23 @@ class IndexTables(CommitTables):
     def clear_documents(self) -> None:
         """Forget the lexical index and every vector's row: their settings or code changed."""
         with self.transaction():
-            self.db.execute("DELETE FROM documents")
-            self.db.execute("DELETE FROM vectors")
-            self.db.execute("INSERT INTO words (words) VALUES ('delete-all')")
+            for table in ("documents", "vectors", "postings"):
+                self.db.execute(f"DELETE FROM {table}")
 
-    def add_features(self, rows: Iterable[tuple[int, Features, Mapping[str, LeftOut]]]) -> None:
-        """Keep (commit id, features, what they leave out), all or none; their words are indexed later, by
-        :meth:`index_words`.
+    def add_features(
+        self, rows: Iterable[tuple[int, Features, Sequence[FilePatch], Mapping[str, LeftOut], Sequence[str]]]
+    ) -> None:
+        """Keep (commit id, features, hunks, what they leave out, kinds of texts for vectors), all or none; their words
+        are indexed later, by :meth:`add_words`.
         """
         encode = msgspec.json.encode
         with self.transaction():
             self.db.executemany(
-                "INSERT INTO documents (commit_id, features, left_out) VALUES (?, ?, ?)",
-                ((commit_id, encode(features), encode(left_out).decode()) for commit_id, features, left_out in rows),
+                "INSERT INTO documents (commit_id, features, hunks, left_out, kinds) VALUES (?, ?, ?, ?, ?)",
+                (
+                    (commit_id, encode(said), zlib.compress(encode(hunks), 6), *(encode(one).decode() for one in rest))
+                    for commit_id, said, hunks, *rest in rows
+                ),
             )
 
     def left_out(self) -> dict[str, dict[str, int]]:
@@ -61,19 +72,44 @@ class IndexTables(CommitTables):
         )
         return {reason: {"files": files, "bytes": size} for reason, files, size in rows}
 
-    def unindexed(self) -> list[int]:
+    def wordless(self) -> list[int]:
         """Ids of the commits whose features are known and whose words are not indexed."""
-        return [row[0] for row in self.db.execute("SELECT commit_id FROM documents WHERE diff_text IS NULL")]
+        return [row[0] for row in self.db.execute("SELECT commit_id FROM documents WHERE lengths IS NULL")]
 
-    def index_words(self, rows: Iterable[tuple[int, str, Sequence[str]]]) -> None:
-        """Index (commit id, diff text, one text of words per field), all or none."""
+    def add_words(self, counts: Mapping[int, Sequence[Mapping[str, int]]]) -> None:
+        """Index how often each word stands in each field of some commits, all or none."""
+        holders: dict[str, list[tuple[int, int, int]]] = {}
+        for commit_id, fields in counts.items():
+            for field, words in enumerate(fields):
+                for word, count in words.items():
+                    holders.setdefault(word, []).append((commit_id, field, min(count, 65535)))
+        first = min(counts, default=0)
         with self.transaction():
-            for commit_id, diff_text, words in rows:
-                self.db.execute("UPDATE documents SET diff_text = ? WHERE commit_id = ?", (diff_text, commit_id))
-                self.db.execute(
-                    "INSERT INTO words (rowid, message, paths, functions, identifiers) VALUES (?, ?, ?, ?, ?)",
-                    (commit_id, *words),
-                )
+            self.db.executemany(
+                "INSERT INTO postings VALUES (?, ?, ?)",
+                ((word, first, np.array(held, HOLDER).tobytes()) for word, held in sorted(holders.items())),
+            )
+            self.db.executemany(
+                "UPDATE documents SET lengths = ? WHERE commit_id = ?",
+                (
+                    (np.array([sum(words.values()) for words in fields], "<u4").tobytes(), commit_id)
+                    for commit_id, fields in counts.items()
+                ),
+            )
+
+    def indexed_commits(self) -> list[IndexedCommit]:
+        """The reachable commits whose words are indexed, oldest first."""
+        rows = self.db.execute(
+            "SELECT id, hash, parents, committer_time, merged_by, patch_id, subject || char(10) || body, lengths"
+            " FROM commits JOIN documents ON commit_id = id WHERE position IS NOT NULL AND lengths IS NOT NULL"
+            " ORDER BY position"
+        )
+        return [IndexedCommit(*row) for row in rows]
+
+    def holders(self, word: str) -> Holders:
+        """Everyone who holds a word, as records of :data:`HOLDER`."""
+        rows = self.db.execute("SELECT holders FROM postings WHERE word = ? ORDER BY first", (word,))
+        return np.frombuffer(b"".join(row[0] for row in rows), HOLDER)
 
     def features(self, ids: Iterable[int] | None = None) -> Iterator[tuple[int, Features]]:
         """The features of the documents named, or of all."""
@@ -87,35 +123,32 @@ class IndexTables(CommitTables):
             if row is not None:
                 yield commit_id, decoder.decode(row[0])
 
-    def worded(self) -> int:
-        """How many documents have their words in the index, those of vanished commits too."""
-        return int(self.db.execute("SELECT count(*) FROM documents WHERE diff_text IS NOT NULL").fetchone()[0])
+    def hunks(self, commit_id: int) -> tuple[FilePatch, ...]:
+        """The hunks that are indexed of a commit; none if it is not indexed."""
+        row = self.db.execute("SELECT hunks FROM documents WHERE commit_id = ?", (commit_id,)).fetchone()
+        return msgspec.json.decode(zlib.decompress(row[0]), type=tuple[FilePatch, ...]) if row else ()
 
-    def unembedded(self, fingerprint: str) -> list[tuple[int, str, str]]:
-        """(commit id, kind, text) of every document text that has no vector of this fingerprint yet."""
+    def unembedded(self, fingerprint: str) -> dict[int, list[str]]:
+        """Id to the kinds of texts of a commit that have no vector of this fingerprint yet. The first part of a text
+        is named last, so where it is there all are.
+        """
         rows = self.db.execute(
-            "SELECT d.commit_id, d.features, d.diff_text, m.row IS NOT NULL, x.row IS NOT NULL FROM documents d"
-            " LEFT JOIN vectors m ON m.fingerprint = ?1 AND m.commit_id = d.commit_id AND m.kind = 'message'"
-            " LEFT JOIN vectors x ON x.fingerprint = ?1 AND x.commit_id = d.commit_id AND x.kind = 'diff'"
-            " WHERE d.diff_text IS NOT NULL AND (m.row IS NULL OR (x.row IS NULL AND d.diff_text != ''))"
-            " ORDER BY d.commit_id",
+            "SELECT commit_id, kind.value FROM documents, json_each(kinds) kind"
+            " WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.fingerprint = ? AND v.commit_id = documents.commit_id"
+            " AND v.kind = kind.value AND v.part = 0) ORDER BY commit_id",
             (fingerprint,),
         )
-        decoder = msgspec.json.Decoder(Features)
-        missing = []
-        for commit_id, features, diff_text, has_message, has_diff in rows:
-            if not has_message and (message := decoder.decode(features).message.strip()):
-                missing.append((commit_id, "message", message))
-            if not has_diff and diff_text:
-                missing.append((commit_id, "diff", diff_text))
+        missing: dict[int, list[str]] = {}
+        for commit_id, kind in rows:
+            missing.setdefault(commit_id, []).append(kind)
         return missing
 
-    def name_vectors(self, fingerprint: str, first: int, names: Iterable[tuple[int, str]]) -> None:
-        """Name the rows that were flushed to the matrix: row ``first + n`` belongs to the n-th (commit id, kind)."""
+    def name_vectors(self, fingerprint: str, first: int, names: Iterable[tuple[int, str, int]]) -> None:
+        """Name the rows that were flushed to the matrix, from ``first`` on: (commit id, kind, part)."""
         with self.transaction():
             self.db.executemany(
-                "INSERT INTO vectors VALUES (?, ?, ?, ?)",
-                ((fingerprint, row, commit_id, kind) for row, (commit_id, kind) in enumerate(names, start=first)),
+                "INSERT INTO vectors VALUES (?, ?, ?, ?, ?)",
+                ((fingerprint, row, *name) for row, name in enumerate(names, start=first)),
             )
 
     def vectors(self, fingerprint: str | None = None) -> int:
@@ -127,22 +160,8 @@ class IndexTables(CommitTables):
         with self.transaction():
             self.db.execute("DELETE FROM vectors WHERE fingerprint = ?", (fingerprint,))
 
-    def vector_names(self, fingerprint: str) -> list[tuple[int, str, bool]]:
-        """(commit id, kind, reachable) of every named row, in row order. Rows are 0, 1, 2, …"""
-        rows = self.db.execute(
-            "SELECT commit_id, kind, position IS NOT NULL FROM vectors JOIN commits ON commits.id = commit_id"
-            " WHERE fingerprint = ? ORDER BY row",
-            (fingerprint,),
-        )
-        return [(commit_id, kind, bool(reachable)) for commit_id, kind, reachable in rows]
-
-    def matches(self, query: str, weights: Sequence[float], limit: int) -> dict[int, float]:
-        """The best reachable commits for an FTS5 query: id to BM25 score, higher is better."""
-        with sqlite_errors(self.path):
-            rows = self.db.execute(
-                "SELECT words.rowid, -bm25(words, ?, ?, ?, ?) AS score"
-                " FROM words JOIN commits ON commits.id = words.rowid"
-                " WHERE words MATCH ? AND position IS NOT NULL ORDER BY score DESC, words.rowid LIMIT ?",
-                (*weights, query, limit),
-            ).fetchall()
-        return dict(rows)
+    def vector_names(self, fingerprint: str) -> list[tuple[int, str, int]]:
+        """(commit id, kind, part) of every named row, in row order. Rows are 0, 1, 2, …"""
+        return self.db.execute(
+            "SELECT commit_id, kind, part FROM vectors WHERE fingerprint = ? ORDER BY row", (fingerprint,)
+        ).fetchall()

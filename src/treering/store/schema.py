@@ -87,6 +87,30 @@ MIGRATIONS = (
     CREATE INDEX commits_merged ON commits (merged_by) WHERE merged_by IS NOT NULL AND position IS NOT NULL;
     DROP TABLE refs; -- a fact is enough: all that is asked is whether they moved
     """,
+    """
+    DROP TABLE words;
+    DROP TABLE documents;
+    DROP TABLE vectors;
+    CREATE TABLE documents (
+        commit_id INTEGER PRIMARY KEY REFERENCES commits (id),
+        features BLOB NOT NULL,
+        hunks BLOB NOT NULL, -- those that are indexed, compressed
+        left_out TEXT NOT NULL,
+        kinds TEXT NOT NULL, -- of texts that become vectors, as JSON
+        lengths BLOB -- how many words each field has; NULL until they are indexed
+    );
+    CREATE INDEX documents_waiting ON documents (commit_id) WHERE lengths IS NULL;
+    -- who holds a word: records of (commit id, field, how often), in a blob for each batch of commits
+    CREATE TABLE postings (
+        word TEXT NOT NULL, first INTEGER NOT NULL, holders BLOB NOT NULL, PRIMARY KEY (word, first)
+    ) WITHOUT ROWID;
+    CREATE TABLE vectors (
+        fingerprint TEXT NOT NULL, row INTEGER NOT NULL,
+        commit_id INTEGER NOT NULL REFERENCES commits (id), kind TEXT NOT NULL, part INTEGER NOT NULL,
+        PRIMARY KEY (fingerprint, row), UNIQUE (fingerprint, commit_id, kind, part)
+    ) WITHOUT ROWID;
+    DELETE FROM facts WHERE key = 'index';
+    """,
 )
 
 

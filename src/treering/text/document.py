@@ -1,44 +1,70 @@
-"""What a commit means, field by field: its message, its paths, the functions its hunks are in, the names it adds.
+"""What a commit means: its message, paths, the functions its hunks are in, the names it adds, its prose, its lines.
 
-Never the message alone: a quarter of a real history has messages that say nothing.
+Nothing here depends on other commits, so what is said of one stays as it is when the history grows.
 """
 
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-
-from msgspec import Struct, field
+from collections.abc import Callable, Iterator, Sequence
 
 from treering.text.kinds import NOISE, Kind
-from treering.text.words import identifiers, words
-from treering.types import Features, LeftOut, Record
+from treering.text.words import counted, identifiers
+from treering.types import Features, FilePatch, LeftOut, Record
 
-FINGERPRINT = "document-3"
+FINGERPRINT = "document-5"
 """Part of every fingerprint that covers what is made here: count it up when the output changes."""
 
 PATHS = 200
 FUNCTIONS = 60
-IDENTIFIERS_KEPT = 400
-IDENTIFIERS_INDEXED = 40
-"""The best by tf-idf; 40 was best over six repositories."""
+IDENTIFIERS = 400
+PROSE_CHARACTERS = 6000
+
+FIELDS = ("message", "paths", "functions", "identifiers", "prose", "diff")
+"""The fields of the lexical index, in the order of their numbers there."""
+
+KINDS = ("message", "code")
+"""The kinds of texts that become vectors."""
 
 PATHS_EMBEDDED, NAMES_EMBEDDED, FUNCTIONS_EMBEDDED = 6, 16, 4
 """What of each makes the text that becomes a vector: some 150 tokens, because each costs as much time as another."""
 
 _HUNK = re.compile(r"^@@ -\d[^@]* @@ ?(.*)$")
+_COMMENT = re.compile(
+    r"^\s*(?:#+(?!!)|//+!?|/\*+|\*+(?!/)|--+|;+|%+|<!--|\"\"\"|''')\s*(.*?)\s*(?:\*/|-->|\"\"\"|''')?$"
+)
+_BEHIND = re.compile(r"\s(?:#|//|/\*)\s+(.{8,}?)\s*(?:\*/)?$")
+_LETTERS = re.compile(r"[^\W\d_]{2,}")
+_DOCS = r"\.(?:md|markdown|rst|txt|adoc|org|html?|textile)"
+_CHANGELOG = re.compile(
+    rf"(?:^|/)(?:change(?:s|log)|news|history|releases?|release[-_ ]?notes|whats?[-_ ]?new|upgrading)(?:{_DOCS})?$"
+    rf"|(?:^|/)(?:changelogs?|changes|newsfragments|release[-_]?notes)/(?:.*/)?(?:[+\d][^/]*|[^/]+{_DOCS})$",
+    re.IGNORECASE,
+)
+
+
+def is_changelog(path: str) -> bool:
+    """Whether a file tells what other commits did: its entries would find it in their place."""
+    return bool(_CHANGELOG.search(path))
+
+
+def telling(patches: Sequence[FilePatch], kind: Callable[[str], Kind]) -> tuple[FilePatch, ...]:
+    """The hunks that say what this commit meant: those of noise and of changelogs are left out."""
+    return tuple(patch for patch in patches if kind(patch.path) not in NOISE and not is_changelog(patch.path))
 
 
 def features(record: Record, kind: Callable[[str], Kind]) -> Features:
-    """The fields of one commit. Bounded, whatever the size of the commit. Hunks of noise are not read."""
+    """The fields of one commit but its lines. Bounded, whatever the size of the commit."""
     functions: dict[str, None] = {}
     added: Counter[str] = Counter()
-    for patch in record.patches:
-        if kind(patch.path) in NOISE:
-            continue
+    prose: list[str] = []
+    for patch in telling(record.patches, kind):
+        docs = kind(patch.path) == "docs"
         for line in patch.text.split("\n"):
             if line.startswith("+"):
-                added.update(identifiers(line[1:]))
+                if not docs:
+                    added.update(identifiers(line[1:]))
+                if (said := line[1:].strip() if docs else _said(line[1:])) and len(_LETTERS.findall(said)) > 1:
+                    prose.append(said)
             elif (hunk := _HUNK.match(line)) and hunk[1].strip():
                 functions[hunk[1].strip()] = None
     renamed_from = (rename.old_path for rename in record.files_renamed)
@@ -46,55 +72,57 @@ def features(record: Record, kind: Callable[[str], Kind]) -> Features:
         message=record.message,
         paths=tuple(dict.fromkeys((*record.paths, *renamed_from)))[:PATHS],
         functions=tuple(functions)[:FUNCTIONS],
-        identifiers=dict(added.most_common(IDENTIFIERS_KEPT)),
+        identifiers=dict(added.most_common(IDENTIFIERS)),
+        prose="\n".join(dict.fromkeys(prose))[:PROSE_CHARACTERS],
     )
+
+
+def _said(line: str) -> str:
+    """The comment that a line of code is, or has behind it."""
+    comment = _COMMENT.match(line) or _BEHIND.search(line)
+    return comment[1] if comment else ""
 
 
 def left_out(record: Record, kind: Callable[[str], Kind]) -> dict[str, LeftOut]:
-    """What :func:`features` does not look at, by the kind of file; under ``cut`` what the caps took of the rest."""
+    """What the index does not look at, by the kind of file; under ``cut`` what the caps took of the rest."""
     found: dict[str, LeftOut] = {}
     for patch in record.patches:
         of = kind(patch.path)
-        size = patch.cut + (len(patch.text.encode()) if of in NOISE else 0)
+        unread = of if of in NOISE else "changelog" if is_changelog(patch.path) else ""
+        size = patch.cut + (len(patch.text.encode()) if unread else 0)
         if size:
-            reason = of if of in NOISE else "cut"
-            before = found.get(reason, LeftOut(0, 0))
-            found[reason] = LeftOut(before.files + 1, before.bytes + size)
+            before = found.get(unread or "cut", LeftOut(0, 0))
+            found[unread or "cut"] = LeftOut(before.files + 1, before.bytes + size)
     return found
 
 
-class Rarity(Struct):
-    """How rare a name is in the repository: the inverse document frequency behind tf-idf."""
-
-    documents: int = 0
-    frequency: Counter[str] = field(default_factory=Counter)
-
-    def add(self, one: Features) -> None:
-        self.documents += 1
-        self.frequency.update(one.identifiers.keys())
-
-    def best(self, one: Features) -> list[str]:
-        """The names that tell this commit from the others, best first; ties in alphabetical order."""
-
-        def weight(item: tuple[str, int]) -> tuple[float, str]:
-            name, count = item
-            idf = math.log((1 + self.documents) / (1 + self.frequency[name])) + 1
-            return -(1 + math.log(count)) * idf, name
-
-        return [name for name, _ in sorted(one.identifiers.items(), key=weight)[:IDENTIFIERS_INDEXED]]
-
-
-def indexed_words(one: Features, names: Iterable[str]) -> tuple[str, str, str, str]:
-    """The text of words of each field of the lexical index: message, paths, functions, identifiers."""
+def word_counts(one: Features, hunks: Sequence[FilePatch]) -> tuple[dict[str, int], ...]:
+    """How often each word stands in each of :data:`FIELDS`."""
+    lines = (line[1:] for patch in hunks for line in patch.text.split("\n") if line[:1] in ("+", "-"))
     return (
-        " ".join(words(one.message)),
-        " ".join(words(" ".join(one.paths))),
-        " ".join(words(" ".join(one.functions))),
-        " ".join(words(" ".join(names))),
+        counted(one.message),
+        counted("\n".join(one.paths)),
+        counted("\n".join(one.functions)),
+        counted("\n".join(one.identifiers)),
+        counted(one.prose),
+        counted("\n".join(lines)),
     )
 
 
-def diff_text(one: Features, names: Sequence[str]) -> str:
-    """What the diff says, in the order that survives a cut at the embedding model's length. Empty for no change."""
-    parts = (one.paths[:PATHS_EMBEDDED], names[:NAMES_EMBEDDED], one.functions[:FUNCTIONS_EMBEDDED])
-    return "\n".join(" ".join(part) for part in parts if part)
+def texts(one: Features) -> Iterator[tuple[str, str]]:
+    """The texts of a commit that become vectors, each with its kind of :data:`KINDS`; empty ones are left out."""
+    parts = (one.paths[:PATHS_EMBEDDED], best_names(one), one.functions[:FUNCTIONS_EMBEDDED])
+    code = "\n".join(" ".join(part) for part in parts if part)
+    for kind, text in zip(KINDS, (one.message, code), strict=True):
+        if text.strip():
+            yield kind, text
+
+
+def best_names(one: Features, most: int = NAMES_EMBEDDED) -> list[str]:
+    """The added names that tell most: compound ones, and those that come often."""
+
+    def weight(item: tuple[str, int]) -> tuple[float, str]:
+        name, count = item
+        return -(min(count, 5) ** 0.5) * len(counted(name)), name
+
+    return [name for name, _ in sorted(one.identifiers.items(), key=weight)[:most]]

@@ -1,26 +1,63 @@
 """Code-aware words: the same for what is indexed and for what is asked."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache, lru_cache
+from typing import Any
 
 _WORD = re.compile(r"[\w\u0300-\u036f]+")  # with the marks that lower case can leave apart: "İ" is "i" and a dot
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _IDENTIFIER = re.compile(r"(?<!\w)[^\W\d]\w{2,63}(?!\w)")
 
+STEM = "~"
+"""Marks a stem: no word has it."""
 LONGEST = 64
 """Longer words are data (hashes, base64), not words."""
 
 
 def words(text: str) -> Iterator[str]:
-    """Every word in lower case; a compound one (``snake_case``, ``camelCase``, ``HTTPServer2``) and then its parts."""
-    for match in _WORD.finditer(text):
-        word = match[0]
-        if len(word) > LONGEST:
-            continue
-        yield word.lower()
-        parts = _parts(word)
-        if parts != [word]:
-            yield from (part.lower() for part in parts)
+    """Every word in lower case; of a compound one (``snake_case``, ``camelCase``, ``HTTPServer2``) then its parts; then
+    the stems of English words, marked with ``~``, so that `expire` meets `expiring`, but itself before.
+    """
+    for word in _WORD.findall(text):
+        yield from _forms(word)
+
+
+def plain_words(text: str) -> Iterator[str]:
+    """The same without stems."""
+    return (word for word in words(text) if not word.endswith(STEM))
+
+
+def counted(text: str) -> Counter[str]:
+    """How often each of :func:`words` comes. Every word is looked at once, however often it is there."""
+    found: Counter[str] = Counter()
+    for word, count in Counter(_WORD.findall(text)).items():
+        for form in _forms(word):
+            found[form] += count
+    return found
+
+
+@lru_cache(maxsize=1 << 16)
+def _forms(word: str) -> tuple[str, ...]:
+    if len(word) > LONGEST:
+        return ()
+    parts = [part.lower() for part in _parts(word)]
+    whole = word.lower()
+    stems = dict.fromkeys(f"{stem}{STEM}" for part in parts if (stem := _stem(part)))
+    return (whole, *(part for part in parts if parts != [whole]), *stems)
+
+
+def _stem(word: str) -> str:
+    """What a word and its inflections have in common; empty for what is no word of English."""
+    return _stemmer().stemWord(word) if word.isascii() and word.isalpha() and len(word) > 3 else ""
+
+
+@cache
+def _stemmer() -> Any:
+    import Stemmer
+
+    return Stemmer.Stemmer("english")
 
 
 def _parts(word: str) -> list[str]:

@@ -17,7 +17,9 @@ Matrix = npt.NDArray[np.float32]
 BUILT_IN = "all-MiniLM-L6-v2"
 _FILES = ("*.json", "*.txt", "*/*.json", "*.safetensors")
 MAX_TOKENS = 256
-"""The length the model was trained for; what comes after is cut, so texts put what matters first."""
+"""The length the model was trained for; a longer text is cut into parts."""
+MAX_PARTS = 2
+"""Of a text that is longer than that many parts, the rest is not embedded: it has its words in the index."""
 
 
 class Embedder(Protocol):
@@ -27,8 +29,25 @@ class Embedder(Protocol):
     dimensions: int
     fingerprint: str
 
+    def parts(self, texts: Sequence[str]) -> list[list[str]]:
+        """Each text in parts that the model reads whole, at most :data:`MAX_PARTS`."""
+
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Matrix]]:
         """Vectors of all texts, in batches: positions in ``texts`` and their rows. Order is the embedder's choice."""
+
+
+def cut(text: str, offsets: Sequence[tuple[int, int]], most: int) -> list[str]:
+    """A text in parts of at most ``most`` tokens, which stand where ``offsets`` (start, end) say; cut between words."""
+    parts: list[str] = []
+    at = 0
+    while at < len(offsets) and len(parts) < MAX_PARTS:
+        end = min(at + most, len(offsets))
+        if end < len(offsets):
+            places = range(end, max(at, end - most // 4), -1)
+            end = next((place for place in places if text[offsets[place][0] - 1].isspace()), end)
+        parts.append(text[offsets[at][0] : offsets[end - 1][1]])
+        at = end
+    return parts or [text]
 
 
 def embed(embedder: Embedder, texts: Sequence[str]) -> Matrix:
@@ -62,6 +81,12 @@ class MiniLM:
         self.tokenizer.enable_truncation(MAX_TOKENS)
         self.tokenizer.no_padding()
         self.batch_tokens = batch_tokens
+
+    def parts(self, texts: Sequence[str]) -> list[list[str]]:
+        self.tokenizer.no_truncation()
+        encoded = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        self.tokenizer.enable_truncation(MAX_TOKENS)
+        return [cut(text, one.offsets, MAX_TOKENS - 2) for text, one in zip(texts, encoded, strict=True)]
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Matrix]]:
         """Longest first, so that little is padding and a batch too large for memory fails at once."""
@@ -107,6 +132,14 @@ class SentenceTransformer:
         self.dimensions = int(model.get_embedding_dimension())
         self.batch = max(1, batch_tokens // MAX_TOKENS)
         self.fingerprint = hashlib.sha256(b"".join(_digests(folder))).hexdigest()[:16]
+
+    def parts(self, texts: Sequence[str]) -> list[list[str]]:
+        length = int(self.model.max_seq_length or MAX_TOKENS) - 2
+        encoded = [
+            self.model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            for text in texts
+        ]
+        return [cut(text, one["offset_mapping"], length) for text, one in zip(texts, encoded, strict=True)]
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Matrix]]:
         for start in range(0, len(texts), self.batch):

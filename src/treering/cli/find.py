@@ -1,0 +1,235 @@
+"""The commands that find: search, similar, why, files, bench."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from treering.cli.options import PATH, common, emit
+from treering.errors import DataError, UsageError
+from treering.report import Reporter, one_line, printable
+
+T = TypeVar("T")
+
+_LIMIT = click.option("--limit", type=int, help="How many results [default: 10].")
+_AT = click.option("--at", default="", help="Know only what is reachable from this commit.")
+_FORMAT = click.option(
+    "--format", "as_format", type=click.Choice(["text", "markdown"]), default="text", show_default=True
+)
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which commits may be found."""
+    for option in (
+        click.option("--include-merges", is_flag=True, help="Find merges too."),
+        click.option("--kind", default="", help="Only what changes a file of this kind: source, test, docs, …"),
+        click.option("--path", default="", help="Only what changes this file or folder; may hold *."),
+        click.option("--branch", default="", help="Only what is on this branch."),
+        click.option("--until", default="", help="Only of that date or earlier."),
+        click.option("--since", default="", help="Only of that date or later: 2024-01-31, or `3 months ago`."),
+        click.option("--author", default="", help="Only whose author's name or address holds this."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("query", required=False)
+@_LIMIT
+@_AT
+@filtered
+@_FORMAT
+@click.option("--batch", is_flag=True, help="Read JSON lines {id, query, n, at} from stdin, write {id, hits}.")
+@common
+def search(
+    repo: Path,
+    store: Path | None,
+    as_json: bool,
+    verbose: bool,
+    query: str | None,
+    limit: int | None,
+    at: str,
+    as_format: str,
+    batch: bool,
+    **filters: Any,
+) -> None:
+    """Find commits by what they did, whatever their message says."""
+    from treering import finding, operations
+    from treering.types import Filters
+
+    report = Reporter.to_stderr(verbose=verbose)
+    text = "" if batch else _given(query, "query")
+    where = operations.place(repo, store, {"search": {"limit": limit}})
+    if batch:
+        _answer(finding.search_batch(where, _lines(finding.SearchLine), report))
+        return
+    hits = finding.search(where, text, report, filters=Filters(**filters), at=at)
+    _show(hits, as_json=as_json, as_format=as_format)
+
+
+@click.command()
+@click.argument("commit")
+@_LIMIT
+@filtered
+@_FORMAT
+@common
+def similar(
+    repo: Path,
+    store: Path | None,
+    as_json: bool,
+    verbose: bool,
+    commit: str,
+    limit: int | None,
+    as_format: str,
+    **filters: Any,
+) -> None:
+    """Find the commits that do most nearly what one commit does."""
+    from treering import finding, operations
+    from treering.types import Filters
+
+    where = operations.place(repo, store, {"search": {"limit": limit}})
+    hits = finding.similar(where, commit, Reporter.to_stderr(verbose=verbose), filters=Filters(**filters))
+    _show(hits, as_json=as_json, as_format=as_format)
+
+
+@click.command()
+@click.argument("place", metavar="FILE[:LINE]")
+@_LIMIT
+@_FORMAT
+@common
+def why(
+    repo: Path, store: Path | None, as_json: bool, verbose: bool, place: str, limit: int | None, as_format: str
+) -> None:
+    """Find the commits that explain a file, or a line of it: git's own blame, then search."""
+    from treering import finding, operations
+
+    where = operations.place(repo, store, {"search": {"limit": limit}})
+    _show(finding.why(where, place, Reporter.to_stderr(verbose=verbose)), as_json=as_json, as_format=as_format)
+
+
+@click.command()
+@click.argument("task", required=False)
+@click.option("--given", multiple=True, help="A file that is known to be part of it.")
+@_LIMIT
+@_AT
+@click.option("--batch", is_flag=True, help="Read JSON lines {id, task, n, at, given} from stdin, write {id, hits}.")
+@common
+def files(
+    repo: Path,
+    store: Path | None,
+    as_json: bool,
+    verbose: bool,
+    task: str | None,
+    given: tuple[str, ...],
+    limit: int | None,
+    at: str,
+    batch: bool,
+) -> None:
+    """Predict the files that a task will touch."""
+    from treering import finding, operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    text = "" if batch else _given(task, "task")
+    where = operations.place(repo, store, {"search": {"limit": limit}})
+    if batch:
+        _answer(finding.files_batch(where, _lines(finding.FilesLine), report))
+        return
+    found = finding.files(where, text, report, given=given, at=at)
+    if as_json:
+        emit(found)
+        return
+    for one in found:
+        click.echo(one_line(f"[{one.score:.4f}] {one.path}"))
+        click.echo(one_line(f"         {one.why}"))
+    if not found:
+        click.echo("no file fits that", err=True)
+
+
+@click.command()
+@click.option("--questions", type=PATH, help="A JSON file of questions with the commits that answer them.")
+@click.option(
+    "--most", type=click.IntRange(min=10), default=300, show_default=True, help="Cases of each kind, the newest."
+)
+@common
+def bench(repo: Path, store: Path | None, as_json: bool, verbose: bool, questions: Path | None, most: int) -> None:
+    """Measure search and file prediction on this repository, beside what people use instead."""
+    from treering import finding, operations
+
+    where = operations.place(repo, store)
+    made = finding.bench(where, Reporter.to_stderr(verbose=verbose), questions=questions, most=most)
+    if as_json:
+        emit(made)
+        return
+    for of in dict.fromkeys(row.cases_of for row in made.rows):
+        rows = [row for row in made.rows if row.cases_of == of]
+        click.echo(f"{of} ({rows[0].cases} cases)")
+        for row in rows:
+            low, high = row.mrr_difference
+            click.echo(f"  {row.way:20s} MRR@10 {row.mrr:.3f}  recall@10 {row.recall:.3f}  [{low:+.3f}, {high:+.3f}]")
+    if made.files:
+        click.echo(f"files that a commit touches ({made.files[0].cases} commits)")
+        for one in made.files:
+            click.echo(f"  {one.way:28s} MRR@10 {one.mrr:.3f}  recall@10 {one.recall:.3f}")
+    if not made.rows:
+        click.echo("this history has no titles of merges and no changelog to ask about", err=True)
+
+
+def _given(text: str | None, what: str) -> str:
+    if text is None:
+        raise UsageError(f"the {what} is missing", "give it, or --batch and JSON lines on stdin")
+    return text
+
+
+def _lines(kind: type[T]) -> Iterator[T]:
+    """The lines of stdin as values; empty ones are passed over."""
+    import msgspec
+
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        if line.strip():
+            try:
+                yield msgspec.json.decode(line, type=kind)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise DataError(f"line {number} of stdin is no question: {error}", "see docs/formats.md") from error
+
+
+def _answer(answers: Iterable[object]) -> None:
+    import msgspec
+
+    for answer in answers:
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _show(hits: list[Any], *, as_json: bool, as_format: str) -> None:
+    if as_json:
+        emit(hits)
+        return
+    for hit in hits:
+        (_markdown if as_format == "markdown" else _text)(hit)
+    if not hits:
+        click.echo("no commit answers that", err=True)
+
+
+def _text(hit: Any) -> None:
+    files = ", ".join(hit.files[:3]) + (f" and {len(hit.files) - 3:,} more" if len(hit.files) > 3 else "")
+    click.echo(one_line(f"[{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
+    click.echo(one_line(f"         {hit.date[:10]} {hit.author}, {hit.branch}: {files}"))
+    click.echo(one_line(f"         {hit.why}"))
+    for line in hit.hunk.split("\n")[:6] if hit.hunk else ():
+        click.echo(one_line(f"         | {line[:160]}"))
+
+
+def _markdown(hit: Any) -> None:
+    """A hit as a list item; what comes from the repository stands in code, where it formats nothing."""
+
+    def code(text: str) -> str:
+        return "``" + one_line(text).replace("`", "'") + "``"
+
+    click.echo(f"- {code(hit.commit_hash[:12])} {code(hit.subject)}, {code(hit.author)}, {hit.date[:10]}")
+    click.echo(f"  - why: {code(hit.why)}")
+    click.echo(f"  - files: {', '.join(code(path) for path in hit.files[:8]) or 'none'}")
+    if hit.hunk:
+        lines = printable(hit.hunk).replace("```", "` ` `").split("\n")
+        click.echo("\n".join(f"  {line}" for line in ("```diff", f"# {one_line(hit.hunk_path)}", *lines, "```")))

@@ -1,0 +1,222 @@
+"""The operations that find: commits by words, by likeness, by a line of a file; the files a task will touch; and how
+well all this works on a repository.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec.structs import replace
+
+from treering.errors import DataError, UsageError
+from treering.files import read_json, write_json
+from treering.git.blame import blamed, line_history, texts, tree
+from treering.git.reader import open_reader, read_refs
+from treering.git.shadow import GitFailed, Shadow, shadow_of
+from treering.operations import Place, finder
+from treering.report import Reporter
+from treering.search import benchmark
+from treering.search.commits import Finder
+from treering.search.files import Contents, Predictor
+from treering.types import NO_FILTERS, FilePrediction, Filters, Hit
+
+LONGEST_QUERY = 20_000
+"""Characters of a query that are read; what comes after is a file, not a question."""
+
+
+def search(where: Place, query: str, report: Reporter, *, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
+    """The commits that answer a question in words, best first. ``at`` knows only what is reachable from a commit."""
+    if not query.strip():
+        raise UsageError("the query is empty", "say in words what the commit did")
+    with finder(where, report) as opened:
+        return opened.search(_text(query), limit=where.settings.search.limit, filters=_texts(filters), at=at)
+
+
+def _text(text: str) -> str:
+    """What is asked, cut, and as the store tells undecodable bytes: an argument of the command line has them as
+    surrogates, which SQLite does not take.
+    """
+    return text[:LONGEST_QUERY].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _texts(filters: Filters) -> Filters:
+    return replace(filters, author=_text(filters.author), branch=_text(filters.branch), path=_text(filters.path))
+
+
+def similar(where: Place, commit: str, report: Reporter, *, filters: Filters = NO_FILTERS) -> list[Hit]:
+    """The commits that do most nearly what one commit does."""
+    with finder(where, report) as opened:
+        return opened.similar(commit, limit=where.settings.search.limit, filters=_texts(filters))
+
+
+def why(where: Place, place: str, report: Reporter) -> list[Hit]:
+    """The commits that explain a file, or a line of it (``FILE:LINE``): those that wrote it by git's own blame, those
+    that changed the line before, then those that search finds for its words.
+    """
+    path, _, number = place.rpartition(":")
+    path, line = (path, int(number)) if path and number.isdigit() and int(number) else (place, None)
+    limit = where.settings.search.limit
+    with finder(where, report) as opened, shadow_of(where.source) as shadow:
+        tip = newest(where, opened)
+        wrote = blamed(shadow, tip, path, line)
+        reasons = {name: f"wrote {count:,} of its lines" if line is None else "wrote it" for name, count in wrote}
+        for name in line_history(shadow, tip, path, line) if line else ():
+            reasons.setdefault(name, "changed it before")
+        content = texts(shadow, tip, [path]).get(path, "").split("\n")
+        words = content[line - 1] if line and line <= len(content) else path
+        hits = opened.told({name: reason for name, reason in reasons.items() if name in opened.history.number}, words)
+        found = opened.search(_text(f"{path} {words}"), limit=limit, filters=Filters(path=path))
+        return [*hits, *(hit for hit in found if hit.commit_hash not in reasons)][:limit]
+
+
+def newest(where: Place, opened: Finder) -> str:
+    """The newest commit that is indexed of the first of the refs."""
+    if not len(opened.history):
+        raise DataError("the index holds no commits", "run `treering index` first")
+    refs = read_refs(where.source, where.settings.scrape)
+    return next((ref.tip for ref in refs if ref.tip in opened.history.number), opened.history.hashes[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Forecaster:
+    """A predictor of files, open, with the trees that its candidates come from."""
+
+    finder: Finder
+    predictor: Predictor
+    shadow: Shadow
+    tip: str
+
+    def files(self, task: str, *, limit: int, given: Sequence[str] = (), at: str = "") -> list[FilePrediction]:
+        """The files of ``at`` (the newest commit, by default) that a task will touch; nothing later is known."""
+        if not task.strip():
+            raise UsageError("the task is empty", "say in words what is to be done")
+        history = self.finder.history
+        commit = history.hashes[history.find(at)] if at else self.tip
+        mask = history.at(commit) if at else history.everything
+        try:
+            candidates = tree(self.shadow, commit)
+        except GitFailed:  # trees are missing: the files that were changed must do
+            candidates = sorted({self.predictor.touches.names[file] for file in self.predictor.touches.files})
+
+        def contents(paths: Sequence[str]) -> Mapping[str, str]:
+            try:
+                return texts(self.shadow, commit, list(paths))
+            except GitFailed:
+                return {}
+
+        read: Contents = contents
+        return self.predictor.predict(_text(task), candidates, mask=mask, limit=limit, given=given, contents=read)
+
+
+@contextmanager
+def forecaster(where: Place, report: Reporter) -> Iterator[Forecaster]:
+    with finder(where, report, vectors=False) as opened, shadow_of(where.source) as shadow:
+        yield Forecaster(opened, Predictor(opened.history), shadow, newest(where, opened))
+
+
+def files(
+    where: Place, task: str, report: Reporter, *, given: Sequence[str] = (), at: str = ""
+) -> list[FilePrediction]:
+    """The files that a task will probably touch, best first, each with a reason."""
+    with forecaster(where, report) as opened:
+        return opened.files(task, limit=where.settings.search.limit, given=given, at=at)
+
+
+HowMany = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
+
+class SearchLine(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of ``treering search --batch``."""
+
+    id: str | int
+    query: str
+    n: HowMany = 10
+    at: str = ""
+
+
+class FilesLine(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of ``treering files --batch``."""
+
+    id: str | int
+    task: str
+    n: HowMany = 10
+    at: str = ""
+    given: tuple[str, ...] = ()
+
+
+Answer = dict[str, object]
+
+
+def search_batch(where: Place, lines: Iterable[SearchLine], report: Reporter) -> Iterator[Answer]:
+    """Answers many questions with one open index: ``{"id", "hits"}`` each, in order."""
+    with finder(where, report) as opened:
+        for line in lines:
+            query = _text(line.query)
+            hits = opened.search(query, limit=line.n, at=line.at) if query.strip() else []
+            yield {"id": line.id, "hits": hits}
+
+
+def files_batch(where: Place, lines: Iterable[FilesLine], report: Reporter) -> Iterator[Answer]:
+    """The same for files."""
+    with forecaster(where, report) as opened:
+        for line in lines:
+            hits = opened.files(line.task, limit=line.n, at=line.at, given=line.given) if line.task.strip() else []
+            yield {"id": line.id, "hits": hits}
+
+
+class Questions(msgspec.Struct):
+    """A file of questions with their answers: full hashes, or their beginnings."""
+
+    class One(msgspec.Struct):
+        query: str
+        answers: tuple[str, ...]
+        id: str = ""
+
+    questions: tuple[One, ...]
+    repository: str = ""
+    written: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What ``treering bench`` measured; also in ``reports/bench.json``."""
+
+    repo: str
+    commits: int
+    made: str
+    seconds: float
+    rows: Sequence[benchmark.Row]
+    files: Sequence[benchmark.FileRow]
+
+
+def bench(where: Place, report: Reporter, *, questions: Path | None, most: int) -> Bench:
+    """Measure search and file prediction on the repository itself; docs/quality.md tells the protocol."""
+    started = time.monotonic()
+    asked = read_json(questions, Questions).questions if questions else ()
+    with finder(where, report) as opened, open_reader(where.source, where.settings.scrape) as reader:
+        history = opened.history
+        messages = {
+            history.number[record.commit_hash]: record.message
+            for record in opened.store.records()
+            if record.commit_hash in history.number
+        }
+        cases = benchmark.cases_of(history, reader, messages, most)
+        for one in asked:
+            answers = frozenset(history.find(name) for name in one.answers)
+            cases.append(benchmark.Case("questions", one.query, answers, -1))
+        rows = benchmark.measure(opened, cases, messages) if cases else []
+        touched = benchmark.measure_files(Predictor(history), reader.shadow, messages, most)
+        made = Bench(
+            repo=where.source.name,
+            commits=len(history),
+            made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            seconds=round(time.monotonic() - started, 1),
+            rows=rows,
+            files=touched,
+        )
+    write_json(where.folder / "reports" / "bench.json", made)
+    return made

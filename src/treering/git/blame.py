@@ -1,0 +1,54 @@
+"""Who wrote the lines of a file, as git's own blame says, and who changed them before."""
+
+import re
+
+from treering.errors import UsageError
+from treering.git.shadow import GitFailed, Shadow
+
+_HEAD = re.compile(rb"^([0-9a-f]{40,64}) \d+ \d+(?: \d+)?$", re.MULTILINE)
+
+
+def blamed(shadow: Shadow, tip: str, path: str, line: int | None = None) -> list[tuple[str, int]]:
+    """The commits that wrote the lines of a file at ``tip``, or that one line (from 1), with how many, most first.
+
+    Raises :class:`UsageError` for a file or a line that is not there.
+    """
+    lines = ["-L", f"{line},{line}"] if line else []
+    try:
+        said = shadow.run("blame", "--porcelain", "-w", *lines, tip, "--", path)
+    except GitFailed as error:
+        raise UsageError(f"git cannot tell who wrote {path}: {error}", "name a file of the newest commit") from error
+    counts: dict[str, int] = {}
+    for found in _HEAD.findall(said):
+        counts[found.decode()] = counts.get(found.decode(), 0) + 1
+    return sorted(counts.items(), key=lambda item: -item[1])
+
+
+def line_history(shadow: Shadow, tip: str, path: str, line: int) -> list[str]:
+    """The commits that changed a line (from 1) or what became it, newest first."""
+    try:
+        said = shadow.run("log", "--format=%H", "--no-patch", f"-L{line},{line}:{path}", tip)
+    except GitFailed:
+        return []  # blame told already what can be told
+    return said.decode("ascii", "replace").split()
+
+
+def tree(shadow: Shadow, tip: str) -> list[str]:
+    """The files of a commit; those whose names are no UTF-8 are left out."""
+    listed = shadow.run("ls-tree", "-r", "-z", "--name-only", tip)
+    return [name for name in listed.decode("utf-8", "replace").split("\0") if name and "\ufffd" not in name]
+
+
+def texts(shadow: Shadow, tip: str, paths: list[str], most: int = 1 << 17) -> dict[str, str]:
+    """The first ``most`` bytes of some files of a commit, as text; binary and missing ones are left out."""
+    asked = "".join(f"{tip}:{path}\n" for path in paths if "\n" not in path).encode()
+    said = shadow.run("cat-file", "--batch", stdin=asked)
+    found: dict[str, str] = {}
+    for path in (path for path in paths if "\n" not in path):
+        head, _, said = said.partition(b"\n")
+        fields = head.rsplit(b" ", 2)
+        if len(fields) == 3 and fields[1] == b"blob" and fields[2].isdigit():
+            content, said = said[: int(fields[2])], said[int(fields[2]) + 1 :]
+            if b"\0" not in content[:8000]:
+                found[path] = content[:most].decode("utf-8", "replace")
+    return found

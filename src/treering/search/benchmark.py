@@ -1,0 +1,361 @@
+"""How well search finds the commits of a repository, measured on that repository itself.
+
+The questions are texts that somebody wrote about a change elsewhere than in it: titles of merges, and entries of
+changelogs that name a pull request or an issue. The commit that holds the text is left out of the history that is
+asked, and numbers of issues, addresses and hashes are taken out of the question; one that nearly equals its answer's
+subject is dropped.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from treering.git.blame import texts, tree
+from treering.git.reader import Caps, Reader
+from treering.git.shadow import GitFailed, Shadow
+from treering.search.commits import Finder
+from treering.search.files import FEATURES, Predictor
+from treering.search.history import History, Mask
+from treering.search.lexical import MESSAGE, Lexical, Scores, asked_words
+from treering.text.document import is_changelog
+from treering.text.references import references
+from treering.text.words import words
+
+DEPTH = 10
+MOST_ANSWERS = 5
+"""A question with more answers than these is about a release, not about a change."""
+RESAMPLES = 2000
+
+_STRIPPED = re.compile(
+    r"https?://\S+|:(?:issue|pr|pull|gh|user|commit):`[^`]*`|\(?(?:[\w.-]+/[\w.-]+)?#\d+\)?|\bGH-\d+|\b[0-9a-f]{7,40}\b"
+)
+_ROLE = re.compile(r":\w+(?::\w+)*:`~?([^`<]*)(?:<[^`]*>)?`")
+_CITED = re.compile(r":(?:issue|pr|pull|gh):`(\d+)`|#(\d+)\b|/(?:pull|issues)/(\d+)")
+_BULLET = re.compile(r"^\s*(?:[-*+•]|\d+[.)])\s+")
+_NO_TITLE = re.compile(r"^merge (?:branch|remote-tracking|tag|commit|branches)\b|^merged? ", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A question, the commits that answer it, and the commit that its text stands in (-1: none)."""
+
+    source: str
+    query: str
+    answers: frozenset[int]
+    stands_in: int
+
+
+def cleaned(text: str) -> str:
+    """A text without what would give its answer away, on one line."""
+    return " ".join(_ROLE.sub(r"\1", _STRIPPED.sub(" ", text)).split()).strip("*- ")
+
+
+def cases_of(history: History, reader: Reader, messages: Mapping[int, str], most: int) -> list[Case]:
+    """The fair cases of a repository, the newest ``most`` of each source."""
+    found: dict[str, list[Case]] = {}
+    for case in fair(
+        history, (*merge_titles(history, messages), *changelog_entries(history, reader, messages)), messages
+    ):
+        found.setdefault(case.source, []).append(case)
+    newest = (sorted(cases, key=lambda case: case.stands_in)[-most:] for cases in found.values())
+    return [case for cases in newest for case in cases]
+
+
+def merge_titles(history: History, messages: Mapping[int, str]) -> Iterator[Case]:
+    """Titles of merges, answered by the commits that they brought in."""
+    brought: dict[int, set[int]] = {}
+    for number in np.flatnonzero(history.merged_by >= 0).tolist():
+        if not history.merges[number]:
+            brought.setdefault(int(history.merged_by[number]), set()).add(number)
+    for merge, answers in sorted(brought.items()):
+        subject, _, body = messages[merge].partition("\n")
+        if _NO_TITLE.match(subject):
+            subject = next((line for line in body.split("\n") if line.strip()), "")
+            if _NO_TITLE.match(subject) or ":" in subject.split(" ")[0]:  # trailers
+                continue
+        yield Case("merge titles", cleaned(subject), frozenset(answers), merge)
+
+
+def changelog_entries(history: History, reader: Reader, messages: Mapping[int, str]) -> Iterator[Case]:
+    """Entries of changelogs that cite a number, answered by the commits that mention it or came in with a merge that
+    does.
+    """
+    mentioned: dict[str, set[int]] = {}
+    for number, message in messages.items():
+        for kind in ("pull-requests", "fixes", "issues"):
+            for name in references(message).get(kind, ()):
+                mentioned.setdefault(name.rpartition("#")[2], set()).add(number)
+    for merge in np.unique(history.merged_by[history.merged_by >= 0]).tolist():
+        for kind in ("pull-requests", "fixes"):
+            for name in references(messages[merge]).get(kind, ()):
+                mentioned.setdefault(name.rpartition("#")[2], set()).update(
+                    np.flatnonzero(history.merged_by == merge).tolist()
+                )
+    citing = [
+        name
+        for name in (history.hashes[number] for number in np.flatnonzero(~history.merges))
+        if _writes_changelog(history, name)
+    ]
+    for commit in reader.commits(citing, caps=Caps(1 << 16, 1 << 17)):
+        number = history.number[commit.hash]
+        for patch in commit.patches:
+            if is_changelog(patch.path):
+                for entry in _entries(patch.text):
+                    cited = {next(filter(None, found)) for found in _CITED.findall(entry)}
+                    answers = {one for name in cited for one in mentioned.get(name, ()) if not history.merges[one]}
+                    yield Case("changelog entries", cleaned(entry), frozenset(answers - {number}), number)
+
+
+def _writes_changelog(history: History, name: str) -> bool:
+    commit_id = int(history.ids[history.number[name]])
+    return any(is_changelog(path) for _, said in history.store.features([commit_id]) for path in said.paths)
+
+
+def _entries(patch: str) -> Iterator[str]:
+    """The added entries of a changelog, bullet by bullet."""
+    entry: list[str] = []
+    for line in patch.split("\n"):
+        if not line.startswith("+") or _BULLET.match(line[1:]) or not line[1:].strip():
+            if entry:
+                yield "\n".join(entry)
+            entry = []
+        if line.startswith("+") and line[1:].strip():
+            entry.append(line[1:])
+    if entry:
+        yield "\n".join(entry)
+
+
+def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -> list[Case]:
+    """The cases that say something about search: their answers were there, are few, and do not repeat the question."""
+    kept: dict[tuple[str, str], Case] = {}
+    for case in cases:
+        asked = set(words(case.query))
+        if not 3 <= len(case.query.split()) <= 60 or not 1 <= len(case.answers) <= MOST_ANSWERS:
+            continue
+        if any(_alike(asked, set(words(messages[number].partition("\n")[0]))) for number in case.answers):
+            continue
+        mask = without(history, case)
+        answers = frozenset(number for number in case.answers if mask[number])
+        if answers:
+            kept.setdefault((case.source, case.query.lower()), Case(case.source, case.query, answers, case.stands_in))
+    return list(kept.values())
+
+
+def _alike(one: set[str], other: set[str]) -> bool:
+    return len(one & other) >= 0.75 * len(one | other)
+
+
+def without(history: History, case: Case) -> Mask:
+    """The history without the commit that a case's text stands in."""
+    mask = history.everything.copy()
+    if case.stands_in >= 0:
+        mask[case.stands_in] = False
+    return mask
+
+
+Ranker = Callable[[str, Mask], Sequence[int]]
+"""From a question and what it may know to the numbers of commits, best first."""
+
+
+def rankers(finder: Finder, messages: Mapping[int, str]) -> dict[str, Ranker]:
+    """treering, and what people use instead, on the same commits."""
+    history = finder.history
+    plain = ~history.merges
+    lowered = {number: message.lower() for number, message in messages.items()}
+
+    def ranked(scores: Scores, through: Mask) -> list[int]:
+        numbers = np.flatnonzero(through & (scores > -np.inf))
+        ordered: list[int] = numbers[np.lexsort((-numbers, -scores[numbers]))].tolist()
+        return ordered
+
+    def git_grep(query: str, mask: Mask) -> list[int]:
+        asked = [word.lower() for word in query.split() if len(word) > 2]
+        numbers = np.flatnonzero(mask & plain)[::-1].tolist()
+        return [number for number in numbers if any(word in lowered[number] for word in asked)]
+
+    def bm25(query: str, mask: Mask) -> list[int]:
+        scores = Lexical(history, asked_words(query), mask, merge_texts=False).bm25({MESSAGE: 1.0})
+        return ranked(np.where(scores > 0, scores, -np.inf), mask & plain)
+
+    def dense(query: str, mask: Mask) -> list[int]:
+        found = finder.dense.ask(query)["message"] if finder.dense else np.full(len(history), np.nan)
+        return ranked(np.where(np.isnan(found), -np.inf, found), mask & plain)
+
+    def treering(query: str, mask: Mask) -> list[int]:
+        found: list[int] = finder.ask(query, mask=mask, through=plain).numbers.tolist()
+        return found
+
+    return {"git log --grep": git_grep, "BM25 on messages": bm25, "dense on messages": dense, "treering": treering}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One case under one ranker: the rank of the first right answer (0 if it is none of the first :data:`DEPTH`), and
+    the part of the answers found.
+    """
+
+    rank: int
+    recall: float
+
+    @property
+    def reciprocal(self) -> float:
+        return 1 / self.rank if self.rank else 0.0
+
+
+def outcome(history: History, case: Case, ranked: Iterable[int]) -> Outcome:
+    """Commits with the same patch count as one, whichever of them is found."""
+
+    def name(number: int) -> int:
+        return int(history.patch[number]) if history.patch[number] >= 0 else -2 - number
+
+    wanted = {name(number) for number in case.answers}
+    found = list(dict.fromkeys(map(name, ranked)))[:DEPTH]
+    rank = next((place for place, one in enumerate(found, start=1) if one in wanted), 0)
+    return Outcome(rank, len(wanted.intersection(found)) / len(wanted))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One way to search on one slice of the cases. ``mrr`` and ``recall`` are at :data:`DEPTH`; the intervals are of
+    the difference to :data:`BASELINE`, 95 % by a paired bootstrap.
+    """
+
+    cases_of: str
+    way: str
+    cases: int
+    mrr: float
+    recall: float
+    mrr_difference: tuple[float, float]
+    recall_difference: tuple[float, float]
+
+
+BASELINE = "BM25 on messages"
+
+
+def measure(finder: Finder, cases: Sequence[Case], messages: Mapping[int, str]) -> list[Row]:
+    """Every way to search on every slice: by source, all, those with few words in common with the answers' messages,
+    and those whose answers' messages say nothing.
+    """
+    history = finder.history
+    ways = rankers(finder, messages)
+    empty = history.empty(history.everything)
+    slices: dict[str, list[int]] = {}
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
+    for place, case in enumerate(cases):
+        mask = without(history, case)
+        for name, way in ways.items():
+            outcomes[name].append(outcome(history, case, way(case.query, mask)))
+        asked = set(words(case.query))
+        said = {word for number in case.answers for word in words(messages[number])}
+        for fits, name in (
+            (True, case.source),
+            (True, "all"),
+            (len(asked & said) < len(asked) / 3, "few words in common"),
+            (all(empty[number] for number in case.answers), "messages that say nothing"),
+        ):
+            if fits:
+                slices.setdefault(name, []).append(place)
+    rows = []
+    for cases_of, places in slices.items():
+        mrr = {name: np.array([found[place].reciprocal for place in places]) for name, found in outcomes.items()}
+        recall = {name: np.array([found[place].recall for place in places]) for name, found in outcomes.items()}
+        rows += [
+            Row(
+                cases_of,
+                name,
+                len(places),
+                float(mrr[name].mean()),
+                float(recall[name].mean()),
+                interval(mrr[name], mrr[BASELINE]),
+                interval(recall[name], recall[BASELINE]),
+            )
+            for name in ways
+        ]
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One way to predict files, over the newest fifth of the commits."""
+
+    way: str
+    cases: int
+    mrr: float
+    recall: float
+    recall_difference: tuple[float, float]
+
+
+def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, str], most: int) -> list[FileRow]:
+    """File prediction on commits of the newest fifth, each with its own message as the task and its parent's tree as
+    the candidates; beside a vote of the nearest commits, the files changed most often, and those changed last.
+    """
+    history, touches = predictor.history, predictor.touches
+    plain = np.flatnonzero(~history.merges)
+    newest = plain[-max(1, len(plain) // 5) :]
+    empty = history.empty(history.everything)
+    chosen = [number for number in newest.tolist() if not empty[number]]
+    chosen = chosen[:: max(1, len(chosen) // most)]
+    recalls: dict[str, list[float]] = {"treering": [], VOTE: [], "changed often": [], "changed last": []}
+    ranks: dict[str, list[float]] = {name: [] for name in recalls}
+    for number in chosen:
+        mask = history.at(history.hashes[number])
+        mask[number] = False
+        own = {touches.names[file] for file in touches.files[touches.commits == number]}
+        first = history.parent(number)
+        if not mask.any() or not own or first is None:
+            continue
+        try:
+            candidates = tree(shadow, first)
+        except GitFailed:
+            continue
+        wanted = own & set(candidates)
+        if not wanted:
+            continue
+        task = cleaned(messages[number])
+        rows = predictor.features(task, mask, candidates)
+        ways = {
+            "treering": [
+                one.path
+                for one in predictor.predict(
+                    task, candidates, mask=mask, limit=DEPTH, contents=partial(_texts, shadow, first)
+                )
+            ],
+        }
+        for name, column in ((VOTE, "near commits"), ("changed often", "often changed"), ("changed last", "recency")):
+            order = np.lexsort((np.arange(len(candidates)), -rows[:, FEATURES.index(column)]))[:DEPTH]
+            ways[name] = [candidates[place] for place in order]
+        for name, found in ways.items():
+            recalls[name].append(len(wanted.intersection(found)) / len(wanted))
+            ranks[name].append(next((1 / rank for rank, one in enumerate(found, start=1) if one in wanted), 0.0))
+    if not recalls["treering"]:
+        return []
+    figures = {name: np.array(found) for name, found in recalls.items()}
+    return [
+        FileRow(name, len(found), float(np.mean(ranks[name])), float(found.mean()), interval(found, figures[VOTE]))
+        for name, found in figures.items()
+    ]
+
+
+VOTE = "vote of the nearest commits"
+
+
+def _texts(shadow: Shadow, commit: str, paths: Sequence[str]) -> Mapping[str, str]:
+    try:
+        return texts(shadow, commit, list(paths))
+    except GitFailed:
+        return {}
+
+
+Figures = npt.NDArray[np.float64]
+
+
+def interval(ours: Figures, theirs: Figures, seed: int = 7) -> tuple[float, float]:
+    """The 95 % interval of the mean difference by a paired bootstrap over cases (Efron and Tibshirani, 1993)."""
+    difference = ours - theirs
+    drawn = np.random.default_rng(seed).integers(0, len(difference), (RESAMPLES, len(difference)))
+    low, high = np.quantile(difference[drawn].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,62 @@
+"""The dense leg: how near a commit's texts are to a query, kind by kind."""
+
+import numpy as np
+import numpy.typing as npt
+
+from treering.search.history import History
+from treering.search.lexical import Scores
+from treering.text.document import KINDS
+from treering.vectors.embedder import Embedder, embed
+from treering.vectors.flat import FlatMatrix
+from treering.vectors.index import Scored, VectorIndex
+
+NEAREST = 1000
+"""How many commits of each kind a back end is asked for that is not the store's own matrix."""
+
+
+class Dense:
+    """The vectors of one embedder over a history, open: the store's own, or those of ``index``. ``count`` is how many
+    there are.
+    """
+
+    def __init__(self, history: History, embedder: Embedder, index: VectorIndex | None = None) -> None:
+        self.embedder = embedder
+        self.index = index
+        self._number = history.number
+        self._commits = len(history)
+        if index is not None:
+            self.count = len(index)
+            return
+        names = history.store.vector_names(embedder.fingerprint)
+        self.count = len(names)
+        self.rows = FlatMatrix(history.store.folder / "vectors" / embedder.fingerprint, embedder.dimensions).rows(
+            len(names)
+        )
+        self._numbers = history.numbers(np.array([name[0] for name in names], np.int64))
+        kinds = np.array([KINDS.index(name[1]) for name in names], np.int64)
+        self._of_kind = [np.flatnonzero((kinds == kind) & (self._numbers >= 0)) for kind in range(len(KINDS))]
+
+    def cosines(self, query: npt.NDArray[np.float32]) -> dict[str, Scores]:
+        """For each kind of text the cosine of a commit's nearest part; NaN where a commit has no such text, or is none
+        of the :data:`NEAREST` that a back end names.
+        """
+        if self.index is not None:
+            return {kind: self._named(self.index.nearest(query, kind, NEAREST)) for kind in KINDS}
+        of_rows = np.asarray(self.rows @ query, np.float64)
+        found = {}
+        for kind, rows in zip(KINDS, self._of_kind, strict=True):
+            best = np.full(self._commits, -np.inf)
+            np.maximum.at(best, self._numbers[rows], of_rows[rows])
+            found[kind] = np.where(np.isfinite(best), best, np.nan)
+        return found
+
+    def _named(self, scored: Scored) -> Scores:
+        found = np.full(self._commits, np.nan)
+        for name, cosine in scored:
+            if name in self._number:  # a mirror may know commits that are not reachable here
+                found[self._number[name]] = cosine
+        return found
+
+    def ask(self, query: str) -> dict[str, Scores]:
+        """The cosines of a query in words."""
+        return self.cosines(embed(self.embedder, [query])[0])

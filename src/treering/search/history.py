@@ -1,0 +1,92 @@
+"""The indexed history as arrays: what the scores of every leg are aligned to, and which of it a question may see."""
+
+import re
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from treering.errors import UsageError
+from treering.store import Store
+from treering.text.document import FIELDS
+
+Mask = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.int64]
+
+EMPTY_FROM = 5
+"""A message that so many commits have says nothing of any of them."""
+
+_LETTERS = re.compile(r"[^\W\d_]{2,}")
+
+
+class History:
+    """The reachable commits that are indexed, oldest first: number 0, 1, 2, … Held in memory, some hundred bytes each.
+
+    ``lengths`` are words by field, shape (commits, fields). ``merged_by`` is the number of the merge that brought a
+    commit in, or -1; ``patch`` is equal for equal patches and -1 where none is known, ``message`` for equal messages.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        rows = store.indexed_commits()
+        self.ids = np.array([row.id for row in rows], np.int64)
+        self.hashes = [row.hash for row in rows]
+        self.times = np.array([row.time for row in rows], np.int64)
+        self.merges = np.array([" " in row.parents for row in rows], bool)
+        self.lengths = np.frombuffer(b"".join(row.lengths for row in rows), "<u4").reshape(-1, len(FIELDS))
+        self._parents = [row.parents.split() for row in rows]
+        self.number = {name: number for number, name in enumerate(self.hashes)}
+        self.merged_by = np.array([self.number.get(row.merged_by or "", -1) for row in rows], np.int64)
+        self.patch = _grouped([row.patch_id or "" for row in rows])
+        self.message = _grouped([" ".join(_LETTERS.findall(row.message.lower())) for row in rows])
+        self._of_id = np.full(int(self.ids.max(initial=0)) + 1, -1, np.int64)
+        self._of_id[self.ids] = np.arange(len(rows))
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def numbers(self, ids: npt.NDArray[np.integer]) -> Numbers:
+        """Numbers of commits by their ids in the store; -1 for those that are not reachable."""
+        known = np.minimum(ids.astype(np.int64), len(self._of_id) - 1)
+        return np.asarray(np.where(ids < len(self._of_id), self._of_id[known], -1), np.int64)
+
+    @cached_property
+    def everything(self) -> Mask:
+        return np.ones(len(self), bool)
+
+    def at(self, name: str) -> Mask:
+        """What is reachable from a commit, itself included. Raises :class:`UsageError` if it is not in the history."""
+        seen = np.zeros(len(self), bool)
+        waiting = [self.find(name)]
+        while waiting:
+            number = waiting.pop()
+            if not seen[number]:
+                seen[number] = True
+                waiting += [self.number[parent] for parent in self._parents[number] if parent in self.number]
+        return seen
+
+    def find(self, name: str) -> int:
+        """The commit of that hash, or of the one hash that begins so."""
+        if name in self.number:
+            return self.number[name]
+        fitting = [number for number, known in enumerate(self.hashes) if known.startswith(name.lower())] if name else []
+        if len(fitting) != 1:
+            said = "there is no" if not fitting else "more than one"
+            raise UsageError(f"{said} commit {name or '(empty)'} in the index", "give a full hash that is indexed")
+        return fitting[0]
+
+    def parent(self, number: int) -> str | None:
+        """The first parent of a commit."""
+        return next(iter(self._parents[number]), None)
+
+    def empty(self, mask: Mask) -> Mask:
+        """The commits whose message says nothing: it has no words, or as many as :data:`EMPTY_FROM` have the same."""
+        counts = np.bincount(self.message[mask & (self.message >= 0)], minlength=int(self.message.max(initial=0)) + 1)
+        return (self.message < 0) | (counts[self.message] >= EMPTY_FROM)
+
+
+def _grouped(names: Sequence[str]) -> Numbers:
+    """A number for each name, equal for equal names, -1 for an empty one."""
+    known: dict[str, int] = {"": -1}
+    return np.array([known.setdefault(name, len(known) - 1) for name in names], np.int64)
