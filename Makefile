@@ -17,7 +17,7 @@ run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
 
 test: $(DEVELOP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(DEVELOP)
 	$(BIN)/ruff format --check .

@@ -166,7 +166,7 @@ def text_digests(store: Store, commit_id: int) -> dict[str, str]:
     :func:`document.texts` makes it of, which costs less than making it.
     """
     ((_, said),) = store.features([commit_id])
-    made_of = (said.message, (said.paths, said.identifiers, said.functions), said.prose)
+    made_of = (said.message, (said.paths, said.identifiers, said.functions))
     return {kind: _digest([document.FINGERPRINT, of]) for kind, of in zip(document.KINDS, made_of, strict=True)}
 
 
