@@ -53,6 +53,7 @@ def read(reader: Reader, names: Iterable[str], settings: Settings, *, caps: Caps
         yield clean(commit)
 
 
+RECENT = 4096
 _PEOPLE = ("author_name", "author_email", "committer_name", "committer_email")
 
 
@@ -62,6 +63,7 @@ class Cleaner:
     def __init__(self, settings: Settings) -> None:
         self.text = Redactor(settings.scrape.allow_secrets)
         self._known: dict[str, tuple[str, Counter[str]]] = {}
+        self._recent: dict[str, tuple[str, Counter[str]]] = {}
         self._branches: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def __call__(self, commit: Commit) -> Commit:
@@ -83,7 +85,7 @@ class Cleaner:
                 for change in commit.changes
             ),
             patches=tuple(
-                replace(patch, path=self._short(patch.path, Counter()), text=self.text(patch.text, found))
+                replace(patch, path=self._short(patch.path, Counter()), text=self._hunks(patch.text, found))
                 for patch in commit.patches
             ),
             unreadable=tuple(self._short(path, Counter()) for path in commit.unreadable),
@@ -99,6 +101,17 @@ class Cleaner:
         if cleaned == place.branches:
             return place
         return replace(place, branch=self._short(place.branch, Counter()), branches=cleaned)
+
+    def _hunks(self, text: str, found: Counter[str]) -> str:
+        """Hunks, of which a merge repeats those that it brought: the last few thousand are remembered."""
+        if text not in self._recent:
+            if len(self._recent) >= RECENT:
+                self._recent.clear()
+            counted: Counter[str] = Counter()
+            self._recent[text] = self.text(text, counted), counted
+        cleaned, counted = self._recent[text]
+        found.update(counted)
+        return cleaned
 
     def _strange(self, path: str) -> bool:
         return self._short(path, Counter()) != path

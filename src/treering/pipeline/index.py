@@ -109,7 +109,7 @@ def add_features(store: Store, commits: Sequence[Commit], kinds: Kinds) -> None:
             one,
             document.telling(record.patches, kinds),
             document.left_out(record, kinds),
-            [kind for kind, _ in document.texts(one)],
+            document.kinds_of(one),
         )
         for record, one in zip(records, said, strict=True)
     )

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from treering.text.kinds import NOISE, Kind
-from treering.text.words import counted, identifiers
+from treering.text.words import counted, identifiers, words
 from treering.types import Features, FilePatch, LeftOut, Record
 
 FINGERPRINT = "document-5"
@@ -118,11 +118,17 @@ def texts(one: Features) -> Iterator[tuple[str, str]]:
             yield kind, text
 
 
+def kinds_of(one: Features) -> list[str]:
+    """The kinds of :data:`KINDS` that a commit has a text of; the same as :func:`texts`, without making them."""
+    there = (one.message.strip(), one.paths or one.identifiers or one.functions)
+    return [kind for kind, said in zip(KINDS, there, strict=True) if said]
+
+
 def best_names(one: Features, most: int = NAMES_EMBEDDED) -> list[str]:
     """The added names that tell most: compound ones, and those that come often."""
 
     def weight(item: tuple[str, int]) -> tuple[float, str]:
         name, count = item
-        return -(min(count, 5) ** 0.5) * len(counted(name)), name
+        return -(min(count, 5) ** 0.5) * len(set(words(name))), name
 
     return [name for name, _ in sorted(one.identifiers.items(), key=weight)[:most]]
