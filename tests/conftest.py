@@ -1,12 +1,16 @@
 """What every test has: its own home, no user config, and repositories made by real git."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from repositories import Repo, tell_story
+
+# A shell's background job ignores it, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
