@@ -100,7 +100,8 @@ class Forecaster:
         try:
             candidates = tree(self.shadow, commit)
         except GitFailed:  # trees are missing: the files that were changed must do
-            candidates = sorted({self.predictor.touches.names[file] for file in self.predictor.touches.files})
+            touches = self.predictor.touches
+            candidates = sorted({touches.names[file] for file in touches.files[mask[touches.commits]]})
 
         def contents(paths: Sequence[str]) -> Mapping[str, str]:
             try:
