@@ -308,3 +308,16 @@ def test_a_history_that_becomes_shallow_is_noticed(story: Repo, tmp_path: Path) 
     clone.git("reflog", "expire", "--expire=now", "--all")
     clone.git("gc", "--quiet", "--prune=now")
     assert operations.scrape(where, Reporter()).commits < whole
+
+
+def test_a_lost_commit_is_an_error_with_a_kept_graph_too(
+    story: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scrape_stage, "GRAPH_COMMITS", 0)
+    where = operations.place(story.path, tmp_path / "store")
+    operations.scrape(where, Reporter())
+    lost = story.git("rev-parse", "main~4")
+    story.commit("One more", more="1\n")
+    (story.path / ".git" / "objects" / lost[:2] / lost[2:]).unlink()
+    with pytest.raises(DamagedRepository):
+        operations.scrape(where, Reporter())

@@ -116,14 +116,14 @@ def walk(shadow: Shadow, refs: Sequence[Ref]) -> list[Node]:
     Holds one small value per commit, because attribution and order need the whole graph.
     """
     tips = "".join(f"{tip}\n" for tip in sorted({ref.tip for ref in refs})).encode()
-    asked = ["rev-list", "--date-order", "--reverse", "--parents", "--stdin"]
+    question = ["rev-list", "--date-order", "--reverse", "--parents", "--stdin"]
     try:
         try:
-            listed = shadow.run("-c", f"core.commitGraph={str(shadow.has_graph).lower()}", *asked, stdin=tips)
+            listed = shadow.run("-c", f"core.commitGraph={str(shadow.has_graph).lower()}", *question, stdin=tips)
         except GitFailed as error:
             if error.code < 0 or not shadow.has_graph:
                 raise
-            listed = shadow.run(*asked, stdin=tips)  # the objects are the truth
+            listed = shadow.run(*question, stdin=tips)  # the objects are the truth
     except GitFailed as error:
         raise DamagedRepository(
             f"the history cannot be walked to its roots: {error}",
@@ -135,6 +135,12 @@ def walk(shadow: Shadow, refs: Sequence[Ref]) -> list[Node]:
         commit, *parents = line.decode("ascii").split()
         known[commit] = commit
         nodes.append(Node(commit, tuple([known.get(parent, parent) for parent in parents])))
+    if shadow.has_graph:  # git took its word for it that the commits are there
+        asked = "".join(f"{name}\n" for name in known).encode()
+        if b" missing\n" in shadow.run("cat-file", "--batch-check=%(objecttype)", stdin=asked):
+            raise DamagedRepository(
+                "commits of the history are missing", "run `git fsck`; fetch the missing objects again"
+            )
     return nodes
 
 
