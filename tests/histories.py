@@ -1,6 +1,5 @@
 """Histories told outright, for tests of what is found in them: no repository, a real store."""
 
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 
@@ -11,7 +10,8 @@ from treering.pipeline.index import add_features, index_words
 from treering.report import Reporter
 from treering.store import Store
 from treering.types import Commit, FileChange, FilePatch, Placed
-from treering.vectors.embedder import Embedder, Matrix
+from treering.vectors.embedder import Embedder
+from treering.vectors.minilm import Matrix
 
 
 def name_of(number: int) -> str:
@@ -63,11 +63,11 @@ class LetterModel(Embedder):
     dimensions = 64
 
     def __init__(self, seed: int = 0, most: int = 10_000) -> None:
-        self.seed, self.most = seed, most
+        self.seed, self.length = seed, most
         self.name = self.fingerprint = f"letters-{seed}-{most}"
 
-    def parts(self, texts: Sequence[str]) -> list[list[str]]:
-        return [re.findall(f"(?s).{{1,{self.most}}}", text) or [text] for text in texts]
+    def offsets(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
+        return [[(place, place + 1) for place in range(len(text))] for text in texts]
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Matrix]]:
         for position, text in enumerate(texts):

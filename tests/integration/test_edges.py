@@ -166,7 +166,9 @@ def place(repo: Repo, **train: object) -> Place:
 
 def test_without_the_model_an_index_of_words_is_made_and_told(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     repo.commit("Weigh the zeppelin", a__py="x = 1\n")
-    monkeypatch.setitem(modelpack.PACK, "minilm.onnx", modelpack.PackFile("no-such-package", "model.onnx", "0"))
+    monkeypatch.setitem(
+        modelpack.PACK, "minilm.weights", modelpack.PackFile("no-such-package", "model.safetensors", "0")
+    )
     report = Reporter()
     assert operations.index(place(repo), report).commits == 1
     assert report.warnings

@@ -123,7 +123,9 @@ def treering(repo: Repo, *arguments: str, stdin: bytes = b"", code: int = 0) -> 
 
 
 def without_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(modelpack.PACK, "minilm.onnx", modelpack.PackFile("no-such-package", "model.onnx", "0"))
+    monkeypatch.setitem(
+        modelpack.PACK, "minilm.weights", modelpack.PackFile("no-such-package", "model.safetensors", "0")
+    )
 
 
 @pytest.fixture(scope="module")

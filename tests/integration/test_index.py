@@ -65,7 +65,9 @@ def unread(indexed: Repo) -> Repo:
 
 def missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package of the embedding model is not installed."""
-    monkeypatch.setitem(modelpack.PACK, "minilm.onnx", modelpack.PackFile("no-such-package", "model.onnx", "0"))
+    monkeypatch.setitem(
+        modelpack.PACK, "minilm.weights", modelpack.PackFile("no-such-package", "model.safetensors", "0")
+    )
 
 
 # what is found ---------------------------------------------------------------------------------------------------

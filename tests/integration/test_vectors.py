@@ -1,5 +1,6 @@
 """The real embedding model of the pack, and the matrix its vectors lie in."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 
 from treering import modelpack
 from treering.errors import ModelError, StoreError
-from treering.vectors.embedder import MiniLM, embed, load_embedder
+from treering.vectors.embedder import embed, load_embedder
 from treering.vectors.flat import FlatMatrix
+from treering.vectors.minilm import GRAPH, SPECIAL, MiniLM
 
 TEXTS = ["", "fix", "Add energy market dispute RPC", "a " * 300, "é 日本 🎉", "settle the ledger\n" * 9]
 
@@ -32,20 +34,21 @@ def matrix(rows: int, dimensions: int = 4, *, seed: int = 7) -> Any:
 
 def test_the_model_cards_sentences_have_the_model_cards_similarities(minilm: Any) -> None:
     weather, sunny, stadium = embed(minilm, CARD)
-    # The card's figures are of float32 weights; those of the pack are of 8 bits, at most .0024 away on these.
-    assert weather @ sunny == pytest.approx(0.6660, abs=0.003)
-    assert weather @ stadium == pytest.approx(0.1046, abs=0.003)
-    assert sunny @ stadium == pytest.approx(0.1411, abs=0.003)
-
-
-def test_the_full_weights_in_a_folder_have_the_model_cards_similarities_exactly() -> None:
-    full = load_embedder(str(modelpack.packed("minilm.tokenizer").parent))
-    weather, sunny, stadium = embed(full, CARD)
     assert weather @ sunny == pytest.approx(0.6660, abs=1e-4)
     assert weather @ stadium == pytest.approx(0.1046, abs=1e-4)
     assert sunny @ stadium == pytest.approx(0.1411, abs=1e-4)
-    assert full.dimensions == 384
-    assert np.linalg.norm(embed(full, TEXTS), axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_model_gives_the_vectors_that_sentence_transformers_gives(minilm: Any) -> None:
+    other = load_embedder(str(modelpack.packed("minilm.weights").parent))
+    other.model.max_seq_length = minilm.length + SPECIAL  # type: ignore[attr-defined]
+    texts = [*TEXTS, *CARD]
+    assert (embed(other, texts) * embed(minilm, texts)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert other.dimensions == minilm.dimensions == 384
+
+
+def test_the_graph_that_is_shipped_is_the_one_that_is_made() -> None:
+    assert runpy.run_path("benchmarks/minilm_graph.py")["graph"]() == GRAPH.read_bytes()
 
 
 def test_every_vector_has_length_one_that_of_the_empty_text_too(minilm: Any) -> None:
@@ -91,7 +94,9 @@ def test_the_built_in_model_answers_to_its_full_name(minilm: Any) -> None:
 
 
 def test_a_model_file_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(modelpack.PACK, "minilm.onnx", modelpack.PackFile("no-such-package", "model.onnx", "0"))
+    monkeypatch.setitem(
+        modelpack.PACK, "minilm.weights", modelpack.PackFile("no-such-package", "model.safetensors", "0")
+    )
     with pytest.raises(ModelError, match="`no-such-package` is not installed") as caught:
         load_embedder("all-MiniLM-L6-v2")
     assert "models.txt" in caught.value.hint
@@ -103,6 +108,18 @@ def test_a_model_file_that_is_not_the_one_we_know_is_refused(monkeypatch: pytest
     monkeypatch.setitem(modelpack.PACK, "minilm.tokenizer", other)
     with pytest.raises(ModelError, match="is not the file we know"):
         load_embedder("all-MiniLM-L6-v2")
+
+
+def test_a_model_file_is_checked_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, copy = modelpack.packed("minilm.tokenizer"), tmp_path / "tokenizer.json"
+    copy.write_bytes(real.read_bytes())
+    entry = modelpack.PACK["minilm.tokenizer"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(modelpack.PACK, "copy", modelpack.PackFile(entry.package, str(copy), entry.sha256))
+    assert modelpack.packed("copy") == modelpack.packed("copy") == copy
+    copy.write_bytes(real.read_bytes()[:-1] + b" ")
+    with pytest.raises(ModelError, match="is not the file we know"):
+        modelpack.packed("copy")
 
 
 # the matrix ------------------------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from treering.store import BATCH, Store
 from treering.text import document, secrets
 from treering.text import kinds as kind_rules
 from treering.types import Commit, Placed, Point, Record, commit_of, record_of
-from treering.vectors.embedder import BUILT_IN, Embedder
+from treering.vectors.embedder import Embedder, parts
 from treering.vectors.flat import FlatMatrix
+from treering.vectors.minilm import NAME
 
 FLUSH = 64
 """How many vectors are made between two flushes to the disk."""
@@ -71,7 +72,7 @@ def index(
         try:
             vectors = index_vectors(store, embedder, report)
         except ModelError as error:
-            if settings.index.model != BUILT_IN:
+            if settings.index.model != NAME:
                 raise  # somebody asked for that one
             report.warn(f"indexed by words only: {error.message} ({error.hint})")
             vectors = 0
@@ -136,8 +137,8 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
     owners: tuple[dict[str, list[tuple[int, str, int]]], dict[str, list[tuple[int, str, int]]]] = ({}, {})
     for commit_id, said in store.features(missing):
         wanted = [(kind, text) for kind, text in document.texts(said) if kind in missing[commit_id]]
-        for (kind, _), parts in zip(wanted, model.parts([text for _, text in wanted]), strict=True):
-            for part, text in enumerate(parts):
+        for (kind, _), cut in zip(wanted, parts(model, [text for _, text in wanted]), strict=True):
+            for part, text in enumerate(cut):
                 owners[part == 0].setdefault(text, []).append((commit_id, kind, part))
     named = before = store.vectors(model.fingerprint)
     made = ((owned[text], row) for owned in owners if owned for text, row in _embedded(model, list(owned)))

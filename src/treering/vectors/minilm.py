@@ -1,0 +1,132 @@
+"""all-MiniLM-L6-v2 on ONNX Runtime, without torch: the published weights under a graph of fused operators."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from treering.modelpack import PACK, packed
+
+NAME = "all-MiniLM-L6-v2"
+MAX_TOKENS = 256
+"""The length the model was trained for; a longer text is cut into parts."""
+SPECIAL = 2
+"""Tokens that BERT puts around every text."""
+LAYERS, HEADS, DIMENSIONS, WIDE, WORDS = 6, 12, 384, 1536, 30522
+
+GRAPH = Path(__file__).with_suffix(".onnx")
+"""The model without its weights; benchmarks/minilm_graph.py makes it."""
+
+Matrix = npt.NDArray[np.float32]
+"""Shape (texts, dimensions), rows of length 1."""
+Weights = dict[str, npt.NDArray[np.float32]]
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "words": (WORDS, DIMENSIONS),
+        "positions": (MAX_TOKENS, DIMENSIONS),
+        "embedded.gain": (DIMENSIONS,),
+        "embedded.bias": (DIMENSIONS,),
+    }
+    for layer in range(LAYERS):
+        for name, rows, columns in (
+            ("qkv", DIMENSIONS, 3 * DIMENSIONS),
+            ("out", DIMENSIONS, DIMENSIONS),
+            ("up", DIMENSIONS, WIDE),
+            ("down", WIDE, DIMENSIONS),
+        ):
+            shapes[f"{layer}.{name}"] = (rows, columns)
+            shapes[f"{layer}.{name}.bias"] = (columns,)
+        for name in ("out", "down"):
+            shapes[f"{layer}.{name}.gain"] = shapes[f"{layer}.{name}.shift"] = (DIMENSIONS,)
+    return shapes
+
+
+SHAPES = _shapes()
+"""The weights of the graph, by name."""
+
+
+def weights() -> Weights:
+    """The published weights as the graph wants them: matrices for a product from the right, those of query, key and
+    value beside each other, the one type of token added to the positions.
+    """
+    from safetensors.numpy import load_file
+
+    read = load_file(packed("minilm.weights"))
+    embeddings = "embeddings."
+    found = {
+        "words": read[f"{embeddings}word_embeddings.weight"],
+        "positions": read[f"{embeddings}position_embeddings.weight"][:MAX_TOKENS]
+        + read[f"{embeddings}token_type_embeddings.weight"][0],
+        "embedded.gain": read[f"{embeddings}LayerNorm.weight"],
+        "embedded.bias": read[f"{embeddings}LayerNorm.bias"],
+    }
+    for layer in range(LAYERS):
+        of = f"encoder.layer.{layer}."
+        heads = [f"{of}attention.self.{name}." for name in ("query", "key", "value")]
+        found[f"{layer}.qkv"] = np.concatenate([read[f"{head}weight"] for head in heads]).T
+        found[f"{layer}.qkv.bias"] = np.concatenate([read[f"{head}bias"] for head in heads])
+        for name, published in (("out", "attention.output"), ("up", "intermediate"), ("down", "output")):
+            found[f"{layer}.{name}"] = read[f"{of}{published}.dense.weight"].T
+            found[f"{layer}.{name}.bias"] = read[f"{of}{published}.dense.bias"]
+            if name != "up":
+                found[f"{layer}.{name}.gain"] = read[f"{of}{published}.LayerNorm.weight"]
+                found[f"{layer}.{name}.shift"] = read[f"{of}{published}.LayerNorm.bias"]
+    return {name: np.ascontiguousarray(one) for name, one in found.items()}
+
+
+class MiniLM:
+    """The model, loaded: mean over tokens, normalised, as its model card says."""
+
+    name = NAME
+    dimensions = DIMENSIONS
+    length = MAX_TOKENS - SPECIAL
+    fingerprint = hashlib.sha256(
+        f"{PACK['minilm.weights'].sha256} {PACK['minilm.tokenizer'].sha256} {MAX_TOKENS} mean-1".encode()
+    ).hexdigest()[:16]
+
+    def __init__(self, batch_tokens: int) -> None:
+        import onnxruntime
+        from tokenizers import Tokenizer
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors only: it warns about initialisers nobody can act on
+        self._weights = {name: onnxruntime.OrtValue.ortvalue_from_numpy(one) for name, one in weights().items()}
+        options.add_external_initializers(list(self._weights), list(self._weights.values()))
+        self.session = onnxruntime.InferenceSession(GRAPH.read_bytes(), options, ["CPUExecutionProvider"])
+        self.tokenizer = Tokenizer.from_file(str(packed("minilm.tokenizer")))
+        # The published file has truncation to 128 and padding to a fixed length baked in.
+        self.tokenizer.enable_truncation(MAX_TOKENS)
+        self.tokenizer.no_padding()
+        self.batch_tokens = batch_tokens
+
+    def offsets(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
+        """Where the tokens of each text stand in it (start, end), whatever its length."""
+        self.tokenizer.no_truncation()
+        encoded = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        self.tokenizer.enable_truncation(MAX_TOKENS)
+        return (one.offsets for one in encoded)
+
+    def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Matrix]]:
+        """Longest first, so that little is padding and a batch too large for memory fails at once."""
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        order = sorted(range(len(texts)), key=lambda position: -len(ids[position]))
+        while order:
+            count = max(1, self.batch_tokens // len(ids[order[0]]))
+            chosen, order = order[:count], order[count:]
+            yield chosen, self._embed([ids[position] for position in chosen])
+
+    def _embed(self, ids: list[list[int]]) -> Matrix:
+        width = max(len(one) for one in ids)
+        tokens = np.zeros((len(ids), width), dtype=np.int32)
+        mask = np.zeros((len(ids), width), dtype=np.int32)
+        for row, one in enumerate(ids):
+            tokens[row, : len(one)] = one
+            mask[row, : len(one)] = 1
+        (hidden,) = self.session.run(None, {"ids": tokens, "mask": mask})
+        counted = mask[:, :, None].astype(np.float32)
+        mean = (hidden * counted).sum(axis=1) / counted.sum(axis=1)
+        return np.asarray(mean / np.linalg.norm(mean, axis=1, keepdims=True), dtype=np.float32)
