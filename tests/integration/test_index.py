@@ -16,7 +16,8 @@ from treering.errors import StoreError, UsageError
 from treering.operations import Place
 from treering.pipeline import index as index_stage
 from treering.report import Reporter
-from treering.search.commits import Finder
+from treering.search.commits import MEASURED, Finder
+from treering.search.fusion import z_scores
 from treering.store import Store
 from treering.text.document import KINDS
 from treering.types import Filters, Hit
@@ -123,12 +124,53 @@ def test_the_dense_leg_agrees_with_brute_force(indexed: Repo, minilm: Any) -> No
             of_kind, abs=1e-5
         )
     # No commit has a word of the query: meaning alone decides, and what lacks a kind of text is as far as the farthest.
-    best = {name: sum(of.get(name, min(of.values())) for of in near.values()) for name in patches}
+    filled = {kind: [of.get(name, min(of.values())) for name in patches] for kind, of in near.items() if of}
+    summed = z_scores(np.array(filled["message"])) + MEASURED.code * z_scores(np.array(filled["code"]))
+    best = dict(zip(patches, summed.tolist(), strict=True))
     once: dict[str, str] = {}
     for name in sorted(best, key=lambda name: -best[name]):
         once.setdefault(patches[name], name)
     assert len(once) < len(best)  # the story has a merge that repeats its only commit
     assert [hit.commit_hash for hit in hits] == list(once.values())
+
+
+SILENT = {
+    "kettle": "def boil_water(kettle):\n    # steam rises when it is hot enough for tea\n    return kettle.heat(100)\n",
+    "bridge": "def span(river):\n    # a bridge lets cars get across\n    return river.width + 2\n",
+    "violin": "def tune(strings):\n    # an orchestra plays tonight\n    return [s.pitch for s in strings]\n",
+    "orchard": "def harvest(trees):\n    # ripe fruit falls in autumn\n    return sum(tree.apples for tree in trees)\n",
+    "glacier": "def melt(ice):\n    # it grows warmer every summer\n    return ice.volume - 1\n",
+}
+
+
+def test_where_messages_say_nothing_their_hunks_have_vectors_and_are_found_by_them(repo: Repo) -> None:
+    names = {name: repo.commit("wip", **{f"m{number}.py": text}) for number, (name, text) in enumerate(SILENT.items())}
+    repo.commit("Explain the layout of the project", README__md="one\n")
+    operations.index(place(repo), Reporter())
+    with Store.existing(place(repo).folder) as store:
+        kinds = store.vector_names(load_embedder("all-MiniLM-L6-v2").fingerprint)
+        order = dict(zip(store.ids(), store.order(), strict=True))
+        assert {order[commit_id] for commit_id, kind, _ in kinds if kind == "hunks"} == set(names.values())
+    hit, *_ = found(repo, "hot drink for breakfast")
+    assert hit.commit_hash == names["kettle"]
+    assert "meaning of the hunks" in hit.why
+
+
+def test_a_message_that_says_nothing_any_more_gets_its_hunks_embedded_then(repo: Repo) -> None:
+    *texts, last = SILENT.values()
+    for number, text in enumerate(texts):
+        repo.commit("wip", **{f"m{number}.py": text})
+
+    def hunks() -> int:
+        operations.index(place(repo), Reporter())
+        with Store.existing(place(repo).folder) as store:
+            names = store.vector_names(load_embedder("all-MiniLM-L6-v2").fingerprint)
+        return sum(kind == "hunks" for _, kind, _ in names)
+
+    assert hunks() == 0  # four alike are no habit yet
+    repo.commit("wip", last__py=last)
+    assert hunks() == 5
+    assert operations.index(place(repo), Reporter()).vectors == 0
 
 
 def test_an_empty_query_is_refused(indexed: Repo) -> None:
@@ -272,4 +314,4 @@ def test_every_point_has_a_uuid_of_its_own_a_unit_vector_and_the_seeds_payload(i
         assert point.payload["message"] == record.message_subject
         assert point.payload["timestamp"] == record.commit_timestamp
     assert {point.payload["commit_hash"] for point in made} == set(records)
-    assert {point.payload["kind"] for point in made} == set(KINDS)
+    assert {point.payload["kind"] for point in made} == set(KINDS) - {"hunks"}  # every message says something

@@ -20,7 +20,7 @@ from treering.lm.evaluate import ByteModel
 from treering.pipeline.index import index_vectors
 from treering.report import Reporter
 from treering.search.commits import Finder
-from treering.search.fusion import rescaled, z_scores
+from treering.search.fusion import z_scores
 from treering.search.history import History
 from treering.search.lexical import K1, B, Lexical, asked_words
 from treering.store import Store
@@ -353,15 +353,6 @@ def test_z_scores_have_mean_zero_and_keep_the_order(raw: Any) -> None:
     assert made.mean() == pytest.approx(0, abs=1e-6)
     assert (np.diff(made[np.argsort(raw, kind="stable")]) >= 0).all()
     assert made.std() == pytest.approx(1) or not made.any()
-
-
-@quick
-@given(scores, scores)
-def test_rescaled_scores_keep_their_order_and_have_the_others_mean_and_deviation(raw: Any, like: Any) -> None:
-    made = rescaled(raw, like)
-    assert made.mean() == pytest.approx(like.mean(), abs=1e-6)
-    assert made.std() == pytest.approx(like.std(), abs=1e-6) or not z_scores(raw).any()
-    assert (np.diff(made[np.argsort(raw, kind="stable")]) >= 0).all()
 
 
 @quick

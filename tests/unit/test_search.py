@@ -11,7 +11,7 @@ from treering.errors import UsageError
 from treering.pipeline.index import index_vectors
 from treering.report import Reporter
 from treering.search.commits import HUNK_LINES, Finder, Weights, best_hunk
-from treering.search.fusion import rescaled, z_scores
+from treering.search.fusion import z_scores
 from treering.search.history import EMPTY_FROM
 from treering.search.lexical import LONGEST_QUERY, MESSAGE, STOP_WORDS, Lexical, asked_words
 from treering.store import Store
@@ -87,23 +87,11 @@ def test_one_score_says_nothing() -> None:
 
 def test_no_scores_are_no_scores() -> None:
     assert z_scores(np.array([])).tolist() == []
-    assert rescaled(np.array([]), np.array([])).tolist() == []
-
-
-def test_rescaled_scores_have_the_mean_and_the_deviation_of_the_others() -> None:
-    made = rescaled(np.array([0.0, 2.0, 7.0]), np.array([10.0, 20.0, 60.0]))
-    assert made.mean() == pytest.approx(30)
-    assert made.std() == pytest.approx(np.std([10, 20, 60]))
-    assert list(made) == sorted(made)
-
-
-def test_rescaled_scores_that_say_nothing_are_the_mean_of_the_others() -> None:
-    assert rescaled(np.zeros(3), np.array([10.0, 20.0, 60.0])).tolist() == [30, 30, 30]
 
 
 def test_the_scale_of_a_leg_does_not_matter() -> None:
-    leg, like = np.array([0.0, 2.0, 7.0]), np.array([0.3, 0.1, 0.2])
-    assert rescaled(1000 * leg + 5, like) == pytest.approx(rescaled(leg, like))
+    leg = np.array([0.0, 2.0, 7.0])
+    assert z_scores(1000 * leg + 5) == pytest.approx(z_scores(leg))
 
 
 def test_with_no_weight_the_dense_leg_has_no_say(finder_of: Remembered) -> None:
@@ -119,9 +107,9 @@ def test_with_no_weight_the_dense_leg_has_no_say(finder_of: Remembered) -> None:
 
 def test_with_all_the_weight_the_dense_leg_decides(finder_of: Remembered) -> None:
     commits = [told(number, message) for number, message in enumerate(MESSAGES, start=1)]
-    finder = finder_of(commits, weights=Weights(dense=1000), model=LetterModel())
+    finder = finder_of(commits, weights=Weights(dense=1000, code=0), model=LetterModel())
     asked = finder.ask("bridging oracles, settling disputes")
-    nearness = (asked.cosines["message"] + asked.cosines["code"])[asked.numbers]
+    nearness = asked.cosines["message"][asked.numbers]
     assert nearness.tolist() == sorted(nearness, reverse=True)
     assert len(nearness) == len(commits)
 

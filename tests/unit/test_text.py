@@ -8,14 +8,17 @@ from msgspec.structs import replace
 from treering.text.document import (
     FIELDS,
     FUNCTIONS,
+    HUNK_CHARACTERS,
+    HUNKS_EMBEDDED,
     IDENTIFIERS,
-    KINDS,
     NAMES_EMBEDDED,
     PATHS,
     PROSE_CHARACTERS,
     best_names,
     features,
+    hunk_texts,
     is_changelog,
+    kinds_of,
     left_out,
     telling,
     texts,
@@ -282,7 +285,7 @@ def test_only_the_best_names_are_told() -> None:
 def test_the_text_of_code_is_paths_then_names_then_functions() -> None:
     one = Features("message", ("a.py", "b.py"), ("def f():",), {"betaName": 1, "alphaName": 1}, "prose")
     assert list(texts(one)) == [("message", "message"), ("code", "a.py b.py\nalphaName betaName\ndef f():")]
-    assert tuple(kind for kind, _ in texts(one)) == KINDS
+    assert [kind for kind, _ in texts(one)] == kinds_of(one)
 
 
 def test_the_text_of_wide_code_does_not_drown_its_names_in_paths() -> None:
@@ -290,6 +293,25 @@ def test_the_text_of_wide_code_does_not_drown_its_names_in_paths() -> None:
     ((kind, text),) = texts(one)
     paths, names, functions = text.split("\n")
     assert (kind, len(paths.split()), names, len(functions.split())) == ("code", 6, "name", 4)
+
+
+def test_the_texts_of_hunks_are_the_largest_of_each_file_first_behind_its_name() -> None:
+    small, large = "@@ -1 +1,2 @@ def f():\n one\n+  two\n", "@@ -9 +9,3 @@\n-gone\n+three\n+\n+four and more"
+    hunks = [FilePatch("dir/a.py", small + large), FilePatch("b.py", "@@ -0,0 +1 @@\n+five\n"), FilePatch("c.py", "")]
+    assert hunk_texts(hunks) == ["a.py three four and more", "b.py five", "a.py def f(): two"]
+
+
+def test_of_many_hunks_some_throughout_become_vectors_and_only_their_beginnings() -> None:
+    many = [FilePatch(f"{number}.py", "@@ -0,0 +1 @@\n+" + "long " * 200) for number in range(80)]
+    made = hunk_texts(many)
+    assert [text.split()[0] for text in made] == [f"{number}.py" for number in range(0, 80, 10)]
+    assert {len(text) for text in made} == {HUNK_CHARACTERS}
+    one = FilePatch("a.py", "".join(f"@@ -{n} +{n} @@\n+line {n}\n" for n in range(80)))
+    assert len(hunk_texts([one])) == HUNKS_EMBEDDED
+
+
+def test_what_only_takes_away_has_no_hunk_that_becomes_a_vector() -> None:
+    assert hunk_texts([FilePatch("a.py", "@@ -1 +0,0 @@\n-gone\n"), FilePatch("b.py", "")]) == []
 
 
 def test_an_empty_text_becomes_no_vector() -> None:

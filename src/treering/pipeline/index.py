@@ -16,6 +16,7 @@ from treering.errors import DataError, ModelError
 from treering.git.reader import Source, open_reader
 from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, write_manifest
 from treering.report import Reporter
+from treering.search.history import History
 from treering.store import BATCH, Store
 from treering.text import document, secrets
 from treering.text import kinds as kind_rules
@@ -117,12 +118,25 @@ def add_features(store: Store, commits: Sequence[Commit], kinds: Kinds) -> None:
 
 
 def index_words(store: Store, report: Reporter) -> int:
-    """Index the words of every commit that waits for it; returns how many did."""
+    """Index the words of every commit that waits for it; returns how many did. Then all messages are there that tell
+    which of them say nothing.
+    """
     waiting = store.wordless()
     for batch in batched(report.track(waiting, len(waiting), "indexing words"), WORDS_BATCH):
         said = store.features(batch)
         store.add_words({number: document.word_counts(one, store.hunks(number)) for number, one in said})
+    want_hunks(store)
     return len(waiting)
+
+
+def want_hunks(store: Store) -> None:
+    """Say whose hunks become vectors too: those of the commits whose message says nothing."""
+    if store.fact("silent") == "told":
+        return
+    history = History(store)
+    silent = history.ids[history.empty(history.everything) & ~history.merges].tolist()
+    store.want_vectors((one for one in silent if document.hunk_texts(store.hunks(one))), "hunks")
+    store.set_fact("silent", "told")
 
 
 def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Reporter) -> int:
@@ -137,8 +151,11 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
     owners: tuple[dict[str, list[tuple[int, str, int]]], dict[str, list[tuple[int, str, int]]]] = ({}, {})
     for commit_id, said in store.features(missing):
         wanted = [(kind, text) for kind, text in document.texts(said) if kind in missing[commit_id]]
-        for (kind, _), cut in zip(wanted, parts(model, [text for _, text in wanted]), strict=True):
-            for part, text in enumerate(cut):
+        cut = {kind: of for (kind, _), of in zip(wanted, parts(model, [text for _, text in wanted]), strict=True)}
+        if "hunks" in missing[commit_id]:
+            cut["hunks"] = document.hunk_texts(store.hunks(commit_id))
+        for kind, of in cut.items():
+            for part, text in enumerate(of):
                 owners[part == 0].setdefault(text, []).append((commit_id, kind, part))
     named = before = store.vectors(model.fingerprint)
     made = ((owned[text], row) for owned in owners if owned for text, row in _embedded(model, list(owned)))

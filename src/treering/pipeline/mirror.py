@@ -156,18 +156,22 @@ def marked(store: Store, embedder: Embedder) -> Iterator[Point]:
             continue
         name, kind, _ = place
         if told[0] != name:
-            told = name, text_digests(store, ids[name])
+            told = name, text_digests(store, ids[name], [kind for kind in document.KINDS if (ids[name], kind) in parts])
         payload = point.payload | {"text": told[1][kind], "parts": parts[ids[name], kind]}
         yield replace(point, payload=payload | {"digest": _digest(payload)})
 
 
-def text_digests(store: Store, commit_id: int) -> dict[str, str]:
-    """For each kind of a commit's texts what tells whether a vector is of that very text: a digest of what
-    :func:`document.texts` makes it of, which costs less than making it.
+def text_digests(store: Store, commit_id: int, kinds: Iterable[str]) -> dict[str, str]:
+    """For these kinds of a commit's texts what tells whether a vector is of that very text: a digest of what it is made
+    of, which costs less than making it.
     """
     ((_, said),) = store.features([commit_id])
-    made_of = (said.message, (said.paths, said.identifiers, said.functions))
-    return {kind: _digest([document.FINGERPRINT, of]) for kind, of in zip(document.KINDS, made_of, strict=True)}
+    made_of: dict[str, Callable[[], object]] = {
+        "message": lambda: said.message,
+        "code": lambda: (said.paths, said.identifiers, said.functions),
+        "hunks": lambda: store.hunks(commit_id),
+    }
+    return {kind: _digest([document.FINGERPRINT, made_of[kind]()]) for kind in kinds}
 
 
 def _digest(value: object) -> str:
@@ -239,7 +243,7 @@ def pull(
         wanted = {
             (names[commit_id], kind): digests[kind]
             for commit_id, kinds in store.unembedded(embedder.fingerprint).items()
-            if commit_id in names and (digests := text_digests(store, commit_id))
+            if commit_id in names and (digests := text_digests(store, commit_id, kinds))
             for kind in kinds
         }
         total = len(wanted)

@@ -7,6 +7,7 @@ subject is dropped.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ DEPTH = 10
 MOST_ANSWERS = 5
 """A question with more answers than these is about a release, not about a change."""
 RESAMPLES = 2000
+ALIKE = 0.75
+"""Texts with so large a part of their words in common say the same."""
 
 _STRIPPED = re.compile(
     r"https?://\S+|:(?:issue|pr|pull|gh|user|commit):`[^`]*`|\(?(?:[\w.-]+/[\w.-]+)?#\d+\)?|\bGH-\d+|\b[0-9a-f]{7,40}\b"
@@ -72,12 +75,18 @@ def merge_titles(history: History, messages: Mapping[int, str]) -> Iterator[Case
         if not history.merges[number]:
             brought.setdefault(int(history.merged_by[number]), set()).add(number)
     for merge, answers in sorted(brought.items()):
-        subject, _, body = messages[merge].partition("\n")
-        if _NO_TITLE.match(subject):
-            subject = next((line for line in body.split("\n") if line.strip()), "")
-            if _NO_TITLE.match(subject) or ":" in subject.split(" ")[0]:  # trailers
-                continue
-        yield Case("merge titles", cleaned(subject), frozenset(answers), merge)
+        if title := title_of(messages[merge]):
+            yield Case("merge titles", cleaned(title), frozenset(answers), merge)
+
+
+def title_of(message: str) -> str:
+    """The subject of a message; of a merge that only names branches the first line of its body, if that is a text."""
+    subject, _, body = message.partition("\n")
+    if _NO_TITLE.match(subject):
+        subject = next((line for line in body.split("\n") if line.strip()), "")
+        if _NO_TITLE.match(subject) or ":" in subject.split(" ")[0]:  # trailers
+            return ""
+    return subject
 
 
 def changelog_entries(history: History, reader: Reader, messages: Mapping[int, str]) -> Iterator[Case]:
@@ -130,13 +139,34 @@ def _entries(patch: str) -> Iterator[str]:
 
 
 def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -> list[Case]:
-    """The cases that say something about search: their answers were there, are few, and do not repeat the question."""
+    """The cases that say something about search: their answers were there, are few, and do not repeat the question,
+    and nor does the title of a commit that is none of them (the same change on another branch is no worse an answer).
+    """
     kept: dict[tuple[str, str], Case] = {}
+    titles = {number: set(words(cleaned(title_of(message)))) for number, message in messages.items()}
+    holding: dict[str, list[int]] = {}
+    for number, title in titles.items():
+        for word in title:
+            holding.setdefault(word, []).append(number)
+
+    same = partial(change, history)
+
+    def repeated(asked: set[str], case: Case) -> bool:
+        shared = Counter(number for word in asked for number in holding.get(word, ()))
+        answers = set(map(same, case.answers))
+        return any(
+            number != case.stands_in and same(number) not in answers and _alike(asked, titles[number])
+            for number, count in shared.items()
+            if count >= ALIKE * len(asked)
+        )
+
     for case in cases:
         asked = set(words(case.query))
         if not 3 <= len(case.query.split()) <= 60 or not 1 <= len(case.answers) <= MOST_ANSWERS:
             continue
         if any(_alike(asked, set(words(messages[number].partition("\n")[0]))) for number in case.answers):
+            continue
+        if repeated(asked, case):
             continue
         mask = without(history, case)
         answers = frozenset(number for number in case.answers if mask[number])
@@ -145,8 +175,13 @@ def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -
     return list(kept.values())
 
 
+def change(history: History, number: int) -> int:
+    """What a commit changes: equal for commits with the same patch."""
+    return int(history.patch[number]) if history.patch[number] >= 0 else -2 - number
+
+
 def _alike(one: set[str], other: set[str]) -> bool:
-    return len(one & other) >= 0.75 * len(one | other)
+    return len(one & other) >= ALIKE * len(one | other)
 
 
 def without(history: History, case: Case) -> Mask:
@@ -208,12 +243,8 @@ class Outcome:
 
 def outcome(history: History, case: Case, ranked: Iterable[int]) -> Outcome:
     """Commits with the same patch count as one, whichever of them is found."""
-
-    def name(number: int) -> int:
-        return int(history.patch[number]) if history.patch[number] >= 0 else -2 - number
-
-    wanted = {name(number) for number in case.answers}
-    found = list(dict.fromkeys(map(name, ranked)))[:DEPTH]
+    wanted = {change(history, number) for number in case.answers}
+    found = list(dict.fromkeys(change(history, number) for number in ranked))[:DEPTH]
     rank = next((place for place, one in enumerate(found, start=1) if one in wanted), 0)
     return Outcome(rank, len(wanted.intersection(found)) / len(wanted))
 

@@ -10,9 +10,20 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from treering.search.dense import Dense
-from treering.search.fusion import rescaled, z_scores
+from treering.search.fusion import z_scores
 from treering.search.history import History, Mask
-from treering.search.lexical import DIFF, FUNCTIONS, IDENTIFIERS, MESSAGE, PATHS, PROSE, Lexical, Scores, asked_words
+from treering.search.lexical import (
+    DIFF,
+    FUNCTIONS,
+    IDENTIFIERS,
+    MESSAGE,
+    OWN,
+    PATHS,
+    PROSE,
+    Lexical,
+    Scores,
+    asked_words,
+)
 from treering.search.query import chosen, code_words, exact, phrases
 from treering.store import Store
 from treering.text.document import FIELDS
@@ -29,19 +40,22 @@ HUNK_LINES = 12
 
 TEXT = {MESSAGE: 2.0, PATHS: 1.0, IDENTIFIERS: 1.0, PROSE: 1.0}
 """BM25 over one text of these: the best mix of its kind over six repositories (docs/quality.md)."""
-EACH = {MESSAGE: 1.0, PATHS: 0.3, FUNCTIONS: 0.3, IDENTIFIERS: 0.3, DIFF: 0.3}
-"""A sum of BM25 scores, field by field."""
+
+DIFF_SIDE = (PATHS, FUNCTIONS, IDENTIFIERS, PROSE, DIFF)
+"""The fields that are not of the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What each part counts beside the lexical leg's 1. docs/quality.md says where the numbers come from."""
+    """What each part counts beside the text's 1. docs/quality.md says where the numbers come from."""
 
-    dense: float = 0.7
-    coverage: float = 0.5
-    literal: float = 0.3
-    diff: float = 2.0
-    empty: float = 0.5
+    own: float = 0.4
+    dense: float = 0.9
+    code: float = 0.15
+    coverage: float = 0.3
+    literal: float = 0.6
+    diff: float = 1.5
+    empty: float = 1.0
 
 
 MEASURED = Weights()
@@ -80,34 +94,38 @@ class Finder:
         mask = history.everything if mask is None else mask
         through = mask if through is None else mask & through
         leg = Lexical(history, asked_words(query), mask, merge_texts=merge_texts)
-        fields = {number: leg.bm25({number: 1.0}) for number in range(len(FIELDS))}
-        each = np.sum([weight * fields[number] for number, weight in EACH.items()], axis=0)
-        legs: dict[str, Scores] = {"text": leg.bm25(TEXT), "each": each}
+        fields = {number: leg.bm25({number: 1.0}) for number in (OWN, *DIFF_SIDE)}
+        text = leg.bm25(TEXT)
         cosines: Mapping[str, Scores] = {}
+        near: list[Scores] = []
         if self.dense and self.dense.count and query.strip():
-            cosines = {kind: _filled(found, mask) for kind, found in self.dense.ask(query).items()}
-            legs["dense"] = cosines["message"] + cosines["code"]
-        found = through & ((legs["text"] > 0) | (each > 0) | bool(cosines))
-        numbers = _best(legs.values(), found)
-        of = {name: z_scores(leg[numbers]) for name, leg in legs.items()}
+            cosines = {kind: np.where(mask, found, np.nan) for kind, found in self.dense.ask(query).items()}
+            near = [_filled(cosines[kind], mask) for kind in ("message", "code")]
+        found = through & (leg.coverage() > 0) if not near else through
+        numbers = _best((text, *(near or [fields[DIFF]])), found)
         weights = self.weights
-        scores = of["text"] + of["each"] + weights.coverage * z_scores(leg.coverage()[numbers])
-        if cosines:
-            scores += weights.dense * of["dense"]
+        scores = z_scores(text[numbers]) + weights.own * z_scores(fields[OWN][numbers])
+        scores += weights.coverage * z_scores(leg.coverage()[numbers])
+        for one, weight in zip(near, (1, weights.code), strict=False):
+            scores += weights.dense * weight * z_scores(one[numbers])
         if code := code_words(query):
             whole = {word for name in code for word in list(words(name))[:1]}
             literal = Lexical(history, whole, mask, merge_texts=merge_texts)
             scores += weights.literal * z_scores(literal.coverage()[numbers])
         # What the diff alone says counts the more, the more messages there are that say nothing; and such a message
         # must not speak against its commit.
-        said = [fields[number] for number in (PATHS, FUNCTIONS, IDENTIFIERS, PROSE, DIFF)]
-        said += [cosines["code"]] if cosines else []
-        diff = np.sum([z_scores(one[numbers]) for one in said], axis=0)
+        diff = np.sum(
+            [z_scores(one[numbers]) for one in (*(fields[number] for number in DIFF_SIDE), *near[1:])], axis=0
+        )
         empty = history.empty(mask)
         plain = mask & ~history.merges
         scores += weights.diff * float(empty[plain].mean() if plain.any() else 0) * diff
-        if empty[numbers].any():
-            scores = np.where(empty[numbers], np.maximum(scores, rescaled(diff, scores) + weights.empty), scores)
+        if (silent := empty[numbers]).any():
+            meant = z_scores(diff)
+            if cosines and (told := silent & ~np.isnan(cosines["hunks"][numbers])).any():
+                meant[told] += z_scores(cosines["hunks"][numbers[told]])
+                meant /= np.sqrt(2)
+            scores = np.where(silent, np.maximum(scores, scores.mean() + scores.std() * meant + weights.empty), scores)
         order = np.lexsort((-numbers, -scores))
         return Asked(query, numbers[order], scores[order], cosines)
 
@@ -249,7 +267,7 @@ def _why(asked: set[str], told: Mapping[str, str], cosines: Mapping[str, np.floa
         stems = [word.rstrip(STEM) for word in shared if word.endswith(STEM)]
         if named := whole + [stem for stem in stems if not any(word.startswith(stem) for word in whole)]:
             reasons.append(f"{name}: {', '.join(named[:6])}")
-    if cosines:
-        kind = max(cosines, key=lambda kind: cosines[kind])
-        reasons.append(f"meaning of the {kind}: {cosines[kind]:.2f}")
+    if near := {kind: cosine for kind, cosine in cosines.items() if not np.isnan(cosine)}:
+        kind = max(near, key=lambda kind: near[kind])
+        reasons.append(f"meaning of the {kind}: {near[kind]:.2f}")
     return " · ".join(reasons)

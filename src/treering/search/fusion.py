@@ -12,8 +12,3 @@ def z_scores(scores: Scores) -> Scores:
     if not len(scores) or deviation <= 1e-12 * np.abs(scores).max():
         return np.zeros_like(scores)
     return np.asarray((scores - scores.mean()) / deviation, dtype=np.float64)
-
-
-def rescaled(scores: Scores, like: Scores) -> Scores:
-    """``scores`` with the mean and the deviation of ``like``."""
-    return z_scores(scores) * like.std() + like.mean() if len(like) else scores

@@ -34,6 +34,8 @@ STOP_WORDS = frozenset(_STOP.split())
 """Words of a question that say nothing of its subject."""
 
 MESSAGE, PATHS, FUNCTIONS, IDENTIFIERS, PROSE, DIFF = range(len(FIELDS))
+OWN = len(FIELDS)
+"""The message without the text of the merge that brought its commit in."""
 
 
 def asked_words(query: str) -> list[str]:
@@ -62,7 +64,7 @@ class Lexical:
         brought = mask & (history.merged_by >= 0) & mask[history.merged_by]
         self._brought = np.flatnonzero(brought) if merge_texts else None
         self._held = [self._look_up(word) for word in self.words]
-        self._lengths = history.lengths.astype(np.float64)
+        self._lengths = np.column_stack((history.lengths, history.lengths[:, MESSAGE])).astype(np.float64)
         if self._brought is not None:
             self._lengths[self._brought, MESSAGE] += history.lengths[history.merged_by[self._brought], MESSAGE]
 
@@ -77,6 +79,8 @@ class Lexical:
             own = fields == field
             if own.any():
                 found[field] = numbers[own], counts[own]
+        if MESSAGE in found:
+            found[OWN] = found[MESSAGE]
         if self._brought is not None and MESSAGE in found:
             of_all = np.zeros(len(self.history))
             of_all[found[MESSAGE][0]] = found[MESSAGE][1]

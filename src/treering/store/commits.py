@@ -153,6 +153,8 @@ class CommitTables(Database):
             )
             gone = [(hash_,) for hash_, (position, *_) in before.items() if position is not None]
             self.db.executemany("UPDATE commits SET position = NULL WHERE hash = ?", gone)
+            if moved or gone:
+                self.set_fact("silent", "")  # whose message says nothing is to be found out again
         return count, len(before)
 
     def paths(self) -> dict[str, str]:

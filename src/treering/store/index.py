@@ -46,6 +46,7 @@ class IndexTables(CommitTables):
         with self.transaction():
             for table in ("documents", "vectors", "postings"):
                 self.db.execute(f"DELETE FROM {table}")
+            self.set_fact("silent", "")
 
     def add_features(
         self, rows: Iterable[tuple[int, Features, Sequence[FilePatch], Mapping[str, LeftOut], Sequence[str]]]
@@ -127,6 +128,15 @@ class IndexTables(CommitTables):
         """The hunks that are indexed of a commit; none if it is not indexed."""
         row = self.db.execute("SELECT hunks FROM documents WHERE commit_id = ?", (commit_id,)).fetchone()
         return msgspec.json.decode(zlib.decompress(row[0]), type=tuple[FilePatch, ...]) if row else ()
+
+    def want_vectors(self, ids: Iterable[int], kind: str) -> None:
+        """Say that these commits have texts of one kind more that become vectors."""
+        with self.transaction():
+            self.db.executemany(
+                "UPDATE documents SET kinds = json_insert(kinds, '$[#]', ?2) WHERE commit_id = ?1"
+                " AND NOT EXISTS (SELECT 1 FROM json_each(kinds) WHERE value = ?2)",
+                ((commit_id, kind) for commit_id in ids),
+            )
 
     def unembedded(self, fingerprint: str) -> dict[int, list[str]]:
         """Id to the kinds of texts of a commit that have no vector of this fingerprint yet. The first part of a text

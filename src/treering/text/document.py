@@ -6,12 +6,13 @@ Nothing here depends on other commits, so what is said of one stays as it is whe
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 
 from treering.text.kinds import NOISE, Kind
 from treering.text.words import counted, identifiers, words
 from treering.types import Features, FilePatch, LeftOut, Record
 
-FINGERPRINT = "document-5"
+FINGERPRINT = "document-6"
 """Part of every fingerprint that covers what is made here: count it up when the output changes."""
 
 PATHS = 200
@@ -22,11 +23,12 @@ PROSE_CHARACTERS = 6000
 FIELDS = ("message", "paths", "functions", "identifiers", "prose", "diff")
 """The fields of the lexical index, in the order of their numbers there."""
 
-KINDS = ("message", "code")
-"""The kinds of texts that become vectors."""
+KINDS = ("message", "code", "hunks")
+"""The kinds of texts that become vectors; ``hunks`` only of commits whose message says nothing."""
 
 PATHS_EMBEDDED, NAMES_EMBEDDED, FUNCTIONS_EMBEDDED = 6, 16, 4
 """What of each makes the text that becomes a vector: some 150 tokens, because each costs as much time as another."""
+HUNKS_EMBEDDED, HUNK_CHARACTERS = 8, 300
 
 _HUNK = re.compile(r"^@@ -\d[^@]* @@ ?(.*)$")
 _COMMENT = re.compile(
@@ -110,18 +112,42 @@ def word_counts(one: Features, hunks: Sequence[FilePatch]) -> tuple[dict[str, in
 
 
 def texts(one: Features) -> Iterator[tuple[str, str]]:
-    """The texts of a commit that become vectors, each with its kind of :data:`KINDS`; empty ones are left out."""
+    """The texts of a commit that become vectors, each with its kind; empty ones are left out."""
     parts = (one.paths[:PATHS_EMBEDDED], best_names(one), one.functions[:FUNCTIONS_EMBEDDED])
     code = "\n".join(" ".join(part) for part in parts if part)
-    for kind, text in zip(KINDS, (one.message, code), strict=True):
+    for kind, text in (("message", one.message), ("code", code)):
         if text.strip():
             yield kind, text
 
 
 def kinds_of(one: Features) -> list[str]:
-    """The kinds of :data:`KINDS` that a commit has a text of; the same as :func:`texts`, without making them."""
-    there = (one.message.strip(), one.paths or one.identifiers or one.functions)
-    return [kind for kind, said in zip(KINDS, there, strict=True) if said]
+    """The kinds of texts that :func:`texts` makes of a commit, without making them."""
+    there = {"message": one.message.strip(), "code": one.paths or one.identifiers or one.functions}
+    return [kind for kind, said in there.items() if said]
+
+
+def hunk_texts(hunks: Sequence[FilePatch]) -> list[str]:
+    """What the hunks of a commit add, for one whose message says nothing: the beginnings of :data:`HUNKS_EMBEDDED` of
+    them, each behind its file's name; the largest of each file first, of more files than that some throughout.
+    """
+    files = [sorted(_added(patch), key=len, reverse=True) for patch in hunks]
+    largest = [of[0] for of in files if of]
+    if len(largest) > HUNKS_EMBEDDED:
+        chosen = [largest[place * len(largest) // HUNKS_EMBEDDED] for place in range(HUNKS_EMBEDDED)]
+    else:
+        chosen = [text for turn in zip_longest(*files) for text in turn if text][:HUNKS_EMBEDDED]
+    return [text[:HUNK_CHARACTERS] for text in chosen]
+
+
+def _added(patch: FilePatch) -> list[str]:
+    """For each hunk the lines that it adds, in one, behind the names of its file and of the function it is in."""
+    found: list[list[str]] = []
+    for line in patch.text.split("\n"):
+        if hunk := _HUNK.match(line):
+            found.append([patch.path.rpartition("/")[2], hunk[1].strip()])
+        elif found and line.startswith("+") and line[1:].strip():
+            found[-1].append(line[1:].strip())
+    return [" ".join(filter(None, hunk)) for hunk in found if len(hunk) > 2]
 
 
 def best_names(one: Features, most: int = NAMES_EMBEDDED) -> list[str]:

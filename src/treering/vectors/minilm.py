@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -49,13 +51,13 @@ SHAPES = _shapes()
 """The weights of the graph, by name."""
 
 
-def weights() -> Weights:
+def weights(path: Path) -> Weights:
     """The published weights as the graph wants them: matrices for a product from the right, those of query, key and
     value beside each other, the one type of token added to the positions.
     """
     from safetensors.numpy import load_file
 
-    read = load_file(packed("minilm.weights"))
+    read = load_file(path)
     embeddings = "embeddings."
     found = {
         "words": read[f"{embeddings}word_embeddings.weight"],
@@ -79,7 +81,7 @@ def weights() -> Weights:
 
 
 class MiniLM:
-    """The model, loaded: mean over tokens, normalised, as its model card says."""
+    """Mean over tokens, normalised, as the model card says. Loaded when the first text is embedded."""
 
     name = NAME
     dimensions = DIMENSIONS
@@ -89,19 +91,31 @@ class MiniLM:
     ).hexdigest()[:16]
 
     def __init__(self, batch_tokens: int) -> None:
+        """Raises :class:`ModelError` if a file of the model is not there."""
+        self.batch_tokens = batch_tokens
+        self._weights, self._words = packed("minilm.weights"), packed("minilm.tokenizer")
+
+    @cached_property
+    def session(self) -> Any:
         import onnxruntime
-        from tokenizers import Tokenizer
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors only: it warns about initialisers nobody can act on
-        self._weights = {name: onnxruntime.OrtValue.ortvalue_from_numpy(one) for name, one in weights().items()}
-        options.add_external_initializers(list(self._weights), list(self._weights.values()))
-        self.session = onnxruntime.InferenceSession(GRAPH.read_bytes(), options, ["CPUExecutionProvider"])
-        self.tokenizer = Tokenizer.from_file(str(packed("minilm.tokenizer")))
+        self._held = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(one) for name, one in weights(self._weights).items()
+        }
+        options.add_external_initializers(list(self._held), list(self._held.values()))
+        return onnxruntime.InferenceSession(GRAPH.read_bytes(), options, ["CPUExecutionProvider"])
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        made = Tokenizer.from_file(str(self._words))
         # The published file has truncation to 128 and padding to a fixed length baked in.
-        self.tokenizer.enable_truncation(MAX_TOKENS)
-        self.tokenizer.no_padding()
-        self.batch_tokens = batch_tokens
+        made.enable_truncation(MAX_TOKENS)
+        made.no_padding()
+        return made
 
     def offsets(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
         """Where the tokens of each text stand in it (start, end), whatever its length."""
