@@ -10,10 +10,11 @@ from histories import LetterModel, added, name_of, remember, told
 from treering.errors import UsageError
 from treering.pipeline.index import index_vectors
 from treering.report import Reporter
-from treering.search.commits import HUNK_LINES, Finder, Weights, best_hunk
+from treering.search.commits import Finder, Weights
 from treering.search.fusion import z_scores
 from treering.search.history import EMPTY_FROM
 from treering.search.lexical import LONGEST_QUERY, MESSAGE, STOP_WORDS, Lexical, asked_words
+from treering.search.reasons import HUNK_LINES, best_hunk
 from treering.store import Store
 from treering.types import Commit, FilePatch, Filters
 
@@ -206,7 +207,7 @@ def test_without_an_embedder_words_alone_answer_and_say_why(four: Finder) -> Non
 def test_the_reason_names_a_stem_only_where_no_word_of_the_query_is(finder_of: Remembered) -> None:
     finder = finder_of([told(1, "Disputes are settled, ledgers too", path="src/dispute_rule.py")])
     (hit,) = finder.search("settling the dispute of the ledger", limit=1)
-    assert hit.why == "message: disput, settl, ledger · paths: dispute"
+    assert hit.why == "message: settl, disput, ledger · paths: dispute"
 
 
 def test_the_reason_names_the_diff_and_the_merge_where_they_alone_have_the_word(finder_of: Remembered) -> None:

@@ -20,11 +20,11 @@ from treering.git.reader import Caps, Reader
 from treering.git.shadow import GitFailed, Shadow
 from treering.search.commits import Finder
 from treering.search.files import FEATURES, Predictor
-from treering.search.history import History, Mask
-from treering.search.lexical import MESSAGE, Lexical, Scores, asked_words
+from treering.search.history import History, Mask, Scores
+from treering.search.lexical import MESSAGE, Lexical, asked_words
 from treering.text.document import is_changelog
 from treering.text.references import references
-from treering.text.words import words
+from treering.text.words import vocabulary, words
 
 DEPTH = 10
 MOST_ANSWERS = 5
@@ -112,7 +112,7 @@ def changelog_entries(history: History, reader: Reader, messages: Mapping[int, s
     for commit in reader.commits(citing, caps=Caps(1 << 16, 1 << 17)):
         number = history.number[commit.hash]
         for patch in commit.patches:
-            if is_changelog(patch.path):
+            if _own_changelog(patch.path):
                 for entry in _entries(patch.text):
                     cited = {next(filter(None, found)) for found in _CITED.findall(entry)}
                     answers = {one for name in cited for one in mentioned.get(name, ()) if not history.merges[one]}
@@ -121,7 +121,12 @@ def changelog_entries(history: History, reader: Reader, messages: Mapping[int, s
 
 def _writes_changelog(history: History, name: str) -> bool:
     commit_id = int(history.ids[history.number[name]])
-    return any(is_changelog(path) for _, said in history.store.features([commit_id]) for path in said.paths)
+    return any(_own_changelog(path) for _, said in history.store.features([commit_id]) for path in said.paths)
+
+
+def _own_changelog(path: str) -> bool:
+    """Whether a file is a changelog in the root or a folder of it: further down are those of others' projects."""
+    return path.count("/") < 2 and is_changelog(path)
 
 
 def _entries(patch: str) -> Iterator[str]:
@@ -143,7 +148,7 @@ def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -
     and nor does the title of a commit that is none of them (the same change on another branch is no worse an answer).
     """
     kept: dict[tuple[str, str], Case] = {}
-    titles = {number: set(words(cleaned(title_of(message)))) for number, message in messages.items()}
+    titles = {number: vocabulary(cleaned(title_of(message))) for number, message in messages.items()}
     holding: dict[str, list[int]] = {}
     for number, title in titles.items():
         for word in title:
@@ -161,10 +166,10 @@ def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -
         )
 
     for case in cases:
-        asked = set(words(case.query))
+        asked = vocabulary(case.query)
         if not 3 <= len(case.query.split()) <= 60 or not 1 <= len(case.answers) <= MOST_ANSWERS:
             continue
-        if any(_alike(asked, set(words(messages[number].partition("\n")[0]))) for number in case.answers):
+        if any(_alike(asked, vocabulary(messages[number].partition("\n")[0])) for number in case.answers):
             continue
         if repeated(asked, case):
             continue
@@ -280,7 +285,7 @@ def measure(finder: Finder, cases: Sequence[Case], messages: Mapping[int, str]) 
         mask = without(history, case)
         for name, way in ways.items():
             outcomes[name].append(outcome(history, case, way(case.query, mask)))
-        asked = set(words(case.query))
+        asked = vocabulary(case.query)
         said = {word for number in case.answers for word in words(messages[number])}
         for fits, name in (
             (True, case.source),

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from treering.search.dense import Dense
 from treering.search.fusion import z_scores
-from treering.search.history import History, Mask
+from treering.search.history import History, Mask, Scores
 from treering.search.lexical import (
     DIFF,
     FUNCTIONS,
@@ -21,14 +21,13 @@ from treering.search.lexical import (
     PATHS,
     PROSE,
     Lexical,
-    Scores,
     asked_words,
 )
 from treering.search.query import chosen, code_words, exact, phrases
+from treering.search.reasons import best_hunk, why
 from treering.store import Store
-from treering.text.document import FIELDS
-from treering.text.words import STEM, words
-from treering.types import NO_FILTERS, Features, FilePatch, Filters, Hit
+from treering.text.words import words
+from treering.types import NO_FILTERS, Filters, Hit
 from treering.vectors.embedder import Embedder
 from treering.vectors.index import VectorIndex
 
@@ -36,7 +35,6 @@ CANDIDATES = 200
 """How many commits each leg puts up."""
 PHRASE_CANDIDATES = 5000
 """How many commits that hold all words of a quoted phrase are read for the phrase itself."""
-HUNK_LINES = 12
 
 TEXT = {MESSAGE: 2.0, PATHS: 1.0, IDENTIFIERS: 1.0, PROSE: 1.0}
 """BM25 over one text of these: the best mix of its kind over six repositories (docs/quality.md)."""
@@ -69,6 +67,7 @@ class Asked:
     numbers: npt.NDArray[np.int64]
     scores: Scores
     cosines: Mapping[str, Scores] = field(default_factory=dict)
+    leg: Lexical | None = None
 
 
 class Finder:
@@ -101,11 +100,12 @@ class Finder:
         if self.dense and self.dense.count and query.strip():
             cosines = {kind: np.where(mask, found, np.nan) for kind, found in self.dense.ask(query).items()}
             near = [_filled(cosines[kind], mask) for kind in ("message", "code")]
-        found = through & (leg.coverage() > 0) if not near else through
+        coverage = leg.coverage()
+        found = through if near else through & (coverage > 0)
         numbers = _best((text, *(near or [fields[DIFF]])), found)
         weights = self.weights
         scores = z_scores(text[numbers]) + weights.own * z_scores(fields[OWN][numbers])
-        scores += weights.coverage * z_scores(leg.coverage()[numbers])
+        scores += weights.coverage * z_scores(coverage[numbers])
         for one, weight in zip(near, (1, weights.code), strict=False):
             scores += weights.dense * weight * z_scores(one[numbers])
         if code := code_words(query):
@@ -127,7 +127,7 @@ class Finder:
                 meant /= np.sqrt(2)
             scores = np.where(silent, np.maximum(scores, scores.mean() + scores.std() * meant + weights.empty), scores)
         order = np.lexsort((-numbers, -scores))
-        return Asked(query, numbers[order], scores[order], cosines)
+        return Asked(query, numbers[order], scores[order], cosines, leg)
 
     def search(self, query: str, *, limit: int, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
         """The commits that best answer a query, best first. ``at`` shows it only what is reachable from a commit."""
@@ -178,10 +178,12 @@ class Finder:
     def _hits(self, asked: Asked, limit: int, reason: str = "") -> list[Hit]:
         best = list(islice(self._once(asked), limit))
         ids = [int(self.history.ids[number]) for number, _ in best]
-        said = dict(self.store.features(ids))
         wanted = set(asked_words(asked.query))
         hits = []
-        for record, (number, score), commit_id in zip(self.store.records(ids=ids), best, ids, strict=True):
+        held = asked.leg.held_by(np.array([number for number, _ in best], np.int64)) if asked.leg else [{}] * len(best)
+        for record, (number, score), commit_id, shared in zip(
+            self.store.records(ids=ids), best, ids, held, strict=True
+        ):
             hunks = self.store.hunks(commit_id)
             hunk = best_hunk(hunks, wanted)
             nearness = {kind: of[number] for kind, of in asked.cosines.items()}
@@ -194,7 +196,7 @@ class Finder:
                     date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.commit_timestamp)),
                     branch=record.branch,
                     files=record.paths,
-                    why=reason or _why(wanted, _told(said[commit_id], hunks, record.merge_message), nearness),
+                    why=reason or why(shared, nearness),
                     merged_by=record.merged_by,
                     hunk_path=hunk.path if hunk else "",
                     hunk=hunk.text if hunk else "",
@@ -228,46 +230,3 @@ def _best(legs: Iterable[Scores], through: Mask) -> npt.NDArray[np.int64]:
         top = allowed[np.argpartition(-scores, most - 1)[:most]] if most else allowed
         chosen.update(top.tolist())
     return np.array(sorted(chosen), np.int64)
-
-
-def best_hunk(patches: Iterable[FilePatch], wanted: set[str]) -> FilePatch | None:
-    """The hunk that holds most of the words, at most :data:`HUNK_LINES` of its lines around the first of them."""
-    best: tuple[int, FilePatch] | None = None
-    for patch in patches:
-        for text in patch.text.split("\n@@ -"):
-            shared = len(wanted & set(words(text)))
-            if best is None or shared > best[0]:
-                best = shared, FilePatch(patch.path, text if text.startswith("@@ -") else f"@@ -{text}")
-    if best is None:
-        return None
-    head, *lines = best[1].text.rstrip("\n").split("\n")
-    telling = (place for place, line in enumerate(lines) if line[:1] in ("+", "-") and wanted & set(words(line)))
-    start = max(0, min(next(telling, 0) - 2, len(lines) - HUNK_LINES))
-    shown = lines[start : start + HUNK_LINES]
-    return FilePatch(best[1].path, "\n".join((head, *shown)), len("\n".join(lines)) - len("\n".join(shown)))
-
-
-def _told(said: Features, hunks: Iterable[FilePatch], merge_message: str) -> dict[str, str]:
-    """What a commit can be found by, each with its name."""
-    own = (said.message, *(" ".join(words) for words in (said.paths, said.functions, said.identifiers)), said.prose)
-    lines = (line[1:] for patch in hunks for line in patch.text.split("\n") if line[:1] in ("+", "-"))
-    return dict(zip(FIELDS, (*own, "\n".join(lines)), strict=True)) | {"text of its merge": merge_message}
-
-
-def _why(asked: set[str], told: Mapping[str, str], cosines: Mapping[str, np.float64]) -> str:
-    reasons = []
-    known: set[str] = set()
-    for name, text in told.items():
-        shared = list(dict.fromkeys(word for word in words(text) if word in asked))
-        if name in ("diff", "text of its merge"):  # these repeat the others
-            shared = [word for word in shared if word not in known]
-        known.update(shared)
-        whole = [word for word in shared if not word.endswith(STEM)]
-        # A stem is named only where no word that has it is: `expir` for `expiring`, but not beside `expire`.
-        stems = [word.rstrip(STEM) for word in shared if word.endswith(STEM)]
-        if named := whole + [stem for stem in stems if not any(word.startswith(stem) for word in whole)]:
-            reasons.append(f"{name}: {', '.join(named[:6])}")
-    if near := {kind: cosine for kind, cosine in cosines.items() if not np.isnan(cosine)}:
-        kind = max(near, key=lambda kind: near[kind])
-        reasons.append(f"meaning of the {kind}: {near[kind]:.2f}")
-    return " · ".join(reasons)

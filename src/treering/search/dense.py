@@ -3,8 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from treering.search.history import History
-from treering.search.lexical import Scores
+from treering.search.history import History, Scores
 from treering.text.document import KINDS
 from treering.vectors.embedder import Embedder, embed
 from treering.vectors.flat import FlatMatrix
@@ -32,9 +31,13 @@ class Dense:
         self.rows = FlatMatrix(history.store.folder / "vectors" / embedder.fingerprint, embedder.dimensions).rows(
             len(names)
         )
-        self._numbers = history.numbers(np.array([name[0] for name in names], np.int64))
+        numbers = history.numbers(np.array([name[0] for name in names], np.int64))
         kinds = np.array([KINDS.index(name[1]) for name in names], np.int64)
-        self._of_kind = [np.flatnonzero((kinds == kind) & (self._numbers >= 0)) for kind in range(len(KINDS))]
+        self._of_kind = []
+        for kind in range(len(KINDS)):
+            rows = np.flatnonzero((kinds == kind) & (numbers >= 0))
+            rows = rows[np.argsort(numbers[rows], kind="stable")]
+            self._of_kind.append((rows, *np.unique(numbers[rows], return_index=True)))
 
     def cosines(self, query: npt.NDArray[np.float32]) -> dict[str, Scores]:
         """For each kind of text the cosine of a commit's nearest part; NaN where a commit has no such text, or is none
@@ -44,10 +47,10 @@ class Dense:
             return {kind: self._named(self.index.nearest(query, kind, NEAREST)) for kind in KINDS}
         of_rows = np.asarray(self.rows @ query, np.float64)
         found = {}
-        for kind, rows in zip(KINDS, self._of_kind, strict=True):
-            best = np.full(self._commits, -np.inf)
-            np.maximum.at(best, self._numbers[rows], of_rows[rows])
-            found[kind] = np.where(np.isfinite(best), best, np.nan)
+        for kind, (rows, numbers, firsts) in zip(KINDS, self._of_kind, strict=True):
+            best = found[kind] = np.full(self._commits, np.nan)
+            if len(rows):
+                best[numbers] = np.maximum.reduceat(of_rows[rows], firsts)
         return found
 
     def _named(self, scored: Scored) -> Scores:

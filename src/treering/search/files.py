@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from treering.search.history import History, Mask, Numbers
-from treering.search.lexical import FUNCTIONS, IDENTIFIERS, MESSAGE, PATHS, PROSE, Lexical, Scores, asked_words
-from treering.text.words import words
+from treering.search.history import History, Mask, Numbers, Scores
+from treering.search.lexical import FUNCTIONS, IDENTIFIERS, MESSAGE, PATHS, PROSE, Lexical, asked_words
+from treering.text.words import vocabulary
 from treering.types import FilePrediction
 
 NEAREST = 50
@@ -78,7 +78,7 @@ class Predictor:
     def __init__(self, history: History) -> None:
         self.history = history
         self.touches = touches_of(history)
-        self._path_words = [set(words(name)) for name in self.touches.names]
+        self._path_words = [vocabulary(name) for name in self.touches.names]
         self._fitted: dict[int, Matrix] = {}
 
     def features(
@@ -118,7 +118,7 @@ class Predictor:
         rows[places >= 0, :-1] = known[places[places >= 0]]
         for row in np.flatnonzero(places < 0).tolist():  # never changed in what is known: it has its path alone
             asked = set(leg.words)
-            rows[row, FEATURES.index("words of its path")] = len(asked & set(words(candidates[row]))) / max(
+            rows[row, FEATURES.index("words of its path")] = len(asked & vocabulary(candidates[row])) / max(
                 1, len(asked)
             )
         if contents:
@@ -127,7 +127,7 @@ class Predictor:
             rarity = leg.rarity()
             whole = sum(rarity.values()) or 1.0
             for row in first:
-                there = set(words(read.get(candidates[row], "")))
+                there = vocabulary(read.get(candidates[row], ""))
                 rows[row, -1] = sum(weight for word, weight in rarity.items() if word in there) / whole
         return rows
 

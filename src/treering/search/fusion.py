@@ -1,9 +1,8 @@
 """Scores of several legs made one. Not rank fusion: with equal weights it lost to plain BM25."""
 
 import numpy as np
-import numpy.typing as npt
 
-Scores = npt.NDArray[np.float64]
+from treering.search.history import Scores
 
 
 def z_scores(scores: Scores) -> Scores:

@@ -1,8 +1,10 @@
 """The indexed history as arrays: what the scores of every leg are aligned to, and which of it a question may see."""
 
 import re
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +15,35 @@ from treering.text.document import FIELDS
 
 Mask = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+"""One score for each commit of a history."""
 
 EMPTY_FROM = 5
 """A message that so many commits have says nothing of any of them."""
 
+REMEMBERED = 512
+"""Words whose postings are kept in memory: those of a common one are some hundred kilobytes."""
+
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who holds one word: ``fields`` gives for each field that has it the numbers of commits, in order, and how often;
+    ``anywhere`` are all of them.
+    """
+
+    fields: Mapping[int, tuple[Numbers, Scores]]
+    anywhere: Numbers
+
+    def within(self, mask: Mask) -> "Held":
+        """Those of a part of the history."""
+        fields = {}
+        for field, (numbers, counts) in self.fields.items():
+            seen = mask[numbers]
+            if seen.any():
+                fields[field] = numbers[seen], counts[seen]
+        return Held(fields, self.anywhere[mask[self.anywhere]])
 
 
 class History:
@@ -29,6 +55,7 @@ class History:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.held = lru_cache(maxsize=REMEMBERED)(self._held)
         rows = store.indexed_commits()
         self.ids = np.array([row.id for row in rows], np.int64)
         self.hashes = [row.hash for row in rows]
@@ -50,6 +77,22 @@ class History:
         """Numbers of commits by their ids in the store; -1 for those that are not reachable."""
         known = np.minimum(ids.astype(np.int64), len(self._of_id) - 1)
         return np.asarray(np.where(ids < len(self._of_id), self._of_id[known], -1), np.int64)
+
+    def _held(self, word: str) -> "Held":
+        records = self.store.holders(word)
+        numbers = self.numbers(records["commit"])
+        order = np.argsort(numbers, kind="stable")  # they nearly are
+        order = order[np.searchsorted(numbers[order], 0) :]
+        anywhere = numbers[order][np.diff(numbers[order], prepend=-1) > 0]
+        order = order[np.argsort(records["field"][order], kind="stable")]
+        numbers, counts = numbers[order], records["count"][order].astype(np.float64)
+        starts = np.searchsorted(records["field"][order], range(len(FIELDS) + 1)).tolist()
+        fields = {
+            field: (numbers[start:end], counts[start:end])
+            for field, (start, end) in enumerate(pairwise(starts))
+            if start < end
+        }
+        return Held(fields, anywhere)
 
     @cached_property
     def everything(self) -> Mask:

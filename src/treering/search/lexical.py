@@ -6,17 +6,12 @@ saturation where they are read as one text (BM25F), and after it where each has 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from treering.search.history import History, Mask, Numbers
+from treering.search.history import Held, History, Mask, Numbers, Scores
 from treering.text.document import FIELDS
 from treering.text.words import STEM, words
-
-Scores = npt.NDArray[np.float64]
-"""One score for each commit of a history."""
 
 K1 = 1.2
 B = 0.75
@@ -44,13 +39,6 @@ def asked_words(query: str) -> list[str]:
     return [word for word in asked if word.rstrip(STEM) not in STOP_WORDS][:LONGEST_QUERY] or asked[:LONGEST_QUERY]
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Who holds one word: ``fields`` gives for each field that has it the numbers of commits and how often."""
-
-    fields: Mapping[int, tuple[Numbers, Scores]]
-
-
 class Lexical:
     """The words of one query, looked up in one history."""
 
@@ -62,32 +50,30 @@ class Lexical:
         self.mask = mask
         self.words = list(asked)
         brought = mask & (history.merged_by >= 0) & mask[history.merged_by]
-        self._brought = np.flatnonzero(brought) if merge_texts else None
+        self._brought = np.flatnonzero(brought) if merge_texts else np.empty(0, np.int64)
+        self._brings = np.zeros(len(history), bool)
+        self._brings[history.merged_by[self._brought]] = True
         self._held = [self._look_up(word) for word in self.words]
         self._lengths = np.column_stack((history.lengths, history.lengths[:, MESSAGE])).astype(np.float64)
-        if self._brought is not None:
-            self._lengths[self._brought, MESSAGE] += history.lengths[history.merged_by[self._brought], MESSAGE]
+        self._lengths[self._brought, MESSAGE] += history.lengths[history.merged_by[self._brought], MESSAGE]
 
     def _look_up(self, word: str) -> Held:
-        held = self.history.store.holders(word)
-        numbers = self.history.numbers(held["commit"])
-        seen = numbers >= 0
-        seen[seen] = self.mask[numbers[seen]]
-        numbers, fields, counts = numbers[seen], held["field"][seen], held["count"][seen].astype(np.float64)
-        found = {}
-        for field in range(len(FIELDS)):
-            own = fields == field
-            if own.any():
-                found[field] = numbers[own], counts[own]
-        if MESSAGE in found:
-            found[OWN] = found[MESSAGE]
-        if self._brought is not None and MESSAGE in found:
+        held = self.history.held(word)
+        if self.mask is not self.history.everything:
+            held = held.within(self.mask)
+        if MESSAGE not in held.fields:
+            return held
+        found = {**held.fields, OWN: held.fields[MESSAGE]}
+        anywhere = held.anywhere
+        if self._brings[found[MESSAGE][0]].any():
             of_all = np.zeros(len(self.history))
             of_all[found[MESSAGE][0]] = found[MESSAGE][1]
             of_all[self._brought] += of_all[self.history.merged_by[self._brought]]
             numbers = np.flatnonzero(of_all)
             found[MESSAGE] = numbers, of_all[numbers]
-        return Held(found)
+            of_all[anywhere] = 1
+            anywhere = np.flatnonzero(of_all)
+        return Held(found, anywhere)
 
     def bm25(self, weights: Mapping[int, float]) -> Scores:
         """BM25 of the fields named, read as one text in which each counts as often as its weight says."""
@@ -109,7 +95,7 @@ class Lexical:
                 for field, weight in there:
                     numbers, counts = held.fields[field]
                     of_all[numbers] += weight * counts
-                numbers = np.flatnonzero(of_all)
+                numbers = held.anywhere[of_all[held.anywhere] > 0]
                 counts = of_all[numbers]
             rarity = np.log1p((seen - len(numbers) + 0.5) / (len(numbers) + 0.5))
             scores[numbers] += rarity * counts * (K1 + 1) / (counts + norm[numbers])
@@ -120,7 +106,7 @@ class Lexical:
         seen = int(self.mask.sum())
         found = {}
         for word, held in zip(self.words, self._held, strict=True):
-            holding = len(_holders(held))
+            holding = len(held.anywhere)
             found[word] = math.log1p((seen - holding + 0.5) / (holding + 0.5))
         return found
 
@@ -128,13 +114,17 @@ class Lexical:
         """What part of the query a commit holds in any field: its words, weighted by how rare they are; 0 to 1."""
         found, whole, seen = np.zeros(len(self.history)), 0.0, int(self.mask.sum())
         for held in self._held:
-            numbers = _holders(held)
-            rarity = np.log1p((seen - len(numbers) + 0.5) / (len(numbers) + 0.5))
+            rarity = np.log1p((seen - len(held.anywhere) + 0.5) / (len(held.anywhere) + 0.5))
             whole += rarity
-            found[numbers] += rarity
+            found[held.anywhere] += rarity
         return found / whole if whole else found
 
-
-def _holders(held: Held) -> Numbers:
-    """The numbers of the commits that hold a word in any field."""
-    return np.unique(np.concatenate([np.empty(0, np.int64), *(numbers for numbers, _ in held.fields.values())]))
+    def held_by(self, commits: Numbers) -> list[dict[int, list[str]]]:
+        """The words of the query that each of these commits holds, by field."""
+        found: list[dict[int, list[str]]] = [{} for _ in commits]
+        for word, held in zip(self.words, self._held, strict=True):
+            for field, (numbers, _) in held.fields.items():
+                places = np.minimum(np.searchsorted(numbers, commits), len(numbers) - 1)
+                for place in np.flatnonzero(numbers[places] == commits):
+                    found[place].setdefault(field, []).append(word)
+        return found

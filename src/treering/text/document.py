@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 
 from treering.text.kinds import NOISE, Kind
-from treering.text.words import counted, identifiers, words
+from treering.text.words import counted, identifiers, vocabulary
 from treering.types import Features, FilePatch, LeftOut, Record
 
 FINGERPRINT = "document-6"
@@ -155,6 +155,6 @@ def best_names(one: Features, most: int = NAMES_EMBEDDED) -> list[str]:
 
     def weight(item: tuple[str, int]) -> tuple[float, str]:
         name, count = item
-        return -(min(count, 5) ** 0.5) * len(set(words(name))), name
+        return -(min(count, 5) ** 0.5) * len(vocabulary(name)), name
 
     return [name for name, _ in sorted(one.identifiers.items(), key=weight)[:most]]

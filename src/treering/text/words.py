@@ -29,6 +29,11 @@ def plain_words(text: str) -> Iterator[str]:
     return (word for word in words(text) if not word.endswith(STEM))
 
 
+def vocabulary(text: str) -> set[str]:
+    """All of :func:`words`, each once."""
+    return set().union(*map(_forms, set(_WORD.findall(text))))
+
+
 def counted(text: str) -> Counter[str]:
     """How often each of :func:`words` comes. Every word is looked at once, however often it is there."""
     found: Counter[str] = Counter()

@@ -100,6 +100,7 @@ class MiniLM:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are numpy's next
         options.log_severity_level = 3  # errors only: it warns about initialisers nobody can act on
         self._held = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(one) for name, one in weights(self._weights).items()
