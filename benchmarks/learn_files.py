@@ -99,7 +99,7 @@ def main() -> None:
         data[name] = cases(Path(repo), Path(store), chosen.commits)
         print(f"{name}: {len(data[name])} commits", file=sys.stderr, flush=True)
     vote = np.zeros(len(files.FEATURES) + 1)
-    vote[files.FEATURES.index("near commits")] = 1
+    vote[files.FEATURES.index("near messages")] = 1
     judged = {}
     for name, own in data.items():
         others = [example for other, examples in data.items() if other != name for example in examples]

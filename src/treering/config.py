@@ -74,7 +74,7 @@ class IndexSettings:
 class SearchSettings:
     limit: Annotated[int, Meta(ge=1, le=1000)] = 10
     """How many results a search gives."""
-    dense_weight: Annotated[float, Meta(ge=0, le=10)] = 0.7
+    dense_weight: Annotated[float, Meta(ge=0, le=10)] = 1.0
     """The weight of the dense leg's z-score beside the lexical legs' 1."""
 
 

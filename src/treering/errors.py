@@ -5,9 +5,9 @@
     ├── RepositoryError      3  not a repository, no commits, no permission, no git
     │   └── DamagedRepository   a corrupt pack or a missing commit: the history cannot be told truthfully
     ├── StoreError           4  the store cannot be opened, read or written
-    │   ├── StoreBusy           another process is writing; the message names it
+    │   ├── StoreBusy           another process is writing, or wrote what was read without a lock; the message names it
     │   └── DiskFull            nothing was lost: what was committed stays, the rest is made next time
-    ├── DataError            5  a file given as input is torn, empty or made for something else
+    ├── DataError            5  a file given as input is torn, empty or made for something else; an index holds nothing
     ├── ModelError           6  a model is not on this machine, or is not what it should be
     │   └── MissingExtra        an optional part of treering is not installed
     └── Incomplete           7  the work was done but is partial, and --strict was given

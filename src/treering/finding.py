@@ -12,17 +12,18 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
-from treering.errors import DataError, UsageError
-from treering.files import read_json, write_json
+from treering.errors import UsageError
+from treering.files import read_json
 from treering.git.blame import blamed, line_history, texts, tree
-from treering.git.reader import open_reader, read_refs
+from treering.git.reader import Reader, open_reader, read_refs
 from treering.git.shadow import GitFailed, Shadow, shadow_of
 from treering.operations import Place, finder
 from treering.report import Reporter
 from treering.search import benchmark
 from treering.search.commits import Finder
 from treering.search.files import Contents, Predictor
-from treering.types import NO_FILTERS, FilePrediction, Filters, Hit
+from treering.summary import write_bench
+from treering.types import NO_FILTERS, Bench, FilePrediction, Filters, Hit
 
 LONGEST_QUERY = 20_000
 """Characters of a query that are read; what comes after is a file, not a question."""
@@ -75,8 +76,6 @@ def why(where: Place, place: str, report: Reporter) -> list[Hit]:
 
 def newest(where: Place, opened: Finder) -> str:
     """The newest commit that is indexed of the first of the refs."""
-    if not len(opened.history):
-        raise DataError("the index holds no commits", "run `treering index` first")
     refs = read_refs(where.source, where.settings.scrape)
     return next((ref.tip for ref in refs if ref.tip in opened.history.number), opened.history.hashes[-1])
 
@@ -182,42 +181,42 @@ class Questions(msgspec.Struct):
     written: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """What ``treering bench`` measured; also in ``reports/bench.json``."""
-
-    repo: str
-    commits: int
-    made: str
-    seconds: float
-    rows: Sequence[benchmark.Row]
-    files: Sequence[benchmark.FileRow]
+def messages_of(opened: Finder) -> dict[int, str]:
+    """The messages of the indexed commits, by their numbers."""
+    number = opened.history.number
+    records = opened.store.records()
+    return {number[record.commit_hash]: record.message for record in records if record.commit_hash in number}
 
 
-def bench(where: Place, report: Reporter, *, questions: Path | None, most: int) -> Bench:
-    """Measure search and file prediction on the repository itself; docs/quality.md tells the protocol."""
-    started = time.monotonic()
+def cases_of(
+    opened: Finder, reader: Reader, messages: Mapping[int, str], questions: Path | None, most: int
+) -> list[benchmark.Case]:
+    """What a repository is asked: the newest ``most`` cases of each source, and the questions of a file."""
     asked = read_json(questions, Questions).questions if questions else ()
+    cases = benchmark.cases_of(opened.history, reader, messages, most)
+    for one in asked:
+        answers = frozenset(opened.history.find(name) for name in one.answers)
+        cases.append(benchmark.Case("questions", one.query, answers, -1))
+    return cases
+
+
+def bench(where: Place, report: Reporter, *, questions: Path | None, most: int) -> tuple[Path, Bench]:
+    """Measure search and file prediction on the repository itself, and show it in the report, whose page is returned
+    too; docs/quality.md tells the protocol.
+    """
+    started = time.monotonic()
     with finder(where, report) as opened, open_reader(where.source, where.settings.scrape) as reader:
         history = opened.history
-        messages = {
-            history.number[record.commit_hash]: record.message
-            for record in opened.store.records()
-            if record.commit_hash in history.number
-        }
-        cases = benchmark.cases_of(history, reader, messages, most)
-        for one in asked:
-            answers = frozenset(history.find(name) for name in one.answers)
-            cases.append(benchmark.Case("questions", one.query, answers, -1))
-        rows = benchmark.measure(opened, cases, messages) if cases else []
+        messages = messages_of(opened)
+        cases = cases_of(opened, reader, messages, questions, most)
+        rows = benchmark.rows_of(benchmark.judged(opened, cases, messages))
         touched = benchmark.measure_files(Predictor(history), reader.shadow, messages, most)
         made = Bench(
             repo=where.source.name,
             commits=len(history),
             made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             seconds=round(time.monotonic() - started, 1),
-            rows=rows,
-            files=touched,
+            rows=tuple(rows),
+            files=tuple(touched),
         )
-    write_json(where.folder / "reports" / "bench.json", made)
-    return made
+    return write_bench(where.folder / "reports", made, report), made

@@ -7,8 +7,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from treering.pipeline import scrape as scrape_stage
 from treering.pipeline.common import caps_of
 from treering.pipeline.export import changes, commits, format_of, write_table
 from treering.report import Reporter
-from treering.search.commits import Finder, Weights
+from treering.search.commits import Finder
+from treering.search.fusion import LEARNED
 from treering.store import FOLDER, Store, store_folder
 from treering.store.views import ask
 from treering.text.document import best_names
@@ -136,14 +137,17 @@ def _embedder(settings: Settings) -> Callable[[], Embedder]:
 
 @contextmanager
 def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Finder]:
-    """The index, open for questions. Says where it is behind the repository or answers by words alone."""
+    """The index, open for questions. Says where it is behind the repository or answers by words alone.
+
+    Raises :class:`DataError` if it holds no commits.
+    """
     with where.store(existing=True) as store:
-        if scrape_stage.tips_of(where.source, where.settings) != store.fact("tips"):
-            report.say("the index is behind the repository: run `treering index`")
-        if not vectors:
-            yield Finder(store, None)
-            return
-        with _finder(store, where.settings, report) as opened:
+        if not store.searchable():
+            raise DataError("the index holds no commits", "run `treering index` first")
+        with _finder(store, where.settings, report) if vectors else nullcontext(Finder(store, None)) as opened:
+            tips = scrape_stage.tips_of(where.source, where.settings)
+            if tips != store.fact("tips") or len(opened.history) < store.count():
+                report.say("the index is behind the repository: run `treering index`")
             yield opened
 
 
@@ -156,7 +160,8 @@ def _finder(store: Store, settings: Settings, report: Reporter) -> Iterator[Find
         yield Finder(store, None)
         return
     with mirror_stage.for_search(store, settings.vectors, embedder, report) as index:
-        opened = Finder(store, embedder, Weights(dense=settings.search.dense_weight), index)
+        weights = replace(LEARNED, dense=LEARNED.dense * settings.search.dense_weight)
+        opened = Finder(store, embedder, weights, index)
         if opened.dense and not opened.dense.count:
             report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
         elif missing := len(store.unembedded(embedder.fingerprint)):
@@ -283,7 +288,7 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
             seconds=seconds,
             warnings=tuple(report.warnings),
         )  # fmt: skip
-        page = summary.write_summary(where.folder / "reports", made)
+        page = summary.write_summary(where.folder / "reports", made, report)
     return page, made
 
 

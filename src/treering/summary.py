@@ -1,16 +1,22 @@
-"""A run's report, as JSON and as one HTML page that needs nothing else. Decides what is shown; makes no figures."""
+"""The report: what a run and a bench found, as JSON each and as one HTML page of both that needs nothing else.
+
+Decides what is shown; makes no figures.
+"""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from treering.errors import needs
-from treering.files import replacing, write_json
-from treering.types import Hit
+from treering.errors import DataError
+from treering.files import read_json, replacing, write_json
+from treering.report import Reporter
+from treering.types import BASELINE, VOTE, Bench, Hit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +41,58 @@ class Summary:
     warnings: Sequence[str]
 
 
-def write_summary(folder: Path, summary: Summary) -> Path:
-    """Write ``latest.json`` and ``latest.html``; returns the page's path."""
-    import jinja2
-
+def write_summary(folder: Path, summary: Summary, report: Reporter) -> Path:
+    """Write ``latest.json`` and ``latest.html``, with the last bench in it; returns the page's path."""
     write_json(folder / "latest.json", summary)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("treering"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    losses = (summary.training or {}).get("training", {}).get("losses", ())
-    page = environment.get_template("report.html").render(
-        summary=msgspec.to_builtins(summary), curve=loss_curve(losses) if losses else ""
-    )
+    return _write_page(folder, summary, _kept(folder / "bench.json", Bench, report))
+
+
+def write_bench(folder: Path, bench: Bench, report: Reporter) -> Path:
+    """Write ``bench.json`` and ``latest.html``, with the last run in it; returns the page's path."""
+    write_json(folder / "bench.json", bench)
+    return _write_page(folder, _kept(folder / "latest.json", Summary, report), bench)
+
+
+def _kept(path: Path, kind: type[T], report: Reporter) -> T | None:
+    """What an earlier command left, if it did; a file that is torn costs the report its part, not this command."""
+    if not path.exists():
+        return None
+    try:
+        return read_json(path, kind)
+    except DataError as error:
+        report.warn(f"not in the report: {error.message}")
+        return None
+
+
+def _write_page(folder: Path, summary: Summary | None, bench: Bench | None) -> Path:
     with replacing(folder / "latest.html") as file:
-        file.write(page.encode())
+        file.write(page_of(summary, bench).encode())
     return folder / "latest.html"
 
 
+def page_of(summary: Summary | None, bench: Bench | None) -> str:
+    """The page of a run, a bench, or both. All text in it is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("treering"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    losses = ((summary and summary.training) or {}).get("training", {}).get("losses", ())
+    return environment.get_template("report.html").render(
+        summary=msgspec.to_builtins(summary),
+        curve=loss_curve(losses) if losses else "",
+        bench=msgspec.to_builtins(bench),
+        baseline=BASELINE,
+        vote=VOTE,
+    )
+
+
 def loss_curve(losses: Sequence[float]) -> str:
-    """The loss of each step and its running mean, as SVG."""
-    with needs("train"):
+    """The loss of each step and its running mean, as SVG; empty where the extra ``train`` is gone since."""
+    try:
         from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        return ""
 
     window = max(1, len(losses) // 25)
     means = [sum(losses[max(0, end - window) : end]) / min(window, end) for end in range(1, len(losses) + 1)]

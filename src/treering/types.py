@@ -378,6 +378,49 @@ class FilePrediction(Struct, frozen=True):
     why: str
 
 
+BASELINE = "BM25 on messages"
+"""The way to search that the others are compared with."""
+VOTE = "vote of the nearest commits"
+"""The same of the ways to predict files."""
+
+
+class SearchRow(Struct, frozen=True):
+    """One way to search on one slice of the cases. ``mrr`` and ``recall`` are at 10; the intervals are of the
+    difference to :data:`BASELINE`, 95 % by a paired bootstrap.
+    """
+
+    cases_of: str
+    way: str
+    cases: int
+    mrr: float
+    recall: float
+    mrr_difference: tuple[float, float]
+    recall_difference: tuple[float, float]
+
+
+class FileRow(Struct, frozen=True):
+    """One way to predict files, over the newest fifth of the commits; the interval is of the difference to
+    :data:`VOTE`.
+    """
+
+    way: str
+    cases: int
+    mrr: float
+    recall: float
+    recall_difference: tuple[float, float]
+
+
+class Bench(Struct, frozen=True):
+    """What ``treering bench`` measured: ``reports/bench.json``."""
+
+    repo: str
+    commits: int
+    made: str
+    seconds: float
+    rows: tuple[SearchRow, ...]
+    files: tuple[FileRow, ...]
+
+
 class HistoryStats(Struct):
     """Running totals over records, as the seed's ``--stats`` block and the report show them."""
 

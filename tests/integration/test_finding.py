@@ -40,6 +40,8 @@ class Workshop(Repo):
         """What may come later: the same words again, merges of what was there, and clocks that went wrong."""
         self.commit("Raise the retry limit again (#57)", src_0_client__py=CLIENT.format(90))
         self.commit("Parse header lines anew", src_0_parser__py="def parse_header(line):\n    return line\n")
+        for number in range(4):  # from now on such a message says nothing
+            self.commit("wip", **{f"notes/{number}.txt": f"{number}\n"})
         self.clock = 1_500_000_000
         self.git("switch", "--quiet", "-c", "older", self.named["start"])
         self.commit("The retry limit of old", src_0_old__py="RETRY_LIMIT = 1\n", src_0_client__py="RETRY_LIMIT = 1\n")
@@ -249,10 +251,20 @@ def test_a_path_finds_who_changed_it_newest_first(template: Workshop) -> None:
         ('who said "limit retry"', set()),
         ('"give up after 11 attempts"', {"Allow 11 attempts", "Allow 12 attempts"}),
         ("\"return line.partition('#')\"", {"Teach the parser comments"}),
+        ('"():"', {"Cover the client", *(f"Allow {limit} attempts" for limit in (10, 11, 12))}),
     ],
 )
 def test_a_quoted_phrase_is_held_word_for_word(either: Workshop, query: str, found: set[str]) -> None:
     assert {hit.subject for hit in search(either, query)} == found
+
+
+def test_a_phrase_without_a_word_finds_who_holds_it_newest_first(either: Workshop) -> None:
+    hits = search(either, '"():"')
+    assert named(either, hits) == ["limit 12", "limit 11", "limit 10", "tested"]
+    assert {hit.why for hit in hits} == {"holds it"}
+    assert all("():" in hit.hunk for hit in hits)
+    assert named(either, search(either, '"():" "=="', path="tests", until="2023-11-15"))[-1] == "tested"
+    assert search(either, '"()=>"') == []
 
 
 def test_an_exact_query_of_what_is_not_there_is_words(template: Workshop) -> None:
@@ -287,6 +299,8 @@ ASKED = (
     "#57",
     "#41",
     "src/client.py",
+    '"RETRY_LIMIT =" attempts',
+    '"():"',
 )
 TASKS = ("raise the retry limit", "teach the parser about header lines", "let receipts cross the gateway")
 
@@ -299,14 +313,28 @@ def test_at_a_commit_only_what_it_reaches_is_found(either: Workshop) -> None:
     assert len(search(either, "retry receipts", at=either.named["start"])) <= 1
 
 
+@pytest.mark.parametrize("moment", ["comments", "cross", "merge"])
+def test_no_answer_of_a_day_shows_a_commit_that_came_later(either: Workshop, moment: str) -> None:
+    at = either.named[moment]
+    reached = set(either.git("rev-list", at).split())
+    later = sorted(set(either.named.values()) - reached)
+    queries = [*ASKED, *later, *(name[:7] for name in later), "CHANGES.md", "src/dispute.py", "class `GatewayBridge`"]
+    asked = [{"id": number, "query": query, "n": 100, "at": at} for number, query in enumerate(queries)]
+    answers = treering(either, "search", "--batch", stdin=lines(*asked)).stdout.splitlines()
+    for query, answer in zip(queries, answers, strict=True):
+        for hit in json.loads(answer)["hits"]:
+            assert {hit["commit_hash"], hit["merged_by"] or at} <= reached, query
+            assert not any(name[:7] in json.dumps(hit) for name in later)
+            shown = either.git("show", "--first-parent", "--format=%B", hit["commit_hash"])
+            assert all(line in shown for line in hit["hunk"].split("\n")[1:]), query
+
+
 @pytest.mark.parametrize("moment", ["comments", "cross", "merge", "removed"])
 def test_what_comes_later_does_not_change_the_answer_of_that_day(either: Workshop, moment: str) -> None:
     at = either.named[moment]
 
-    def answers() -> list[list[tuple[str, float, str, str]]]:
-        return [
-            [(hit.commit_hash, hit.score, hit.why, hit.hunk) for hit in search(either, query, at=at)] for query in ASKED
-        ]
+    def answers() -> list[list[Hit]]:
+        return [search(either, query, at=at) for query in ASKED]
 
     before = answers()
     either.grow()
@@ -465,6 +493,19 @@ def test_only_files_of_that_days_tree_are_foretold(template: Workshop, moment: s
     assert {one.path for one in found} == set(there)
 
 
+@pytest.mark.parametrize("lost", ["", "src"])
+def test_where_the_trees_of_that_day_are_lost_the_files_changed_so_far_are_foretold(
+    workshop: Workshop, lost: str
+) -> None:
+    at = workshop.named["move"]
+    tree = workshop.git("rev-parse", f"{at}:{lost}")
+    (workshop.path / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    found = finding.files(place(workshop), "settle the orders of the market", Reporter(), at=at)
+    changed = workshop.git("log", "--no-merges", "--format=", "--name-only", "--no-renames", f"{at}~1").splitlines()
+    assert {one.path for one in found} == {name for name in changed if name} | {"core/market.py"}
+    assert found[0].path == "core/market.py"
+
+
 def test_without_a_moment_the_files_of_the_newest_commit_are_foretold(template: Workshop) -> None:
     found = finding.files(place(template), "settle the market", Reporter())
     assert {one.path for one in found} == set(template.git("ls-tree", "-r", "--name-only", "main").splitlines())
@@ -478,8 +519,24 @@ def test_nothing_asked_is_an_error(template: Workshop, arguments: list[str]) -> 
 def test_a_history_that_was_read_and_not_indexed_says_so(repo: Repo) -> None:
     repo.commit("Start", a__py="x = 1\n")
     operations.scrape(place(repo), Reporter())
-    for arguments in (["why", "a.py"], ["files", "start"]):
-        assert "the index holds no commits" in treering(repo, *arguments, code=5).stderr
+    for arguments in (
+        ["search", "start"],
+        ["search", "--batch"],
+        ["similar", repo.git("rev-parse", "HEAD")],
+        ["why", "a.py"],
+        ["files", "start"],
+        ["files", "--batch"],
+        ["bench"],
+    ):
+        said = treering(repo, *arguments, code=5).stderr
+        assert said == "error: the index holds no commits\nhint: run `treering index` first\n"
+
+
+def test_that_commits_were_read_and_not_indexed_is_said(workshop: Workshop) -> None:
+    workshop.commit("Raise the retry limit to the sky")
+    operations.scrape(place(workshop), Reporter())
+    for arguments in (["search", "retry"], ["files", "retry"]):
+        assert "the index is behind the repository: run `treering index`" in treering(workshop, *arguments).stderr
 
 
 # many at once ----------------------------------------------------------------------------------------------------
@@ -614,15 +671,32 @@ def test_the_bench_measures_every_way_and_writes_what_it_found(workshop: Worksho
 
 def test_the_bench_prints_a_table(template: Workshop) -> None:
     printed = treering(template, "bench").stdout
+    assert f"Report: {place(template).folder / 'reports' / 'latest.html'}\n" in printed
     assert "merge titles (1 cases)" in printed
     assert all(printed.count(f"  {way} ") >= 2 for way in WAYS)
     assert all(f"  {way} " in printed for way in FILE_WAYS)
+
+
+def test_the_bench_is_in_the_report_and_stays_there_when_a_run_makes_it_again(workshop: Workshop) -> None:
+    page = place(workshop).folder / "reports" / "latest.html"
+    shutil.rmtree(page.parent, ignore_errors=True)  # of the template, where a bench may have been
+    treering(workshop, "run", "--minutes", "0")
+    assert '<svg class="bars"' not in page.read_text("utf-8")
+    treering(workshop, "bench")
+    shown = page.read_text("utf-8")
+    assert "No model was trained" in shown
+    assert shown.count('<svg class="bars"') >= 4
+    assert all(f'<th scope="row">{way}</th>' in shown for way in (*WAYS, *FILE_WAYS))
+    treering(workshop, "run", "--minutes", "0")
+    bench = re.compile(r"<h2>How well it finds</h2>.*(?=<h2>Time)", re.DOTALL)
+    assert bench.findall(page.read_text("utf-8")) == bench.findall(shown)
 
 
 def test_a_history_with_nothing_to_ask_about_says_so(repo: Repo) -> None:
     repo.commit("Start", a__py="x = 1\n")
     operations.index(place(repo), Reporter())
     assert "no titles of merges and no changelog" in treering(repo, "bench").stderr
+    assert "no titles of merges and no changelog" in (place(repo).folder / "reports" / "latest.html").read_text("utf-8")
 
 
 @pytest.mark.parametrize(

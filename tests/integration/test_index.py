@@ -16,8 +16,8 @@ from treering.errors import StoreError, UsageError
 from treering.operations import Place
 from treering.pipeline import index as index_stage
 from treering.report import Reporter
-from treering.search.commits import MEASURED, Finder
-from treering.search.fusion import z_scores
+from treering.search.commits import Finder
+from treering.search.fusion import LEARNED, z_scores
 from treering.store import Store
 from treering.text.document import KINDS
 from treering.types import Filters, Hit
@@ -125,7 +125,7 @@ def test_the_dense_leg_agrees_with_brute_force(indexed: Repo, minilm: Any) -> No
         )
     # No commit has a word of the query: meaning alone decides, and what lacks a kind of text is as far as the farthest.
     filled = {kind: [of.get(name, min(of.values())) for name in patches] for kind, of in near.items() if of}
-    summed = z_scores(np.array(filled["message"])) + MEASURED.code * z_scores(np.array(filled["code"]))
+    summed = z_scores(np.array(filled["message"])) + LEARNED.code * z_scores(np.array(filled["code"]))
     best = dict(zip(patches, summed.tolist(), strict=True))
     once: dict[str, str] = {}
     for name in sorted(best, key=lambda name: -best[name]):

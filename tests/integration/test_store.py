@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from histories import remember, told
 from repositories import Repo
 from treering import finding, operations
 from treering.errors import DiskFull, StoreBusy, StoreError
 from treering.report import Reporter
+from treering.search.commits import Finder
 from treering.store import BATCH, Store, store_folder
 from treering.store.schema import MIGRATIONS
+from treering.store.views import ask
 from treering.types import Commit, FileChange, Placed, Record, commit_of
 
 MakeRepo = Callable[..., Repo]
@@ -170,6 +175,22 @@ def test_runs_and_facts_are_remembered(store: Store) -> None:
     store.log_run("scrape", 2.0, {"new": 2})
     assert store.last_runs()["scrape"]["started"] == 2.0
     assert store.last_runs()["scrape"]["new"] == 2
+
+
+def test_a_number_is_mentioned_by_its_own_name_alone(store: Store) -> None:
+    named = ["#12", "#112", "ada/market#12", "Ada/Market#12", "babb-ada/market#12", "x/ada/market#12", "adaXmarket#12"]
+    for number, name in enumerate(named):
+        store.append([replace(commit(number), references={"issues": (name,)})])
+    store.place(place(number) for number in range(len(named)))
+    ids = store.ids()
+
+    def mentioning(number: str) -> list[str]:
+        return [named[ids.index(found)] for found in store.mentioning(number)]
+
+    assert mentioning("ada/market#12") == ["ada/market#12", "Ada/Market#12"]
+    assert mentioning("x/ada/market#12") == ["x/ada/market#12"]
+    assert mentioning("ada_market#12") == mentioning("%#12") == mentioning("market#12") == []
+    assert mentioning("#12") == [name for name in named if name != "#112"]  # of whichever repository
 
 
 # one writer, many readers ----------------------------------------------------------------------------------------
@@ -347,6 +368,80 @@ def test_another_program_that_locks_the_database_is_named_as_such(store: Store) 
         store.append([commit(0)])
     other.close()
     store.append([commit(0)])
+
+
+# a store that may only be read -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing in the folder may be written inside the block, by root neither: it is nobody meanwhile."""
+    user = os.geteuid()
+    for path in (*folder.iterdir(), folder):
+        path.chmod(0o555)
+    try:
+        if user == 0:
+            try:
+                os.seteuid(65534)
+            except OSError:
+                pytest.skip("root cannot be anybody else here")
+        yield
+    finally:
+        os.seteuid(user)
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o755)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A store of two commits in a folder that everybody may read."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with Store(Path(folder) / "store") as made:
+            remember(made, [told(1, "Weigh the zeppelin"), told(2, "Count receipts")])
+        yield made.folder
+
+
+def test_a_store_that_may_only_be_read_is_searched(public: Path) -> None:
+    (public / ".gitignore").unlink()  # it is not asked for either
+    before = sorted(public.iterdir())
+    with read_only(public):
+        with Store.existing(public) as opened:
+            assert [hit.subject for hit in Finder(opened, None).search("zeppelin", limit=9)] == ["Weigh the zeppelin"]
+            assert list(ask(opened.path, "SELECT count(*) FROM commits", seconds=9)[1]) == [(2,)]
+            with pytest.raises(StoreError, match="Permission denied"), opened.writing("me"):
+                pytest.fail("it was written")
+            with pytest.raises(StoreError, match="readonly"):
+                opened.append([commit(3)])
+        assert sorted(public.iterdir()) == before
+    with Store(public) as opened:
+        opened.append([commit(3)])
+
+
+def test_a_store_that_may_only_be_read_is_read_beside_its_writer(public: Path) -> None:
+    with Store(public) as writer:
+        writer.append([commit(3)])  # it is in the log, not in the file
+        with read_only(public), Store.existing(public) as opened:
+            assert len(opened.known()) == 3
+
+
+def test_what_was_written_while_it_was_read_without_a_lock_is_told(public: Path) -> None:
+    with read_only(public):
+        reader = Store.existing(public).__enter__()
+    with Store(public) as writer:
+        writer.append([commit(3)])
+    with pytest.raises(StoreBusy, match="written while it was read"):
+        reader.__exit__(None, None, None)
+
+
+def test_a_log_that_cannot_be_read_in_is_an_error_and_not_passed_over(public: Path) -> None:
+    with Store(public) as writer:
+        writer.append([commit(3)])
+        kept = {path: path.read_bytes() for path in (writer.path, public / "treering.db-wal")}
+    for path, content in kept.items():
+        path.write_bytes(content)
+    with read_only(public), pytest.raises(StoreError, match="unable to open"), Store.existing(public):
+        pytest.fail("it was opened without its last commits")
 
 
 # where it lies ---------------------------------------------------------------------------------------------------

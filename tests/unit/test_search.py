@@ -1,6 +1,7 @@
 """Several legs made one, what a commit is found by, and a query that is never anything but text."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from histories import LetterModel, added, name_of, remember, told
 from treering.errors import UsageError
 from treering.pipeline.index import index_vectors
 from treering.report import Reporter
-from treering.search.commits import Finder, Weights
-from treering.search.fusion import z_scores
+from treering.search import files
+from treering.search.commits import Finder
+from treering.search.fusion import LEARNED, Weights, z_scores
 from treering.search.history import EMPTY_FROM
 from treering.search.lexical import LONGEST_QUERY, MESSAGE, STOP_WORDS, Lexical, asked_words
 from treering.search.reasons import HUNK_LINES, best_hunk
@@ -44,7 +46,7 @@ def finder_of(tmp_path: Path) -> Iterator[Remembered]:
         if model:
             with store.writing("a test"):
                 index_vectors(store, lambda: model, Reporter())
-        return Finder(store, model, weights or Weights())
+        return Finder(store, model, weights or LEARNED)
 
     yield remembered
     for store in opened:
@@ -97,8 +99,9 @@ def test_the_scale_of_a_leg_does_not_matter() -> None:
 
 def test_with_no_weight_the_dense_leg_has_no_say(finder_of: Remembered) -> None:
     commits = [told(number, message) for number, message in enumerate(MESSAGES, start=1)]
+    weights = replace(LEARNED, dense=0)
     answers = [
-        finder_of(commits, weights=Weights(dense=0), model=LetterModel(seed)).ask("settle the dispute near a bridge")
+        finder_of(commits, weights=weights, model=LetterModel(seed)).ask("settle the dispute near a bridge")
         for seed in range(3)
     ]
     for other in answers[1:]:
@@ -108,7 +111,7 @@ def test_with_no_weight_the_dense_leg_has_no_say(finder_of: Remembered) -> None:
 
 def test_with_all_the_weight_the_dense_leg_decides(finder_of: Remembered) -> None:
     commits = [told(number, message) for number, message in enumerate(MESSAGES, start=1)]
-    finder = finder_of(commits, weights=Weights(dense=1000, code=0), model=LetterModel())
+    finder = finder_of(commits, weights=replace(LEARNED, dense=1000, code=0), model=LetterModel())
     asked = finder.ask("bridging oracles, settling disputes")
     nearness = asked.cosines["message"][asked.numbers]
     assert nearness.tolist() == sorted(nearness, reverse=True)
@@ -230,6 +233,27 @@ def test_a_query_that_nothing_answers_has_no_hits(four: Finder) -> None:
     assert four.search("zeppelin", limit=10) == []
 
 
+def test_a_phrase_without_a_word_is_looked_for_as_it_stands(finder_of: Remembered) -> None:
+    patches = [added("a.py", "x = 1"), added("b.py", *(["y = 2"] * 30), "def f() -> int:")]
+    commits = [
+        told(1, "Say what comes -> in the message"),
+        told(2, "begin", patches=patches, patch_id="abc"),
+        told(3, "else", patches=patches, patch_id="abc"),
+        told(4, "Count receipts", patches=[added("c.py", "a -= 1")]),
+        told(5, "Merge -> them", parents=[4, 1]),
+    ]
+    finder = finder_of(commits)
+    hits = finder.search('"->"', limit=10)
+    assert [(hit.subject, hit.why) for hit in hits] == [
+        ("else", "holds it"), ("Say what comes -> in the message", "holds it"),
+    ]  # fmt: skip
+    assert hits[0].hunk.endswith("+def f() -> int:")
+    assert [hit.subject for hit in finder.search('"->"', limit=1)] == ["else"]
+    assert [hit.subject for hit in finder.search('"->"', limit=9, at=name_of(2))] == ["begin", hits[1].subject]
+    assert [hit.subject for hit in finder.search('"->" and, "():"', limit=9)] == []
+    assert [hit.subject for hit in finder.search('"->", "()"', limit=9)] == ["else"]
+
+
 def test_an_index_of_nothing_has_no_hits(finder_of: Remembered) -> None:
     finder = finder_of([])
     assert finder.search("bridge", limit=10) == []
@@ -316,6 +340,35 @@ def test_a_message_that_fewer_commits_have_is_a_message(finder_of: Remembered) -
 def test_a_message_without_words_says_nothing(finder_of: Remembered) -> None:
     history = finder_of([told(1, "... 12 !"), told(2, "Count receipts")]).history
     assert history.empty(history.everything).tolist() == [True, False]
+
+
+# files -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_weights_of_one_past_are_not_those_of_another_with_the_same_last_commit(
+    finder_of: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "STEP", 4)
+    monkeypatch.setattr(files, "ENOUGH", 1)
+    topics = ("bridge", "gate", "ledger", "oracle")
+    history = finder_of(
+        [
+            told(
+                number,
+                f"Mend the {topics[number % 4]}",
+                parents=[max(1, number - 2)],
+                path=f"src/{topics[number % 3]}.py",
+            )
+            for number in range(1, 13)
+        ]
+    ).history
+    one, other = np.zeros((2, 12), bool)
+    one[[0, 1, 3, 5, 7, 9, 10, 11]] = True
+    other[[0, 2, 4, 6, 8, 9, 10, 11]] = True
+    alone = files.Predictor(history).weights(other)
+    both = files.Predictor(history)
+    assert both.weights(one).tolist() != alone.tolist()
+    assert both.weights(other).tolist() == alone.tolist()
 
 
 # the hunk that is shown ------------------------------------------------------------------------------------------

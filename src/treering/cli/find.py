@@ -158,7 +158,7 @@ def bench(repo: Path, store: Path | None, as_json: bool, verbose: bool, question
     from treering import finding, operations
 
     where = operations.place(repo, store)
-    made = finding.bench(where, Reporter.to_stderr(verbose=verbose), questions=questions, most=most)
+    page, made = finding.bench(where, Reporter.to_stderr(verbose=verbose), questions=questions, most=most)
     if as_json:
         emit(made)
         return
@@ -174,6 +174,7 @@ def bench(repo: Path, store: Path | None, as_json: bool, verbose: bool, question
             click.echo(f"  {one.way:28s} MRR@10 {one.mrr:.3f}  recall@10 {one.recall:.3f}")
     if not made.rows:
         click.echo("this history has no titles of merges and no changelog to ask about", err=True)
+    click.echo(one_line(f"Report: {page}"))
 
 
 def _given(text: str | None, what: str) -> str:

@@ -25,6 +25,8 @@ from treering.search.lexical import MESSAGE, Lexical, asked_words
 from treering.text.document import is_changelog
 from treering.text.references import references
 from treering.text.words import vocabulary, words
+from treering.types import BASELINE as BASELINE
+from treering.types import VOTE, FileRow, SearchRow
 
 DEPTH = 10
 MOST_ANSWERS = 5
@@ -229,7 +231,7 @@ def rankers(finder: Finder, messages: Mapping[int, str]) -> dict[str, Ranker]:
         found: list[int] = finder.ask(query, mask=mask, through=plain).numbers.tolist()
         return found
 
-    return {"git log --grep": git_grep, "BM25 on messages": bm25, "dense on messages": dense, "treering": treering}
+    return {"git log --grep": git_grep, BASELINE: bm25, "dense on messages": dense, "treering": treering}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,52 +257,53 @@ def outcome(history: History, case: Case, ranked: Iterable[int]) -> Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One way to search on one slice of the cases. ``mrr`` and ``recall`` are at :data:`DEPTH`; the intervals are of
-    the difference to :data:`BASELINE`, 95 % by a paired bootstrap.
+class Judged:
+    """What every way to search made of some cases: for each case the slices that it is of, and for each way its
+    outcomes, case by case.
     """
 
-    cases_of: str
-    way: str
-    cases: int
-    mrr: float
-    recall: float
-    mrr_difference: tuple[float, float]
-    recall_difference: tuple[float, float]
+    slices: list[list[str]]
+    outcomes: Mapping[str, list[Outcome]]
 
 
-BASELINE = "BM25 on messages"
-
-
-def measure(finder: Finder, cases: Sequence[Case], messages: Mapping[int, str]) -> list[Row]:
-    """Every way to search on every slice: by source, all, those with few words in common with the answers' messages,
-    and those whose answers' messages say nothing.
+def judged(finder: Finder, cases: Sequence[Case], messages: Mapping[int, str]) -> Judged:
+    """Ask every way every case. Slices: by source, all, those with few words in common with the answers' messages, and
+    those whose answers' messages say nothing.
     """
     history = finder.history
     ways = rankers(finder, messages)
     empty = history.empty(history.everything)
-    slices: dict[str, list[int]] = {}
+    slices = []
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
-    for place, case in enumerate(cases):
+    for case in cases:
         mask = without(history, case)
         for name, way in ways.items():
             outcomes[name].append(outcome(history, case, way(case.query, mask)))
         asked = vocabulary(case.query)
         said = {word for number in case.answers for word in words(messages[number])}
-        for fits, name in (
-            (True, case.source),
-            (True, "all"),
-            (len(asked & said) < len(asked) / 3, "few words in common"),
-            (all(empty[number] for number in case.answers), "messages that say nothing"),
-        ):
-            if fits:
-                slices.setdefault(name, []).append(place)
+        fits = {
+            case.source: True,
+            "all": True,
+            "few words in common": len(asked & said) < len(asked) / 3,
+            "messages that say nothing": all(empty[number] for number in case.answers),
+        }
+        slices.append([name for name, true in fits.items() if true])
+    return Judged(slices, outcomes)
+
+
+def rows_of(told: Judged) -> list[SearchRow]:
+    """The figures of every way on every slice."""
+    slices: dict[str, list[int]] = {}
+    for place, names in enumerate(told.slices):
+        for name in names:
+            slices.setdefault(name, []).append(place)
+    outcomes = told.outcomes
     rows = []
     for cases_of, places in slices.items():
         mrr = {name: np.array([found[place].reciprocal for place in places]) for name, found in outcomes.items()}
         recall = {name: np.array([found[place].recall for place in places]) for name, found in outcomes.items()}
         rows += [
-            Row(
+            SearchRow(
                 cases_of,
                 name,
                 len(places),
@@ -309,20 +312,9 @@ def measure(finder: Finder, cases: Sequence[Case], messages: Mapping[int, str]) 
                 interval(mrr[name], mrr[BASELINE]),
                 interval(recall[name], recall[BASELINE]),
             )
-            for name in ways
+            for name in outcomes
         ]
     return rows
-
-
-@dataclass(frozen=True, slots=True)
-class FileRow:
-    """One way to predict files, over the newest fifth of the commits."""
-
-    way: str
-    cases: int
-    mrr: float
-    recall: float
-    recall_difference: tuple[float, float]
 
 
 def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, str], most: int) -> list[FileRow]:
@@ -361,7 +353,7 @@ def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, s
                 )
             ],
         }
-        for name, column in ((VOTE, "near commits"), ("changed often", "often changed"), ("changed last", "recency")):
+        for name, column in ((VOTE, "near messages"), ("changed often", "often changed"), ("changed last", "recency")):
             order = np.lexsort((np.arange(len(candidates)), -rows[:, FEATURES.index(column)]))[:DEPTH]
             ways[name] = [candidates[place] for place in order]
         for name, found in ways.items():
@@ -374,9 +366,6 @@ def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, s
         FileRow(name, len(found), float(np.mean(ranks[name])), float(found.mean()), interval(found, figures[VOTE]))
         for name, found in figures.items()
     ]
-
-
-VOTE = "vote of the nearest commits"
 
 
 def _texts(shadow: Shadow, commit: str, paths: Sequence[str]) -> Mapping[str, str]:

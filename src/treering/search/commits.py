@@ -1,7 +1,7 @@
 """Search over commits: the candidates of every leg, scored by all, made one, folded, and told with a reason."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from treering.search.dense import Dense
-from treering.search.fusion import z_scores
-from treering.search.history import History, Mask, Scores
+from treering.search.fusion import LEARNED, Legs, Weights, fused, z_scores
+from treering.search.history import History, Mask, Numbers, Scores
 from treering.search.lexical import (
     DIFF,
     FUNCTIONS,
@@ -43,22 +43,6 @@ DIFF_SIDE = (PATHS, FUNCTIONS, IDENTIFIERS, PROSE, DIFF)
 """The fields that are not of the message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What each part counts beside the text's 1. docs/quality.md says where the numbers come from."""
-
-    own: float = 0.4
-    dense: float = 0.9
-    code: float = 0.15
-    coverage: float = 0.3
-    literal: float = 0.6
-    diff: float = 1.5
-    empty: float = 1.0
-
-
-MEASURED = Weights()
-
-
 @dataclass(slots=True)
 class Asked:
     """One question with everything that was computed to answer it: parallel arrays over ``numbers``, best first."""
@@ -68,6 +52,7 @@ class Asked:
     scores: Scores
     cosines: Mapping[str, Scores] = field(default_factory=dict)
     leg: Lexical | None = None
+    legs: Legs | None = None
 
 
 class Finder:
@@ -77,7 +62,7 @@ class Finder:
         self,
         store: Store,
         embedder: Embedder | None,
-        weights: Weights = MEASURED,
+        weights: Weights = LEARNED,
         index: VectorIndex | None = None,
     ) -> None:
         self.store = store
@@ -89,45 +74,44 @@ class Finder:
         self, query: str, *, mask: Mask | None = None, through: Mask | None = None, merge_texts: bool = True
     ) -> Asked:
         """Rank the commits of ``mask`` (what the question may know of: all, by default) that are let ``through``."""
-        history = self.history
-        mask = history.everything if mask is None else mask
-        through = mask if through is None else mask & through
-        leg = Lexical(history, asked_words(query), mask, merge_texts=merge_texts)
-        fields = {number: leg.bm25({number: 1.0}) for number in (OWN, *DIFF_SIDE)}
-        text = leg.bm25(TEXT)
+        mask = self.history.everything if mask is None else mask
+        leg = Lexical(self.history, asked_words(query), mask, merge_texts=merge_texts)
         cosines: Mapping[str, Scores] = {}
-        near: list[Scores] = []
         if self.dense and self.dense.count and query.strip():
-            cosines = {kind: np.where(mask, found, np.nan) for kind, found in self.dense.ask(query).items()}
-            near = [_filled(cosines[kind], mask) for kind in ("message", "code")]
-        coverage = leg.coverage()
-        found = through if near else through & (coverage > 0)
-        numbers = _best((text, *(near or [fields[DIFF]])), found)
-        weights = self.weights
-        scores = z_scores(text[numbers]) + weights.own * z_scores(fields[OWN][numbers])
-        scores += weights.coverage * z_scores(coverage[numbers])
-        for one, weight in zip(near, (1, weights.code), strict=False):
-            scores += weights.dense * weight * z_scores(one[numbers])
+            # A message may have come to say nothing later: the vectors of its hunks are not of that day.
+            seen = {"hunks": mask & self.history.empty(mask)}
+            found = self.dense.ask(query)
+            cosines = {kind: np.where(seen.get(kind, mask), near, np.nan) for kind, near in found.items()}
+        legs = self._legs(query, leg, cosines, mask, mask if through is None else mask & through)
+        scores = fused(legs, self.weights)
+        order = np.lexsort((-legs.numbers, -scores))
+        return Asked(query, legs.numbers[order], scores[order], cosines, leg, legs)
+
+    def _legs(self, query: str, leg: Lexical, cosines: Mapping[str, Scores], mask: Mask, through: Mask) -> Legs:
+        """The best :data:`CANDIDATES` commits of the text and of each kind of vectors, scored by all."""
+        fields = {number: leg.bm25({number: 1.0}) for number in (OWN, *DIFF_SIDE)}
+        text, coverage = leg.bm25(TEXT), leg.coverage()
+        near = [_filled(cosines[kind], mask) for kind in ("message", "code")] if cosines else []
+        numbers = _best((text, *(near or [fields[DIFF]])), through if near else through & (coverage > 0))
+
+        def z(scores: Scores) -> Scores:
+            return z_scores(scores[numbers])
+
+        literal = np.zeros(len(numbers))
         if code := code_words(query):
             whole = {word for name in code for word in list(words(name))[:1]}
-            literal = Lexical(history, whole, mask, merge_texts=merge_texts)
-            scores += weights.literal * z_scores(literal.coverage()[numbers])
-        # What the diff alone says counts the more, the more messages there are that say nothing; and such a message
-        # must not speak against its commit.
-        diff = np.sum(
-            [z_scores(one[numbers]) for one in (*(fields[number] for number in DIFF_SIDE), *near[1:])], axis=0
-        )
-        empty = history.empty(mask)
-        plain = mask & ~history.merges
-        scores += weights.diff * float(empty[plain].mean() if plain.any() else 0) * diff
-        if (silent := empty[numbers]).any():
-            meant = z_scores(diff)
-            if cosines and (told := silent & ~np.isnan(cosines["hunks"][numbers])).any():
-                meant[told] += z_scores(cosines["hunks"][numbers[told]])
-                meant /= np.sqrt(2)
-            scores = np.where(silent, np.maximum(scores, scores.mean() + scores.std() * meant + weights.empty), scores)
-        order = np.lexsort((-numbers, -scores))
-        return Asked(query, numbers[order], scores[order], cosines, leg)
+            literal = z(Lexical(self.history, whole, mask, merge_texts=leg.merge_texts).coverage())
+        message, code_near = map(z, near) if near else (np.zeros(len(numbers)), np.zeros(len(numbers)))
+        diff = np.sum([*(z(fields[number]) for number in DIFF_SIDE), code_near], axis=0)
+        empty, plain = self.history.empty(mask), mask & ~self.history.merges
+        silent, meant = empty[numbers], z_scores(diff)
+        if cosines and (told := silent & ~np.isnan(cosines["hunks"][numbers])).any():
+            meant[told] += z_scores(cosines["hunks"][numbers[told]])
+            meant /= np.sqrt(2)
+        return Legs(
+            numbers, z(text), z(fields[OWN]), message, code_near, z(coverage), literal, diff, silent, meant,
+            share=float(empty[plain].mean()) if plain.any() else 0.0,
+        )  # fmt: skip
 
     def search(self, query: str, *, limit: int, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
         """The commits that best answer a query, best first. ``at`` shows it only what is reachable from a commit."""
@@ -138,11 +122,13 @@ class Finder:
             reason, found = named
             seen = mask if reason == "that hash" else through
             if numbers := [number for number in found if seen[number]]:
-                asked = Asked(query, np.array(numbers), np.arange(len(numbers), 0, -1, dtype=np.float64))
-                return self._hits(asked, limit, reason)
-        for phrase in phrases(query):
+                return self._hits(_in_order(query, numbers), limit, mask, reason)
+        quoted = phrases(query)
+        for phrase in quoted:
             through = through & self._holding(phrase, mask)
-        return self._hits(self.ask(query, mask=mask, through=through), limit)
+        if quoted and not asked_words(query):  # nothing to rank them by
+            return self._hits(_in_order(query, np.flatnonzero(through)[::-1]), limit, mask, "holds it")
+        return self._hits(self.ask(query, mask=mask, through=through), limit, mask)
 
     def similar(self, name: str, *, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
         """The commits that do most nearly what one commit does, itself and its repetitions left out."""
@@ -154,12 +140,12 @@ class Finder:
             through &= self.history.patch != patch
         names = sorted(said.identifiers, key=lambda name: -said.identifiers[name])[:20]
         text = " ".join((said.message.partition("\n")[0], *said.paths[:8], *names))
-        return self._hits(self.ask(text, through=through), limit)
+        return self._hits(self.ask(text, through=through), limit, self.history.everything)
 
     def told(self, reasons: Mapping[str, str], query: str) -> list[Hit]:
         """Commits by their hashes, in the order given, each with the reason given."""
-        numbers = np.array([self.history.number[name] for name in reasons], np.int64)
-        hits = self._hits(Asked(query, numbers, np.arange(len(numbers), 0, -1, dtype=np.float64)), len(numbers), "-")
+        asked = _in_order(query, [self.history.number[name] for name in reasons])
+        hits = self._hits(asked, len(reasons), self.history.everything, "-")
         return [replace(hit, why=reasons[hit.commit_hash]) for hit in hits]
 
     def _holding(self, phrase: str, mask: Mask) -> Mask:
@@ -175,17 +161,20 @@ class Finder:
             found[number] = any(wanted in text.casefold() for text in texts)
         return found
 
-    def _hits(self, asked: Asked, limit: int, reason: str = "") -> list[Hit]:
+    def _hits(self, asked: Asked, limit: int, mask: Mask, reason: str = "") -> list[Hit]:
+        """The best of what was asked, as ``mask`` knows them."""
         best = list(islice(self._once(asked), limit))
         ids = [int(self.history.ids[number]) for number, _ in best]
-        wanted = set(asked_words(asked.query))
+        wanted, quoted = set(asked_words(asked.query)), phrases(asked.query)
         hits = []
         held = asked.leg.held_by(np.array([number for number, _ in best], np.int64)) if asked.leg else [{}] * len(best)
         for record, (number, score), commit_id, shared in zip(
             self.store.records(ids=ids), best, ids, held, strict=True
         ):
             hunks = self.store.hunks(commit_id)
-            hunk = best_hunk(hunks, wanted)
+            hunk = best_hunk(hunks, wanted, quoted)
+            merge = int(self.history.merged_by[number])
+            told = mask is self.history.everything or (merge >= 0 and mask[merge])  # else it came later
             nearness = {kind: of[number] for kind, of in asked.cosines.items()}
             hits.append(
                 Hit(
@@ -197,7 +186,7 @@ class Finder:
                     branch=record.branch,
                     files=record.paths,
                     why=reason or why(shared, nearness),
-                    merged_by=record.merged_by,
+                    merged_by=record.merged_by if told else None,
                     hunk_path=hunk.path if hunk else "",
                     hunk=hunk.text if hunk else "",
                 )
@@ -212,6 +201,11 @@ class Finder:
             if patch < 0 or patch not in seen:
                 seen.add(patch)
                 yield number, score
+
+
+def _in_order(query: str, numbers: Sequence[int] | Numbers) -> Asked:
+    """Commits that are in order already: their scores only count down."""
+    return Asked(query, np.array(numbers, np.int64), np.arange(len(numbers), 0, -1, dtype=np.float64))
 
 
 def _filled(cosines: Scores, mask: Mask) -> Scores:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering.search.history import History, Mask, Numbers, Scores
-from treering.search.lexical import FUNCTIONS, IDENTIFIERS, MESSAGE, PATHS, PROSE, Lexical, asked_words
+from treering.search.lexical import FUNCTIONS, IDENTIFIERS, MESSAGE, OWN, PATHS, PROSE, Lexical, asked_words
 from treering.text.words import vocabulary
 from treering.types import FilePrediction
 
@@ -36,8 +36,9 @@ ENOUGH = 60
 TEXT = {MESSAGE: 2.0, PATHS: 1.0, FUNCTIONS: 1.0, IDENTIFIERS: 1.0, PROSE: 1.0}
 
 FEATURES = (
-    "near commits", "messages of its commits", "its commits", "best of its commits", "recent commits of such words",
-    "words of its path", "named", "recency", "often changed", "changed with the given", "content",
+    "near commits", "near messages", "messages of its commits", "its commits", "best of its commits",
+    "recent commits of such words", "words of its path", "named", "recency", "often changed",
+    "changed with the given", "content",
 )  # fmt: skip
 """What a file is judged by, and how it is told."""
 
@@ -79,7 +80,7 @@ class Predictor:
         self.history = history
         self.touches = touches_of(history)
         self._path_words = [vocabulary(name) for name in self.touches.names]
-        self._fitted: dict[int, Matrix] = {}
+        self._fitted: dict[bytes, Matrix] = {}
 
     def features(
         self,
@@ -101,6 +102,7 @@ class Predictor:
         profile, best = _profiles(text[commits], files, count)
         columns = [
             _near(text, commits, files, count, mask & ~history.merges),
+            _near(leg.bm25({OWN: 1.0}), commits, files, count, mask & ~history.merges),
             _profiles(messages[commits], files, count)[0],
             profile,
             best,
@@ -174,13 +176,12 @@ class Predictor:
         whole = len(known) // STEP * STEP
         if not whole:
             return shipped()
-        last = int(known[whole - 1])
-        if last not in self._fitted:
-            past = np.zeros(len(mask), bool)
-            past[known[:whole]] = True
+        past = np.zeros(len(mask), bool)
+        past[known[:whole]] = True
+        if (key := np.packbits(past).tobytes()) not in self._fitted:
             rows, touched = self.examples(past, EXAMPLES)
-            self._fitted[last] = fitted(rows, touched, shipped()) if touched.sum() >= ENOUGH else shipped()
-        return self._fitted[last]
+            self._fitted[key] = fitted(rows, touched, shipped()) if touched.sum() >= ENOUGH else shipped()
+        return self._fitted[key]
 
     def examples(self, past: Mask, most: int) -> tuple[Matrix, npt.NDArray[np.bool_]]:
         """Features of files, and whether they were touched, for the newest ``most`` commits of ``past``: all that were,

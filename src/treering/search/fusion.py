@@ -1,8 +1,68 @@
-"""Scores of several legs made one. Not rank fusion: with equal weights it lost to plain BM25."""
+"""What the legs say of a query's candidates, made one score. Not rank fusion: with equal weights it lost to plain BM25.
+
+The weights are learned by benchmarks/learn_weights.py; weights.json says from what.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from treering.search.history import Scores
+from treering.search.history import Mask, Numbers, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What each part counts beside the text's 1; ``code`` beside the message's vector, ``diff`` if no message of the
+    history said anything.
+    """
+
+    own: float
+    dense: float
+    code: float
+    coverage: float
+    literal: float
+    diff: float
+
+
+LEARNED = Weights(**json.loads(Path(__file__).with_name("weights.json").read_text("utf-8"))["weights"])
+
+
+@dataclass(frozen=True, slots=True)
+class Legs:
+    """One query over its candidates: parallel arrays of z-scores over ``numbers``. Without vectors ``message`` and
+    ``code`` are zero.
+
+    ``text`` is BM25 of the commit read as one text, ``own`` of its message alone, ``coverage`` and ``literal`` how much
+    of the query's words and of its code a commit holds, ``diff`` the sum of everything but the message.
+    ``silent`` are the commits whose message says nothing, ``meant`` how well their diffs answer, and ``share`` is how
+    large a part of the history they are.
+    """
+
+    numbers: Numbers
+    text: Scores
+    own: Scores
+    message: Scores
+    code: Scores
+    coverage: Scores
+    literal: Scores
+    diff: Scores
+    silent: Mask
+    meant: Scores
+    share: float
+
+
+def fused(legs: Legs, weights: Weights) -> Scores:
+    """One score for each candidate. What the diff says counts the more, the more messages there are that say nothing;
+    and such a message does not speak against its commit.
+    """
+    scores = legs.text + weights.own * legs.own + weights.dense * (legs.message + weights.code * legs.code)
+    scores += weights.coverage * legs.coverage + weights.literal * legs.literal
+    scores += weights.diff * legs.share**2 * legs.diff
+    if not legs.silent.any():
+        return scores
+    return np.where(legs.silent, np.maximum(scores, scores.mean() + scores.std() * legs.meant), scores)
 
 
 def z_scores(scores: Scores) -> Scores:

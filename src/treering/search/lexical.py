@@ -48,6 +48,7 @@ class Lexical:
         """
         self.history = history
         self.mask = mask
+        self.merge_texts = merge_texts
         self.words = list(asked)
         brought = mask & (history.merged_by >= 0) & mask[history.merged_by]
         self._brought = np.flatnonzero(brought) if merge_texts else np.empty(0, np.int64)

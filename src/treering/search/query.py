@@ -17,7 +17,7 @@ from treering.types import Filters
 Exact = Literal["that hash", "mentions it", "changes it"]
 
 _HASH = re.compile(r"(?=[a-f]*\d)[0-9a-f]{7,64}", re.IGNORECASE)
-_NUMBER = re.compile(r"#\d{1,9}|[\w.-]+/[\w.-]+#\d{1,9}")
+_NUMBER = re.compile(r"#\d{1,9}|[\w.-]+(?:/[\w.-]+)+#\d{1,9}")
 _PHRASE = re.compile(r'"([^"]{2,200})"')
 _CODE = re.compile(
     r"`([^`\s]{2,80})`|(?<![\w-])--?([a-z][\w-]{2,60})|\b(\w*[a-z0-9]_\w+|[a-z]+[A-Z]\w*|[A-Z]\w*[a-z][A-Z]\w*|\w+(?:\.\w+)+)\b"

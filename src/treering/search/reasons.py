@@ -1,6 +1,6 @@
 """Why a commit answers: the words that it holds, its nearest text, and the hunk to show."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,25 +39,32 @@ def _named(name: str, shared: list[str]) -> list[str]:
     return [f"{name}: {', '.join(named[:WORDS])}"] if named else []
 
 
-def best_hunk(patches: Iterable[FilePatch], wanted: set[str]) -> FilePatch | None:
-    """The hunk that holds most of the words, at most :data:`HUNK_LINES` of its lines around the first of them."""
+def best_hunk(patches: Iterable[FilePatch], wanted: set[str], quoted: Sequence[str] = ()) -> FilePatch | None:
+    """The hunk that holds most of the words and the quoted phrases, at most :data:`HUNK_LINES` of its lines around the
+    first of them.
+    """
     hunks = [(patch.path, text) for patch in patches for text in patch.text.split("\n@@ -")]
     if not hunks:
         return None
     # What cannot hold more words than the best so far is not cut into words. A stem may end otherwise than its word.
-    stubs = [word[: -len(STEM) - 1] if word.endswith(STEM) else word for word in wanted]
+    phrases = [phrase.lower() for phrase in quoted]
+    stubs = phrases + [word[: -len(STEM) - 1] if word.endswith(STEM) else word for word in wanted]
     most = [sum(stub in text for stub in stubs) for text in (text.lower() for _, text in hunks)]
+
+    def held(text: str) -> int:
+        return len(wanted & vocabulary(text)) + sum(phrase in text.lower() for phrase in phrases)
+
     best, shared = 0, -1
     for place in sorted(range(len(hunks)), key=lambda place: -most[place]):
         if most[place] < shared:
             break
         if most[place] > shared or place < best:
-            own = len(wanted & vocabulary(hunks[place][1]))
+            own = held(hunks[place][1])
             if own > shared or (own == shared and place < best):
                 best, shared = place, own
     path, text = hunks[best]
     head, *lines = (text if text.startswith("@@ -") else f"@@ -{text}").rstrip("\n").split("\n")
-    telling = (place for place, line in enumerate(lines) if line[:1] in ("+", "-") and wanted & vocabulary(line))
+    telling = (place for place, line in enumerate(lines) if line[:1] in ("+", "-") and held(line))
     start = max(0, min(next(telling, 0) - 2, len(lines) - HUNK_LINES))
     shown = lines[start : start + HUNK_LINES]
     return FilePatch(path, "\n".join((head, *shown)), len("\n".join(lines)) - len("\n".join(shown)))

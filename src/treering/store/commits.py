@@ -276,10 +276,13 @@ class CommitTables(Database):
         return self.db.execute("SELECT 1 FROM paths WHERE path = ?", (path,)).fetchone() is not None
 
     def mentioning(self, number: str) -> list[int]:
-        """Ids of the reachable commits whose message refers to ``#12`` or ``owner/name#12``."""
+        """Ids of the reachable commits whose message refers to ``owner/name#12``, in any case; or to ``#12``, of
+        whichever repository.
+        """
         rows = self.db.execute(
             "SELECT DISTINCT commits.id FROM commits, json_each(refers) kind, json_each(kind.value) one"
-            " WHERE position IS NOT NULL AND (one.value = ?1 OR one.value LIKE '%' || ?1)",
+            " WHERE position IS NOT NULL"
+            " AND ?1 COLLATE NOCASE IN (one.value, substr(one.value, instr(one.value, '#')))",
             (number,),
         )
         return [row[0] for row in rows]

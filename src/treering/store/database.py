@@ -23,6 +23,9 @@ from treering.store.schema import MIGRATIONS, meant, sqlite_errors
 
 FOLDER = ".treering"
 
+_NO_LOG = (sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_CANTOPEN)
+"""What SQLite says where it cannot make its log: without permission, and on a medium that is read-only."""
+
 
 def store_folder(worktree: Path | None, git_dir: Path, override: str | Path | None) -> Path:
     """Where a repository's store lies: what was asked for, its work tree, or the user's data for a bare one."""
@@ -34,6 +37,43 @@ def store_folder(worktree: Path | None, git_dir: Path, override: str | Path | No
     safe = "".join(char if char.isalnum() or char in "-._" else "-" for char in str(place).strip("/"))
     unique = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
     return Path(platformdirs.user_data_dir("treering")) / "stores" / f"{safe[-80:]}-{unique}"
+
+
+class Unlocked(sqlite3.Connection):
+    """A database that is read as it lies. Closing it says if it was written meanwhile: what was read is then neither
+    what it was nor what it is.
+    """
+
+    path: Path
+    written: tuple[int, int]
+
+    def close(self) -> None:
+        super().close()
+        if _written(self.path) != self.written:
+            raise StoreBusy(f"{self.path} was written while it was read", "run it again")
+
+
+def _written(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_size
+
+
+def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
+    """Open a database. Its log (the WAL) has files beside it, for readers too: where they are not there and cannot be
+    made, since nothing may be written, the database is whole without them and is opened :class:`Unlocked`.
+    """
+    uri = path.absolute().as_uri()
+    db = sqlite3.connect(f"{uri}?mode={mode}", uri=True, timeout=30, isolation_level=None)
+    try:
+        db.execute("PRAGMA user_version")
+    except sqlite3.OperationalError as error:
+        log = path.with_name(f"{path.name}-wal")
+        if error.sqlite_errorcode in _NO_LOG and not (log.exists() and log.stat().st_size):
+            db.close()
+            unlocked = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True, isolation_level=None, factory=Unlocked)
+            unlocked.path, unlocked.written = path, _written(path)
+            return unlocked
+    return db
 
 
 class Database:
@@ -57,11 +97,12 @@ class Database:
 
     def __enter__(self) -> Self:
         with os_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not (ignore := self.folder / ".gitignore").exists():
-                ignore.write_text("*\n")
+            if not self.path.is_file():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                if not (ignore := self.folder / ".gitignore").exists():
+                    ignore.write_text("*\n")
         with sqlite_errors(self.path):
-            self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            self._db = connect(self.path)
             self._use_wal(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA foreign_keys=ON")
@@ -78,11 +119,12 @@ class Database:
 
     @staticmethod
     def _use_wal(db: sqlite3.Connection) -> None:
-        """Switch a new database to WAL. SQLite does not wait for the lock this needs, so we do."""
+        """Switch a new database to WAL, where that can be. SQLite does not wait for the lock this needs, so we do."""
         deadline = time.monotonic() + 10
-        while db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        while True:
             try:
                 db.execute("PRAGMA journal_mode=WAL")
+                return
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise

@@ -79,16 +79,29 @@ class IndexTables(CommitTables):
 
     def add_words(self, counts: Mapping[int, Sequence[Mapping[str, int]]]) -> None:
         """Index how often each word stands in each field of some commits, all or none."""
-        holders: dict[str, list[tuple[int, int, int]]] = {}
-        for commit_id, fields in counts.items():
-            for field, words in enumerate(fields):
-                for word, count in words.items():
-                    holders.setdefault(word, []).append((commit_id, field, min(count, 65535)))
+        numbers: dict[str, int] = {}
+        held: list[int] = []
+        often: list[int] = []
+        for fields in counts.values():
+            for words in fields:
+                held += [numbers.setdefault(word, len(numbers)) for word in words]
+                often += words.values()
+        sizes = np.array([[len(words) for words in fields] for fields in counts.values()]).reshape(len(counts), -1)
+        holders = np.empty(len(held), HOLDER)
+        holders["commit"] = np.repeat(np.array(list(counts), np.int64), sizes.sum(axis=1))
+        holders["field"] = np.repeat(np.tile(np.arange(sizes.shape[1]), len(counts)), sizes.ravel())
+        holders["count"] = np.minimum(often, np.iinfo("<u2").max)
+        holders = holders[np.argsort(held, kind="stable")]
+        ends = np.cumsum(np.bincount(held, minlength=len(numbers))).tolist()
+        starts = [0, *ends]
         first = min(counts, default=0)
         with self.transaction():
             self.db.executemany(
                 "INSERT INTO postings VALUES (?, ?, ?)",
-                ((word, first, np.array(held, HOLDER).tobytes()) for word, held in sorted(holders.items())),
+                (
+                    (word, first, holders[starts[number] : ends[number]].tobytes())
+                    for word, number in sorted(numbers.items())
+                ),
             )
             self.db.executemany(
                 "UPDATE documents SET lengths = ? WHERE commit_id = ?",
@@ -97,6 +110,14 @@ class IndexTables(CommitTables):
                     for commit_id, fields in counts.items()
                 ),
             )
+
+    def searchable(self) -> bool:
+        """Whether the words of any reachable commit are indexed."""
+        row = self.db.execute(
+            "SELECT 1 FROM documents JOIN commits ON id = commit_id"
+            " WHERE position IS NOT NULL AND lengths IS NOT NULL LIMIT 1"
+        )
+        return row.fetchone() is not None
 
     def indexed_commits(self) -> list[IndexedCommit]:
         """The reachable commits whose words are indexed, oldest first."""

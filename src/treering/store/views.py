@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from treering.errors import UsageError
+from treering.store.database import connect
 from treering.store.schema import sqlite_errors
 
 VIEWS = {
@@ -68,7 +69,7 @@ def ask(path: Path, query: str, *, seconds: float) -> tuple[Sequence[str], Itera
     Raises :class:`UsageError` for a query that is none, writes, or takes longer than ``seconds``.
     """
     with sqlite_errors(path):
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
+        db = connect(path, "ro")
         for name, view in VIEWS.items():
             db.execute(f"CREATE TEMP VIEW {name} AS {view}")
     deadline = time.monotonic() + seconds

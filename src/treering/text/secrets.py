@@ -12,7 +12,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,12 @@ def _hints() -> frozenset[str]:
     return frozenset(hint for rule in _rules() for hint in rule.hints)
 
 
+@lru_cache(maxsize=1024)
+def _rules_of(there: frozenset[str]) -> tuple[_Rule, ...]:
+    """The rules that texts with these hints can hold something of."""
+    return tuple(rule for rule in _rules() if not rule.hints or not there.isdisjoint(rule.hints))
+
+
 def _of_detect_secrets(hints: dict[str, list[str]]) -> Iterator[_Rule]:
     import importlib
     import pkgutil
@@ -183,23 +189,23 @@ class Redactor:
 
     def _once(self, text: str, found: Counter[str]) -> str:
         lowered = text.lower()
-        there = {hint for hint in _hints() if hint in lowered}
-        for rule in _rules():
-            if not (rule.hints and there.isdisjoint(rule.hints)):
-                text = self._apply(rule, text, found)
+        for rule in _rules_of(frozenset([hint for hint in _hints() if hint in lowered])):
+            cleaned = self._apply(rule, text, lowered, found)
+            if cleaned is not text:
+                text, lowered = cleaned, cleaned.lower()
         return text
 
-    def _apply(self, rule: _Rule, text: str, found: Counter[str]) -> str:
+    def _apply(self, rule: _Rule, text: str, lowered: str, found: Counter[str]) -> str:
         pieces, end = [], 0
-        for start, stop in self._spans(rule, text):
+        for start, stop in self._spans(rule, text, lowered):
             if start >= end:
                 pieces += [text[end:start], f"[redacted:{rule.name}]"]
                 end = stop
                 found[rule.name] += 1
         return "".join((*pieces, text[end:])) if pieces else text
 
-    def _spans(self, rule: _Rule, text: str) -> Iterator[tuple[int, int]]:
-        for match in _matches(rule, text):
+    def _spans(self, rule: _Rule, text: str, lowered: str) -> Iterator[tuple[int, int]]:
+        for match in _matches(rule, text, lowered):
             group = next((number for number, value in enumerate(match.groups(), start=1) if value), 0)
             value = match[group]
             if "[redacted:" in value or _in_marker(text, match.start()):
@@ -210,9 +216,8 @@ class Redactor:
                 yield match.span(group)
 
 
-def _matches(rule: _Rule, text: str) -> Iterator[re.Match[str]]:
-    lowered = text.lower() if rule.lines else ""
-    if len(lowered) != len(text):  # in a few languages lower case is longer
+def _matches(rule: _Rule, text: str, lowered: str) -> Iterator[re.Match[str]]:
+    if not rule.lines or len(lowered) != len(text):  # in a few languages lower case is longer
         yield from rule.pattern.finditer(text)
         return
     places = {hint: lowered.find(hint) for hint in rule.hints}

@@ -34,12 +34,12 @@ def vocabulary(text: str) -> set[str]:
     return set().union(*map(_forms, set(_WORD.findall(text))))
 
 
-def counted(text: str) -> Counter[str]:
+def counted(text: str) -> dict[str, int]:
     """How often each of :func:`words` comes. Every word is looked at once, however often it is there."""
-    found: Counter[str] = Counter()
+    found: dict[str, int] = {}
     for word, count in Counter(_WORD.findall(text)).items():
         for form in _forms(word):
-            found[form] += count
+            found[form] = found.get(form, 0) + count
     return found
 
 

@@ -1,6 +1,7 @@
 """all-MiniLM-L6-v2 on ONNX Runtime, without torch: the published weights under a graph of fused operators."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -51,13 +52,27 @@ SHAPES = _shapes()
 """The weights of the graph, by name."""
 
 
+def mapped(path: Path) -> Weights:
+    """The float32 tensors of a safetensors file, memory-mapped: its own library copies them, which takes longer than a
+    search. The file is a length (8 bytes, little-endian), a JSON table of that length, then the tensors.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        table = json.loads(file.read(length))
+    content = np.memmap(path, np.uint8, "r", offset=8 + length)
+    found = {}
+    for name, entry in table.items():
+        if entry.get("dtype") == "F32":
+            start, end = entry["data_offsets"]
+            found[name] = content[start:end].view("<f4").reshape(entry["shape"])
+    return found
+
+
 def weights(path: Path) -> Weights:
     """The published weights as the graph wants them: matrices for a product from the right, those of query, key and
     value beside each other, the one type of token added to the positions.
     """
-    from safetensors.numpy import load_file
-
-    read = load_file(path)
+    read = mapped(path)
     embeddings = "embeddings."
     found = {
         "words": read[f"{embeddings}word_embeddings.weight"],
