@@ -2,6 +2,8 @@
 well all this works on a repository.
 """
 
+import posixpath
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec.structs import replace
 
-from treering.errors import UsageError
+from treering.errors import DataError, UsageError
 from treering.files import read_json
 from treering.git.blame import blamed, line_history, texts, tree
 from treering.git.reader import Reader, open_reader, read_refs
@@ -24,6 +26,8 @@ from treering.search.commits import Finder
 from treering.search.files import Contents, Predictor
 from treering.summary import write_bench
 from treering.types import NO_FILTERS, Bench, FilePrediction, Filters, Hit
+
+_LINE = re.compile(r"(.+):0*([1-9][0-9]{0,8})", re.DOTALL)
 
 LONGEST_QUERY = 20_000
 """Characters of a query that are read; what comes after is a file, not a question."""
@@ -58,8 +62,9 @@ def why(where: Place, place: str, report: Reporter) -> list[Hit]:
     """The commits that explain a file, or a line of it (``FILE:LINE``): those that wrote it by git's own blame, those
     that changed the line before, then those that search finds for its words.
     """
-    path, _, number = place.rpartition(":")
-    path, line = (path, int(number)) if path and number.isdigit() and int(number) else (place, None)
+    named = _LINE.fullmatch(_text(place))
+    path, line = (named[1], int(named[2])) if named else (_text(place), None)
+    path = posixpath.normpath(path)
     limit = where.settings.search.limit
     with finder(where, report) as opened, shadow_of(where.source) as shadow:
         tip = newest(where, opened)
@@ -154,26 +159,37 @@ Answer = dict[str, object]
 def search_batch(where: Place, lines: Iterable[SearchLine], report: Reporter) -> Iterator[Answer]:
     """Answers many questions with one open index: ``{"id", "hits"}`` each, in order."""
     with finder(where, report) as opened:
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             query = _text(line.query)
-            hits = opened.search(query, limit=line.n, at=line.at) if query.strip() else []
+            with _told_of(number):
+                hits = opened.search(query, limit=line.n, at=line.at) if query.strip() else []
             yield {"id": line.id, "hits": hits}
 
 
 def files_batch(where: Place, lines: Iterable[FilesLine], report: Reporter) -> Iterator[Answer]:
     """The same for files."""
     with forecaster(where, report) as opened:
-        for line in lines:
-            hits = opened.files(line.task, limit=line.n, at=line.at, given=line.given) if line.task.strip() else []
+        for number, line in enumerate(lines, start=1):
+            with _told_of(number):
+                hits = opened.files(line.task, limit=line.n, at=line.at, given=line.given) if line.task.strip() else []
             yield {"id": line.id, "hits": hits}
+
+
+@contextmanager
+def _told_of(number: int) -> Iterator[None]:
+    """What is wrong with a line, with its number."""
+    try:
+        yield
+    except UsageError as error:
+        raise DataError(f"line {number}: {error.message}", error.hint) from error
 
 
 class Questions(msgspec.Struct):
     """A file of questions with their answers: full hashes, or their beginnings."""
 
     class One(msgspec.Struct):
-        query: str
-        answers: tuple[str, ...]
+        query: Annotated[str, msgspec.Meta(min_length=1)]
+        answers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
         id: str = ""
 
     questions: tuple[One, ...]

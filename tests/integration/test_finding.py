@@ -539,6 +539,32 @@ def test_that_commits_were_read_and_not_indexed_is_said(workshop: Workshop) -> N
         assert "the index is behind the repository: run `treering index`" in treering(workshop, *arguments).stderr
 
 
+@pytest.mark.parametrize("what", ["src/client.py:²", "src/client.py:" + "1" * 5000, "caf\udce9.txt", "src/client.py:0"])
+def test_why_of_a_place_that_is_none_is_an_error_in_a_line(template: Workshop, what: str) -> None:
+    assert treering(template, "why", what, code=2).stderr.startswith("error: git cannot tell who wrote")
+
+
+def test_why_takes_a_path_however_it_is_written(template: Workshop) -> None:
+    plain = treering(template, "why", "src/client.py:1", "--json").stdout
+    for written in ("./src/client.py:1", "src/../src/client.py:01"):
+        assert treering(template, "why", written, "--json").stdout == plain
+
+
+def test_a_phrase_may_begin_and_end_within_a_word(template: Workshop) -> None:
+    plain = treering(template, "search", '"def parse_header"', "--json").stdout
+    assert json.loads(plain)
+    found = treering(template, "search", '"ef parse_hea"', "--json").stdout
+    assert {hit["commit_hash"] for hit in json.loads(found)} == {hit["commit_hash"] for hit in json.loads(plain)}
+
+
+def test_a_hash_is_found_only_where_the_filters_let_it_through(template: Workshop) -> None:
+    name = template.named["silent"]
+    assert json.loads(treering(template, "search", name, "--json").stdout)
+    assert "no commit answers" in treering(template, "search", name, "--author", "nobody").stderr
+    merge = template.named["merge"]
+    assert json.loads(treering(template, "search", merge, "--json").stdout)[0]["commit_hash"] == merge
+
+
 # many at once ----------------------------------------------------------------------------------------------------
 
 
@@ -700,7 +726,13 @@ def test_a_history_with_nothing_to_ask_about_says_so(repo: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "code"), [("{", 5), ('{"questions": [{"query": "x", "answers": ["fffffff"]}]}', 2), ('{"a": 1}', 5)]
+    ("written", "code"),
+    [
+        ("{", 5),
+        ('{"questions": [{"query": "x", "answers": ["fffffff"]}]}', 2),
+        ('{"a": 1}', 5),
+        ('{"questions": [{"query": "x", "answers": []}]}', 5),
+    ],
 )
 def test_questions_that_are_none_are_an_error(template: Workshop, tmp_path: Path, written: str, code: int) -> None:
     (tmp_path / "questions.json").write_text(written)

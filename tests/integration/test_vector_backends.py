@@ -782,9 +782,27 @@ def test_a_search_asks_the_server_that_was_chosen(fake: FakeQdrant, store: Store
     chosen = VectorSettings(backend="qdrant", qdrant_url=fake.url)
     with mirror_stage.opened(store, chosen, minilm, create=True) as index:
         pushed(store, minilm, index)
-    with mirror_stage.for_search(store, chosen, minilm, Reporter()) as found:
-        assert isinstance(found, QdrantIndex)
-        assert found.collection.name == "project-commits"
+    report, own = Reporter(), mirror_stage.StoreIndex(store, minilm)
+    with mirror_stage.for_search(store, chosen, minilm, report) as found:
+        assert found is not None
+        asked = len(fake.requests)
+        best = own.nearest(own.vectors[0], "message", 3)
+        assert [name for name, _ in found.nearest(own.vectors[0], "message", 3)] == [name for name, _ in best]
+        assert len(fake.requests) > asked
+        fake.faults.append((403, 0.0))  # from here on it fails: the store's own vectors answer, and it is said once
+        assert found.nearest(own.vectors[0], "message", 3) == best == found.nearest(own.vectors[0], "message", 3)
+    assert [warning.partition(":")[0] for warning in report.warnings] == [mirror_stage.OWN]
+
+
+def test_an_empty_collection_leaves_the_search_to_the_stores_own_vectors(
+    fake: FakeQdrant, store: Store, minilm: Any
+) -> None:
+    chosen, report = VectorSettings(backend="qdrant", qdrant_url=fake.url), Reporter()
+    with mirror_stage.opened(store, chosen, minilm, create=True):
+        pass
+    with mirror_stage.for_search(store, chosen, minilm, report) as found:
+        assert found is None
+    assert "treering qdrant push" in report.warnings[0]
 
 
 @pytest.mark.parametrize(

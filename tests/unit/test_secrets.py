@@ -184,3 +184,8 @@ def test_redacting_twice_is_redacting_once(pieces: list[str]) -> None:
 )  # fmt: skip
 def test_hostile_text_is_read_in_a_moment(text: str) -> None:
     assert len(redacted(text)) > 0
+
+
+def test_letters_that_are_only_nearly_ascii_are_no_secret_and_no_error() -> None:
+    text = "Basic kullan\u0131c\u0131 ad\u0131 gerekli, Basic \u017fecret\u212aelvin"
+    assert Redactor()(text, Counter()) == text

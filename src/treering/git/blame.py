@@ -1,5 +1,6 @@
 """Who wrote the lines of a file, as git's own blame says, and who changed them before."""
 
+import os
 import re
 
 from treering.errors import UsageError
@@ -41,7 +42,7 @@ def tree(shadow: Shadow, tip: str) -> list[str]:
 
 def texts(shadow: Shadow, tip: str, paths: list[str], most: int = 1 << 17) -> dict[str, str]:
     """The first ``most`` bytes of some files of a commit, as text; binary and missing ones are left out."""
-    asked = "".join(f"{tip}:{path}\n" for path in paths if "\n" not in path).encode()
+    asked = os.fsencode("".join(f"{tip}:{path}\n" for path in paths if "\n" not in path))
     said = shadow.run("cat-file", "--batch", stdin=asked)
     found: dict[str, str] = {}
     for path in (path for path in paths if "\n" not in path):

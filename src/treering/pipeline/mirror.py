@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import msgspec
@@ -75,10 +75,44 @@ def for_search(
         index = None
         if settings.backend != "flat":
             try:
-                index = stack.enter_context(opened(store, settings, embedder))
+                index = OrOwn(stack.enter_context(opened(store, settings, embedder)), store, embedder, report)
+                if not len(index):
+                    raise StoreError("the mirror is empty", "run `treering qdrant push`")
             except (ModelError, StoreError) as error:
-                report.warn(f"searching by the store's own vectors: {error.message} ({error.hint})")
+                report.warn(f"{OWN}: {error.message} ({error.hint})")
+                index = None
         yield index
+
+
+OWN = "searching by the store's own vectors"
+
+
+class OrOwn:
+    """A mirror that is asked; once it fails, which is said, the store's own vectors."""
+
+    def __init__(self, index: VectorIndex, store: Store, embedder: Embedder, report: Reporter) -> None:
+        self._index = index
+        self._own = partial(StoreIndex, store, embedder)
+        self._report = report
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def upsert(self, points: Iterable[Point]) -> int:
+        return self._index.upsert(points)
+
+    def nearest(self, vector: Vector, kind: str, limit: int) -> Scored:
+        try:
+            return self._index.nearest(vector, kind, limit)
+        except StoreError as error:
+            if isinstance(self._index, StoreIndex):
+                raise
+            self._report.warn(f"{OWN}: {error.message} ({error.hint})")
+            self._index = self._own()
+            return self._index.nearest(vector, kind, limit)
+
+    def points(self, keys: Sequence[str] | None = None) -> Iterator[Point]:
+        return self._index.points(keys)
 
 
 class StoreIndex:

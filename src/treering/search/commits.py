@@ -80,7 +80,7 @@ class Finder:
         if self.dense and self.dense.count and query.strip():
             # A message may have come to say nothing later: the vectors of its hunks are not of that day.
             seen = {"hunks": mask & self.history.empty(mask)}
-            found = self.dense.ask(query)
+            found = self.dense.ask(query, whole=mask is self.history.everything)
             cosines = {kind: np.where(seen.get(kind, mask), near, np.nan) for kind, near in found.items()}
         legs = self._legs(query, leg, cosines, mask, mask if through is None else mask & through)
         scores = fused(legs, self.weights)
@@ -92,7 +92,8 @@ class Finder:
         fields = {number: leg.bm25({number: 1.0}) for number in (OWN, *DIFF_SIDE)}
         text, coverage = leg.bm25(TEXT), leg.coverage()
         near = [_filled(cosines[kind], mask) for kind in ("message", "code")] if cosines else []
-        numbers = _best((text, *(near or [fields[DIFF]])), through if near else through & (coverage > 0))
+        legs = (text, *(near or [fields[DIFF]]), *([np.nan_to_num(cosines["hunks"], nan=-np.inf)] if cosines else []))
+        numbers = _best(legs, through if near else through & (coverage > 0))
 
         def z(scores: Scores) -> Scores:
             return z_scores(scores[numbers])
@@ -120,7 +121,9 @@ class Finder:
         named = exact(self.history, query, mask)
         if named:
             reason, found = named
-            seen = mask if reason == "that hash" else through
+            seen = through
+            if reason == "that hash":  # a merge that is named is wanted
+                seen = mask & chosen(self.history, replace(filters, include_merges=True))
             if numbers := [number for number in found if seen[number]]:
                 return self._hits(_in_order(query, numbers), limit, mask, reason)
         quoted = phrases(query)
@@ -150,8 +153,10 @@ class Finder:
 
     def _holding(self, phrase: str, mask: Mask) -> Mask:
         """The commits that hold a phrase literally, in any case."""
-        leg = Lexical(self.history, asked_words(phrase), mask)
-        all_words = leg.coverage() > 1 - 1e-9 if leg.words else mask
+        # The first and the last word may be parts of longer ones.
+        inner = asked_words(phrase.partition(" ")[2].rpartition(" ")[0]) if phrase.count(" ") > 1 else []
+        leg = Lexical(self.history, inner, mask)
+        all_words = leg.coverage() > 1 - 1e-9 if inner else mask
         found = np.zeros(len(self.history), bool)
         wanted = phrase.casefold()
         for number in np.flatnonzero(mask & all_words)[::-1][:PHRASE_CANDIDATES]:
@@ -222,5 +227,5 @@ def _best(legs: Iterable[Scores], through: Mask) -> npt.NDArray[np.int64]:
         scores = leg[allowed]
         most = min(CANDIDATES, len(allowed))
         top = allowed[np.argpartition(-scores, most - 1)[:most]] if most else allowed
-        chosen.update(top.tolist())
+        chosen.update(top[leg[top] > -np.inf].tolist())
     return np.array(sorted(chosen), np.int64)

@@ -14,8 +14,8 @@ NEAREST = 1000
 
 
 class Dense:
-    """The vectors of one embedder over a history, open: the store's own, or those of ``index``. ``count`` is how many
-    there are.
+    """The vectors of one embedder over a history, open: the store's own, or those of ``index``, which knows no part of
+    the history: of one the store's own answer, where there are any. ``count`` is how many there are.
     """
 
     def __init__(self, history: History, embedder: Embedder, index: VectorIndex | None = None) -> None:
@@ -23,11 +23,8 @@ class Dense:
         self.index = index
         self._number = history.number
         self._commits = len(history)
-        if index is not None:
-            self.count = len(index)
-            return
         names = history.store.vector_names(embedder.fingerprint)
-        self.count = len(names)
+        self.count = len(names) if index is None else len(index)
         self.rows = FlatMatrix(history.store.folder / "vectors" / embedder.fingerprint, embedder.dimensions).rows(
             len(names)
         )
@@ -39,11 +36,11 @@ class Dense:
             rows = rows[np.argsort(numbers[rows], kind="stable")]
             self._of_kind.append((rows, *np.unique(numbers[rows], return_index=True)))
 
-    def cosines(self, query: npt.NDArray[np.float32]) -> dict[str, Scores]:
+    def cosines(self, query: npt.NDArray[np.float32], *, whole: bool = True) -> dict[str, Scores]:
         """For each kind of text the cosine of a commit's nearest part; NaN where a commit has no such text, or is none
         of the :data:`NEAREST` that a back end names.
         """
-        if self.index is not None:
+        if self.index is not None and (whole or not len(self.rows)):
             return {kind: self._named(self.index.nearest(query, kind, NEAREST)) for kind in KINDS}
         of_rows = np.asarray(self.rows @ query, np.float64)
         found = {}
@@ -60,6 +57,6 @@ class Dense:
                 found[self._number[name]] = cosine
         return found
 
-    def ask(self, query: str) -> dict[str, Scores]:
-        """The cosines of a query in words."""
-        return self.cosines(embed(self.embedder, [query])[0])
+    def ask(self, query: str, *, whole: bool = True) -> dict[str, Scores]:
+        """The cosines of a query in words; ``whole`` where all of the history may answer."""
+        return self.cosines(embed(self.embedder, [query])[0], whole=whole)

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Self, TextIO
 
@@ -49,7 +49,7 @@ class Unlocked(sqlite3.Connection):
 
     def close(self) -> None:
         super().close()
-        if _written(self.path) != self.written:
+        if not self.path.exists() or _written(self.path) != self.written:
             raise StoreBusy(f"{self.path} was written while it was read", "run it again")
 
 
@@ -112,8 +112,9 @@ class Database:
 
     def __exit__(self, _: object, error: object, __: object) -> None:
         if self._db:
-            self._db.close()
-            self._db = None
+            db, self._db = self._db, None
+            with suppress(StoreBusy) if error else nullcontext():  # what was met first is told
+                db.close()
         if isinstance(error, sqlite3.DatabaseError):  # met while reading: writing names it on the spot
             raise meant(error, self.path) from error
 
