@@ -228,6 +228,16 @@ def test_a_torn_matrix_is_told_and_mended_by_rebuild(indexed: Repo) -> None:
     assert found(indexed, "gateway bridge")[0].subject == "Bridge receipts over the gateway"
 
 
+@pytest.mark.parametrize("content", [b"\0", b"\xff", b"\x7f"])
+def test_a_matrix_that_holds_no_vectors_is_told(indexed: Repo, content: bytes) -> None:
+    (matrix,) = (place(indexed).folder / "vectors").glob("*/vectors.f32")
+    size = matrix.stat().st_size
+    matrix.write_bytes(matrix.read_bytes()[: size // 2] + content * (size - size // 2))
+    with pytest.raises(StoreError, match="is damaged") as caught:
+        found(indexed, "bridge")
+    assert "treering index --rebuild" in caught.value.hint
+
+
 def test_a_commit_that_vanished_is_not_found_and_comes_back(indexed: Repo) -> None:
     indexed.git("branch", "later", "HEAD")
     doomed = indexed.commit("Weigh the zeppelin", src_0_zeppelin__py="def weigh_zeppelin():\n    pass\n")

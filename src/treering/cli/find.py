@@ -228,7 +228,9 @@ def _markdown(hit: Any) -> None:
     def code(text: str) -> str:
         return "``" + one_line(text).replace("`", "'") + "``"
 
-    click.echo(f"- {code(hit.commit_hash[:12])} {code(hit.subject)}, {code(hit.author)}, {hit.date[:10]}")
+    click.echo(
+        f"- {code(hit.commit_hash[:12])} {code(hit.subject or '(no subject)')}, {code(hit.author)}, {hit.date[:10]}"
+    )
     click.echo(f"  - why: {code(hit.why)}")
     click.echo(f"  - files: {', '.join(code(path) for path in hit.files[:8]) or 'none'}")
     if hit.hunk:

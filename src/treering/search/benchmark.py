@@ -224,14 +224,18 @@ def rankers(finder: Finder, messages: Mapping[int, str]) -> dict[str, Ranker]:
         return ranked(np.where(scores > 0, scores, -np.inf), mask & plain)
 
     def dense(query: str, mask: Mask) -> list[int]:
-        found = finder.dense.ask(query)["message"] if finder.dense else np.full(len(history), np.nan)
+        found = near(query)["message"]
         return ranked(np.where(np.isnan(found), -np.inf, found), mask & plain)
 
     def treering(query: str, mask: Mask) -> list[int]:
         found: list[int] = finder.ask(query, mask=mask, through=plain).numbers.tolist()
         return found
 
-    return {"git log --grep": git_grep, BASELINE: bm25, "dense on messages": dense, "treering": treering}
+    ways: dict[str, Ranker] = {"git log --grep": git_grep, BASELINE: bm25}
+    if finder.dense and finder.dense.count:
+        near = finder.dense.ask
+        ways["dense on messages"] = dense
+    return ways | {"treering": treering}
 
 
 @dataclass(frozen=True, slots=True)

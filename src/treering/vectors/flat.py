@@ -16,6 +16,10 @@ from treering.files import os_errors
 Matrix = npt.NDArray[np.float32]
 
 
+LOOKED_AT = 1000
+"""On so many rows, throughout the file, is seen whether they have length 1."""
+
+
 class FlatMatrix:
     """``vectors.f32`` in a folder: rows of ``dimensions`` little-endian float32."""
 
@@ -45,9 +49,15 @@ class FlatMatrix:
         if not named:
             return np.zeros((0, self.dimensions), dtype=np.float32)
         try:
-            return np.memmap(self.path, dtype="<f4", mode="r", shape=(named, self.dimensions))
+            rows = np.memmap(self.path, dtype="<f4", mode="r", shape=(named, self.dimensions))
         except (OSError, ValueError) as error:
             raise self._torn() from error
+        some = np.array(rows[:: max(1, named // LOOKED_AT)], np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):
+            whole = np.abs(np.einsum("ij,ij->i", some, some) - 1) < 1e-2
+        if not whole.all():
+            raise StoreError(f"{self.path} is damaged: it holds what is no vector", "run `treering index --rebuild`")
+        return rows
 
     def _torn(self) -> StoreError:
         return StoreError(
