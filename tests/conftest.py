@@ -1,13 +1,12 @@
 """What every test has: its own home, no user config, and repositories made by real git."""
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from repositories import Repo, tell_story
+from repositories import Repo, at_home, tell_story
 
 # A shell's background job ignores it, and so would every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -15,12 +14,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path_factory.mktemp("home")
-    for name in [name for name in os.environ if name.startswith(("GIT_", "TREERING_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
-    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    at_home(monkeypatch, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture

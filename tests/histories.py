@@ -11,7 +11,7 @@ from treering.report import Reporter
 from treering.store import Store
 from treering.types import Commit, FileChange, FilePatch, Placed
 from treering.vectors.embedder import Embedder
-from treering.vectors.minilm import Matrix
+from treering.vectors.index import Matrix
 
 
 def name_of(number: int) -> str:

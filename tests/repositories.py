@@ -1,8 +1,21 @@
 """Real repositories for tests, made by real git."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
+from typing import Self
+
+import pytest
+
+
+def at_home(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """An environment without anything of the user's: a home of its own, no settings of git or treering."""
+    for name in [name for name in os.environ if name.startswith(("GIT_", "TREERING_"))]:
+        patch.delenv(name)
+    patch.setenv("HOME", str(home))
+    patch.setenv("XDG_DATA_HOME", str(home / "data"))
+    patch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 class Repo:
@@ -35,6 +48,13 @@ class Repo:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--allow-empty-message", "-m", message)
         return self.git("rev-parse", "HEAD")
+
+    def copied(self, to: Path) -> Self:
+        """The same repository in another folder, at the same time of day."""
+        shutil.copytree(self.path, to)
+        copy = type(self)(to)
+        copy.clock = self.clock
+        return copy
 
     def write(self, name: str, content: str | bytes | None) -> None:
         path = self.path / name

@@ -161,7 +161,7 @@ def _finder(store: Store, settings: Settings, report: Reporter) -> Iterator[Find
         return
     with mirror_stage.for_search(store, settings.vectors, embedder, report) as index:
         weights = replace(LEARNED, dense=LEARNED.dense * settings.search.dense_weight)
-        opened = Finder(store, embedder, weights, index)
+        opened = Finder(store, embedder, weights, index, partial(mirror_stage.told_lost, report))
         if opened.dense and not opened.dense.count:
             report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
         elif missing := len(store.unembedded(embedder.fingerprint)):

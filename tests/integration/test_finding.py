@@ -1,7 +1,6 @@
 """Finding on real repositories: filters, exact answers, what was known when, reasons, files, batches, the bench."""
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from repositories import Repo
+from repositories import Repo, at_home
 from treering import finding, modelpack, operations
 from treering.cli.main import main
 from treering.operations import Place
@@ -134,9 +133,7 @@ def without_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """The workshop with its index, made once; what writes takes a copy."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("GIT_", "TREERING_"))]:
-            patch.delenv(name)
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        at_home(patch, tmp_path_factory.mktemp("home"))
         made = tell(Workshop(tmp_path_factory.mktemp("template") / "project"))
         operations.index(place(made), Reporter())
     return made
@@ -144,9 +141,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture
 def workshop(template: Workshop, tmp_path: Path) -> Workshop:
-    shutil.copytree(template.path, tmp_path / "project")
-    mine = Workshop(tmp_path / "project")
-    mine.clock, mine.named = template.clock, dict(template.named)
+    mine = template.copied(tmp_path / "project")
+    mine.named = dict(template.named)
     return mine
 
 

@@ -1,7 +1,6 @@
 """From a real repository to an index that finds its commits, by words and by meaning."""
 
 import io
-import os
 import shutil
 import uuid
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repositories import Repo, tell_story
+from repositories import Repo, at_home, tell_story
 from treering import finding, modelpack, operations
 from treering.errors import StoreError, UsageError
 from treering.operations import Place
@@ -41,9 +40,7 @@ def minilm() -> Any:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """The story with its index, made once; tests take copies."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("GIT_", "TREERING_"))]:
-            patch.delenv(name)
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        at_home(patch, tmp_path_factory.mktemp("home"))
         made = tell_story(Repo(tmp_path_factory.mktemp("template") / "project"))
         operations.index(place(made), Reporter())
     return made
@@ -51,10 +48,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
 
 @pytest.fixture
 def indexed(template: Repo, tmp_path: Path) -> Repo:
-    shutil.copytree(template.path, tmp_path / "project")
-    mine = Repo(tmp_path / "project")
-    mine.clock = template.clock
-    return mine
+    return template.copied(tmp_path / "project")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from qdrant_client import QdrantClient, models
 
 import fake_qdrant
 from fake_qdrant import FakeQdrant
-from repositories import Repo, tell_story
+from repositories import Repo, at_home, tell_story
 from treering import exports, operations
 from treering.cli.main import main
 from treering.config import VectorSettings
@@ -62,9 +63,7 @@ def minilm() -> Any:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """The story, and a commit with texts of several parts, with its index; tests take copies."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("GIT_", "TREERING_"))]:
-            patch.delenv(name)
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        at_home(patch, tmp_path_factory.mktemp("home"))
         made = tell_story(Repo(tmp_path_factory.mktemp("template") / "project"))
         body = " ".join(f"The ledger forgets the settled order number {number}." for number in range(60))
         made.commit(f'Tell of the ledger: "quoted", 日本語, é\n\n{body}', ledger__md=f"# Ledger\n\n{body}\n")
@@ -74,10 +73,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
 
 @pytest.fixture
 def repo(template: Repo, tmp_path: Path) -> Repo:
-    shutil.copytree(template.path, tmp_path / "project")
-    mine = Repo(tmp_path / "project")
-    mine.clock = template.clock
-    return mine
+    return template.copied(tmp_path / "project")
 
 
 @pytest.fixture
@@ -782,16 +778,19 @@ def test_a_search_asks_the_server_that_was_chosen(fake: FakeQdrant, store: Store
     chosen = VectorSettings(backend="qdrant", qdrant_url=fake.url)
     with mirror_stage.opened(store, chosen, minilm, create=True) as index:
         pushed(store, minilm, index)
-    report, own = Reporter(), mirror_stage.StoreIndex(store, minilm)
+    report, own = Reporter(), Dense(History(store), minilm).ask("the ledger")
     with mirror_stage.for_search(store, chosen, minilm, report) as found:
-        assert found is not None
+        assert isinstance(found, QdrantIndex)
+        dense = Dense(History(store), minilm, found, partial(mirror_stage.told_lost, report))
         asked = len(fake.requests)
-        best = own.nearest(own.vectors[0], "message", 3)
-        assert [name for name, _ in found.nearest(own.vectors[0], "message", 3)] == [name for name, _ in best]
+        for kind, cosines in dense.ask("the ledger").items():
+            assert cosines == pytest.approx(own[kind], abs=1e-5, nan_ok=True)
         assert len(fake.requests) > asked
-        fake.faults.append((403, 0.0))  # from here on it fails: the store's own vectors answer, and it is said once
-        assert found.nearest(own.vectors[0], "message", 3) == best == found.nearest(own.vectors[0], "message", 3)
-    assert [warning.partition(":")[0] for warning in report.warnings] == [mirror_stage.OWN]
+        fake.faults.append((403, 0.0))  # from here on the store's own vectors answer, and it is said once
+        for kind, cosines in (*dense.ask("the ledger").items(), *dense.ask("the ledger").items()):
+            assert np.array_equal(cosines, own[kind], equal_nan=True)
+    (said,) = report.warnings
+    assert said.startswith("searching by the store's own vectors: ")
 
 
 def test_an_empty_collection_leaves_the_search_to_the_stores_own_vectors(

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from treering.config import Settings, VectorSettings
-from treering.errors import ModelError, StoreError
+from treering.errors import ModelError, StoreError, TreeringError
 from treering.git.reader import Source
 from treering.pipeline import index as index_stage
 from treering.pipeline.common import write_manifest
@@ -75,44 +75,18 @@ def for_search(
         index = None
         if settings.backend != "flat":
             try:
-                index = OrOwn(stack.enter_context(opened(store, settings, embedder)), store, embedder, report)
-                if not len(index):
+                mirror = stack.enter_context(opened(store, settings, embedder))
+                if not len(mirror):
                     raise StoreError("the mirror is empty", "run `treering qdrant push`")
+                index = mirror
             except (ModelError, StoreError) as error:
-                report.warn(f"{OWN}: {error.message} ({error.hint})")
-                index = None
+                told_lost(report, error)
         yield index
 
 
-OWN = "searching by the store's own vectors"
-
-
-class OrOwn:
-    """A mirror that is asked; once it fails, which is said, the store's own vectors."""
-
-    def __init__(self, index: VectorIndex, store: Store, embedder: Embedder, report: Reporter) -> None:
-        self._index = index
-        self._own = partial(StoreIndex, store, embedder)
-        self._report = report
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def upsert(self, points: Iterable[Point]) -> int:
-        return self._index.upsert(points)
-
-    def nearest(self, vector: Vector, kind: str, limit: int) -> Scored:
-        try:
-            return self._index.nearest(vector, kind, limit)
-        except StoreError as error:
-            if isinstance(self._index, StoreIndex):
-                raise
-            self._report.warn(f"{OWN}: {error.message} ({error.hint})")
-            self._index = self._own()
-            return self._index.nearest(vector, kind, limit)
-
-    def points(self, keys: Sequence[str] | None = None) -> Iterator[Point]:
-        return self._index.points(keys)
+def told_lost(report: Reporter, error: TreeringError) -> None:
+    """Say that a mirror does not answer."""
+    report.warn(f"searching by the store's own vectors: {error.message} ({error.hint})")
 
 
 class StoreIndex:

@@ -1,7 +1,7 @@
 """Search over commits: the candidates of every leg, scored by all, made one, folded, and told with a reason."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
+from treering.errors import StoreError
 from treering.search.dense import Dense
 from treering.search.fusion import LEARNED, Legs, Weights, fused, z_scores
 from treering.search.history import History, Mask, Numbers, Scores
@@ -51,7 +52,7 @@ class Asked:
     numbers: npt.NDArray[np.int64]
     scores: Scores
     cosines: Mapping[str, Scores] = field(default_factory=dict)
-    leg: Lexical | None = None
+    lexical: Lexical | None = None
     legs: Legs | None = None
 
 
@@ -64,10 +65,11 @@ class Finder:
         embedder: Embedder | None,
         weights: Weights = LEARNED,
         index: VectorIndex | None = None,
+        lost: Callable[[StoreError], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.history = History(store)
-        self.dense = Dense(self.history, embedder, index) if embedder else None
+        self.dense = Dense(self.history, embedder, index, lost) if embedder else None
         self.weights = weights
 
     def ask(
@@ -172,7 +174,8 @@ class Finder:
         ids = [int(self.history.ids[number]) for number, _ in best]
         wanted, quoted = set(asked_words(asked.query)), phrases(asked.query)
         hits = []
-        held = asked.leg.held_by(np.array([number for number, _ in best], np.int64)) if asked.leg else [{}] * len(best)
+        numbers = np.array([number for number, _ in best], np.int64)
+        held = asked.lexical.held_by(numbers) if asked.lexical else [{}] * len(best)
         for record, (number, score), commit_id, shared in zip(
             self.store.records(ids=ids), best, ids, held, strict=True
         ):

@@ -98,27 +98,20 @@ class Lexical:
                     of_all[numbers] += weight * counts
                 numbers = held.anywhere[of_all[held.anywhere] > 0]
                 counts = of_all[numbers]
-            rarity = np.log1p((seen - len(numbers) + 0.5) / (len(numbers) + 0.5))
-            scores[numbers] += rarity * counts * (K1 + 1) / (counts + norm[numbers])
+            scores[numbers] += _rarity(len(numbers), seen) * counts * (K1 + 1) / (counts + norm[numbers])
         return scores
 
     def rarity(self) -> dict[str, float]:
         """How rare each word is: the inverse document frequency over what may be seen."""
         seen = int(self.mask.sum())
-        found = {}
-        for word, held in zip(self.words, self._held, strict=True):
-            holding = len(held.anywhere)
-            found[word] = math.log1p((seen - holding + 0.5) / (holding + 0.5))
-        return found
+        return {word: _rarity(len(held.anywhere), seen) for word, held in zip(self.words, self._held, strict=True)}
 
     def coverage(self) -> Scores:
         """What part of the query a commit holds in any field: its words, weighted by how rare they are; 0 to 1."""
-        found, whole, seen = np.zeros(len(self.history)), 0.0, int(self.mask.sum())
-        for held in self._held:
-            rarity = np.log1p((seen - len(held.anywhere) + 0.5) / (len(held.anywhere) + 0.5))
-            whole += rarity
-            found[held.anywhere] += rarity
-        return found / whole if whole else found
+        found, rarity = np.zeros(len(self.history)), self.rarity()
+        for word, held in zip(self.words, self._held, strict=True):
+            found[held.anywhere] += rarity[word]
+        return found / sum(rarity.values()) if rarity else found
 
     def held_by(self, commits: Numbers) -> list[dict[int, list[str]]]:
         """The words of the query that each of these commits holds, by field."""
@@ -129,3 +122,8 @@ class Lexical:
                 for place in np.flatnonzero(numbers[places] == commits):
                     found[place].setdefault(field, []).append(word)
         return found
+
+
+def _rarity(holding: int, seen: int) -> float:
+    """Inverse document frequency, never negative."""
+    return math.log1p((seen - holding + 0.5) / (holding + 0.5))

@@ -9,7 +9,8 @@ import numpy as np
 
 from treering.errors import ModelError, needs
 from treering.modelpack import located, quiet_transformers
-from treering.vectors.minilm import NAME, SPECIAL, Matrix, MiniLM
+from treering.vectors.index import Matrix
+from treering.vectors.minilm import NAME, SPECIAL, MiniLM
 
 _FILES = ("*.json", "*.txt", "*/*.json", "*.safetensors")
 MAX_PARTS = 2

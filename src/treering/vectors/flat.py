@@ -8,13 +8,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from treering.errors import StoreError
 from treering.files import os_errors
-
-Matrix = npt.NDArray[np.float32]
-
+from treering.vectors.index import Matrix
 
 LOOKED_AT = 1000
 """On so many rows, throughout the file, is seen whether they have length 1."""

@@ -18,6 +18,8 @@ T = TypeVar("T")
 BATCH = 256
 """How many points travel at once."""
 
+Matrix = npt.NDArray[np.float32]
+"""Shape (texts, dimensions), rows of length 1."""
 Vector = npt.NDArray[np.float32]
 """Shape (dimensions,), of length 1."""
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering.modelpack import PACK, packed
+from treering.vectors.index import Matrix
 
 NAME = "all-MiniLM-L6-v2"
 MAX_TOKENS = 256
@@ -22,8 +23,6 @@ LAYERS, HEADS, DIMENSIONS, WIDE, WORDS = 6, 12, 384, 1536, 30522
 GRAPH = Path(__file__).with_suffix(".onnx")
 """The model without its weights; benchmarks/minilm_graph.py makes it."""
 
-Matrix = npt.NDArray[np.float32]
-"""Shape (texts, dimensions), rows of length 1."""
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
