@@ -10,7 +10,6 @@ weights of all of them together, with what they were learned from, in src/treeri
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from treering import operations
 from treering.git.blame import texts, tree
-from treering.git.shadow import GitFailed, Shadow, shadow_of
+from treering.git.shadow import GitFailed, shadow_of
 from treering.search import files
 from treering.search.benchmark import cleaned
 from treering.search.commits import Finder
@@ -32,13 +31,6 @@ KEPT = 60
 GIVEN = 3.0
 
 Example = tuple[Matrix, npt.NDArray[np.bool_]]
-
-
-def contents(shadow: Shadow, commit: str, paths: Sequence[str]) -> Mapping[str, str]:
-    try:
-        return texts(shadow, commit, list(paths))
-    except GitFailed:
-        return {}
 
 
 def cases(repo: Path, store: Path, most: int) -> list[Example]:
@@ -65,7 +57,7 @@ def cases(repo: Path, store: Path, most: int) -> list[Example]:
             if not own.intersection(candidates):
                 continue
             task = cleaned(opened.message(int(history.ids[number])))
-            rows = predictor.features(task, mask, candidates, contents=partial(contents, shadow, first))
+            rows = predictor.features(task, mask, candidates, contents=partial(texts, shadow, first))
             touched = np.array([name in own for name in candidates])
             likely = np.argsort(-rows.sum(axis=1), kind="stable")[:KEPT]
             some = chance.choice(len(candidates), min(KEPT, len(candidates)), replace=False)

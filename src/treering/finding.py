@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from treering.operations import Place, finder
 from treering.report import Reporter
 from treering.search import benchmark
 from treering.search.commits import Finder
-from treering.search.files import Contents, Predictor
+from treering.search.files import Predictor
 from treering.summary import write_bench
 from treering.types import NO_FILTERS, Bench, FilePrediction, Filters, Hit
 
@@ -107,14 +108,8 @@ class Forecaster:
             touches = self.predictor.touches
             candidates = sorted({touches.names[file] for file in touches.files[mask[touches.commits]]})
 
-        def contents(paths: Sequence[str]) -> Mapping[str, str]:
-            try:
-                return texts(self.shadow, commit, list(paths))
-            except GitFailed:
-                return {}
-
-        read: Contents = contents
-        return self.predictor.predict(_text(task), candidates, mask=mask, limit=limit, given=given, contents=read)
+        contents = partial(texts, self.shadow, commit)
+        return self.predictor.predict(_text(task), candidates, mask=mask, limit=limit, given=given, contents=contents)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 from treering.errors import UsageError
 from treering.git.shadow import GitFailed, Shadow
@@ -40,10 +41,15 @@ def tree(shadow: Shadow, tip: str) -> list[str]:
     return [name for name in listed.decode("utf-8", "replace").split("\0") if name and "\ufffd" not in name]
 
 
-def texts(shadow: Shadow, tip: str, paths: list[str], most: int = 1 << 17) -> dict[str, str]:
-    """The first ``most`` bytes of some files of a commit, as text; binary and missing ones are left out."""
+def texts(shadow: Shadow, tip: str, paths: Sequence[str], most: int = 1 << 17) -> dict[str, str]:
+    """The first ``most`` bytes of some files of a commit, as text; binary and missing ones are left out, and all where
+    git reads none.
+    """
     asked = os.fsencode("".join(f"{tip}:{path}\n" for path in paths if "\n" not in path))
-    said = shadow.run("cat-file", "--batch", stdin=asked)
+    try:
+        said = shadow.run("cat-file", "--batch", stdin=asked)
+    except GitFailed:
+        return {}
     found: dict[str, str] = {}
     for path in (path for path in paths if "\n" not in path):
         head, _, said = said.partition(b"\n")

@@ -353,7 +353,7 @@ def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, s
             "treering": [
                 one.path
                 for one in predictor.predict(
-                    task, candidates, mask=mask, limit=DEPTH, contents=partial(_texts, shadow, first)
+                    task, candidates, mask=mask, limit=DEPTH, contents=partial(texts, shadow, first)
                 )
             ],
         }
@@ -370,13 +370,6 @@ def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, s
         FileRow(name, len(found), float(np.mean(ranks[name])), float(found.mean()), interval(found, figures[VOTE]))
         for name, found in figures.items()
     ]
-
-
-def _texts(shadow: Shadow, commit: str, paths: Sequence[str]) -> Mapping[str, str]:
-    try:
-        return texts(shadow, commit, list(paths))
-    except GitFailed:
-        return {}
 
 
 Figures = npt.NDArray[np.float64]
