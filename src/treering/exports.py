@@ -16,6 +16,7 @@ from treering.lm.base import check_base
 from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import scrape as scrape_stage
+from treering.pipeline import tokenize as tokenize_stage
 from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.store import FOLDER, Store
@@ -98,14 +99,14 @@ def export_tokens(
     chosen = load(
         None, {}, {"tokens": {"strategy": strategy, "markers": markers, "sequence_length": sequence_length}}
     ).tokens
-    tokenizer = learn_stage.tokenizer_for(model, markers=chosen.markers)
+    tokenizer = tokenize_stage.tokenizer_for(model, markers=chosen.markers)
     duplicates = Duplicates()
     repo = ""
     sizes: list[int] = []
 
     def noted() -> Iterator[TokenDocument]:
         nonlocal repo
-        told = learn_stage.token_documents(read_json_lines(history, Record), chosen.strategy, tokenizer, duplicates)
+        told = tokenize_stage.token_documents(read_json_lines(history, Record), chosen.strategy, tokenizer, duplicates)
         with json_lines(output) as write:
             for record, encoded in told:
                 repo = repo or record.repo

@@ -1,6 +1,6 @@
 """Every operation on a repository that a user can ask for, as one typed function each.
 
-What the faces offer is read from here. From file to file: ``exports.py``.
+What the faces offer is read from here, ``finding.py``, ``learning.py`` and, from file to file, ``exports.py``.
 """
 
 import os
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from treering import summary
 from treering.config import Settings, load
-from treering.errors import DataError, ModelError, StoreError, UsageError
+from treering.errors import DataError, ModelError, StoreError
 from treering.git.reader import Source, locate, read_refs
 from treering.lm.base import check_base
-from treering.lm.generate import generate as sample
 from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import mirror as mirror_stage
 from treering.pipeline import scrape as scrape_stage
+from treering.pipeline import tokenize as tokenize_stage
 from treering.pipeline.common import caps_of
 from treering.pipeline.export import changes, commits, format_of, write_table
 from treering.report import Reporter
@@ -31,7 +31,6 @@ from treering.store import FOLDER, Store, store_folder
 from treering.store.views import ask
 from treering.text.document import best_names
 from treering.text.words import plain_words
-from treering.types import Corpus
 from treering.vectors.embedder import Embedder, load_embedder
 
 Flags = Mapping[str, Mapping[str, object]]
@@ -108,7 +107,7 @@ def export(where: Place, output: Path, report: Reporter, *, table: str, as_forma
         if table == "changes":
             return write_table(output, table, changes(store), chosen)
         caps = caps_of(where.settings) if patches else None
-        with learn_stage.told_records(store, where.source, where.settings, caps) as records:
+        with tokenize_stage.told_records(store, where.source, where.settings, caps) as records:
             return write_table(output, table, commits(report.track(records, store.count(), "writing records")), chosen)
 
 
@@ -167,36 +166,6 @@ def _finder(store: Store, settings: Settings, report: Reporter) -> Iterator[Find
         elif missing := len(store.unembedded(embedder.fingerprint)):
             report.warn(f"{missing:,} commits are found by words only: they have no vectors yet (run `treering index`)")
         yield opened
-
-
-def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
-    """Bring the store up to date and its history into a token stream for the base model."""
-    scrape(where, report)
-    with where.store() as store:
-        return learn_stage.tokenize(store, where.source, where.settings, report)
-
-
-def train(where: Place, report: Reporter) -> tuple[Path, learn_stage.TrainingReport]:
-    """Fine-tune the base model on the history, within the budget of minutes, and judge it on later commits."""
-    if where.settings.train.minutes == 0:
-        raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number")
-    check_base(where.settings.train.model)
-    folder, _ = tokenize(where, report)
-    with where.store() as store:
-        model, told, new = learn_stage.train(store, folder, where.settings, report)
-    if not new:
-        report.say("nothing new to learn: this history was learned with these settings before")
-    return model, told
-
-
-def generate(where: Place, prompt: str, report: Reporter, *, max_tokens: int, temperature: float, seed: int) -> str:
-    """Let the current model go on from a prompt."""
-    with where.store(existing=True) as store:
-        folder = learn_stage.current_model(store)
-    if folder is None:
-        raise ModelError("this repository has no trained model yet", "run `treering run`, or `treering train`, first")
-    report.detail(f"model: {folder}")
-    return sample(folder, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +232,7 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
         told = None
         if learns:
             with stage("tokenize"):
-                folder, corpus = learn_stage.tokenize(store, where.source, where.settings, report)
+                folder, corpus = tokenize_stage.tokenize(store, where.source, where.settings, report)
             report.say(f"tokens: {corpus.total_tokens:,} in {len(corpus.documents):,} documents")
             with stage("train"):
                 try:

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repositories import Repo
-from treering import operations
+from treering import learning, operations
 from treering.errors import DataError, ModelError, UsageError
 from treering.lm.base import check_base
 from treering.lm.train import Recipe
@@ -85,7 +85,7 @@ def loaded(folder: Path) -> Any:
 def test_a_repository_is_learned_once_into_a_model_that_transformers_loads(story: Repo) -> None:
     from transformers import AutoTokenizer
 
-    folder, told = operations.train(place(story), Reporter())
+    folder, told = learning.train(place(story), Reporter())
     model: Any = loaded(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     assert model.config.vocab_size == len(tokenizer) == told.vocab_size == 50257
@@ -100,33 +100,33 @@ def test_a_repository_is_learned_once_into_a_model_that_transformers_loads(story
     assert report["repo"] == "project"
 
     said = io.StringIO()
-    assert operations.train(place(story), Reporter(said)) == (folder, told)
+    assert learning.train(place(story), Reporter(said)) == (folder, told)
     assert "nothing new to learn" in said.getvalue()
     assert "Epoch" not in said.getvalue()
     with Store.existing(place(story).folder) as store:
         assert learn_stage.current_model(store) == folder
 
-    text = operations.generate(place(story), "<COMMIT>", Reporter(), max_tokens=4, temperature=0, seed=1)
+    text = learning.generate(place(story), "<COMMIT>", Reporter(), max_tokens=4, temperature=0, seed=1)
     assert text.startswith("<COMMIT>")
 
 
 def test_a_repository_without_a_model_cannot_generate(story: Repo) -> None:
     operations.scrape(place(story), Reporter())
     with pytest.raises(ModelError, match="no trained model yet") as caught:
-        operations.generate(place(story), "x", Reporter(), max_tokens=4, temperature=0, seed=1)
+        learning.generate(place(story), "x", Reporter(), max_tokens=4, temperature=0, seed=1)
     assert "treering train" in caught.value.hint
 
 
 def test_a_budget_of_no_minutes_is_refused(repo: Repo) -> None:
     repo.commit("one")
     with pytest.raises(UsageError, match="0 minutes"):
-        operations.train(place(repo, minutes=0), Reporter())
+        learning.train(place(repo, minutes=0), Reporter())
 
 
 def test_a_history_too_short_to_judge_on_is_refused(repo: Repo) -> None:
     repo.commit("the only commit", a__py="x = 1\n")
     with pytest.raises(DataError, match="nothing can be held out"):
-        operations.train(place(repo), Reporter())
+        learning.train(place(repo), Reporter())
 
 
 @pytest.mark.parametrize("name", ["nobody/no-such-model", "facebook/opt-350m", "./no/folder", "no such name!"])
@@ -134,7 +134,7 @@ def test_an_unknown_base_model_fails_at_once_with_those_that_are_here(repo: Repo
     repo.commit("one")
     started = time.monotonic()
     with pytest.raises(ModelError) as caught:
-        operations.train(place(repo, model=name), Reporter())
+        learning.train(place(repo, model=name), Reporter())
     assert time.monotonic() - started < 15
     assert name in caught.value.message
     assert "smollm2-135m" in caught.value.hint

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from repositories import Repo
-from treering import exports, operations
+from treering import exports, learning, operations
 from treering.operations import Place
 from treering.report import Reporter
 from treering.store import Store
@@ -143,7 +143,7 @@ def write_everything(repo: Repo, written: Path) -> None:
                 where, written / f"{table}.{form}", report, table=table, as_format=None, patches=table == "commits"
             )
     exports.export_history(repo.path, written / "history.jsonl", written / "history.json", report)
-    folder, _ = operations.tokenize(where, report)
+    folder, _ = learning.tokenize(where, report)
     tokenizer = load_tokenizer("gpt2")
     (written / "tokens.txt").write_text(tokenizer.decode(read_stream(folder)[1].tolist()))
     import pyarrow.parquet as pq

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from repositories import Repo
-from treering import operations
+from treering import learning, operations
 from treering.errors import DataError, ModelError
 from treering.report import Reporter
 from treering.store import Store
@@ -315,9 +315,9 @@ def test_a_history_is_tokenised_whole_by_every_strategy_and_once_by_each(story: 
     for strategy in STRATEGIES:
         flags: dict[str, dict[str, object]] = {"train": {"model": "scratch"}, "tokens": {"strategy": strategy}}
         where = operations.place(story.path, None, flags)
-        folder, corpus = operations.tokenize(where, Reporter())
+        folder, corpus = learning.tokenize(where, Reporter())
         made = (folder / "header.json").stat().st_mtime_ns
-        assert operations.tokenize(where, Reporter()) == (folder, corpus)
+        assert learning.tokenize(where, Reporter()) == (folder, corpus)
         assert (folder / "header.json").stat().st_mtime_ns == made
 
         _, ids = read_stream(folder)

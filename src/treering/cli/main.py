@@ -10,13 +10,10 @@ from typing import Any
 import click
 
 from treering import __version__
-from treering.cli import find, qdrant
+from treering.cli import find, learn, qdrant
+from treering.cli.learn import MINUTES, MODEL, STRATEGY
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.report import Reporter, one_line, printable
-
-_MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
-_MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
-_STRATEGY = click.option("--strategy", help="semantic, hierarchical, diff-aware or flat.")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,9 +23,9 @@ def main() -> None:
 
 
 @main.command()
-@_MINUTES
-@_MODEL
-@_STRATEGY
+@MINUTES
+@MODEL
+@STRATEGY
 @chosen
 @strict
 @common
@@ -186,83 +183,6 @@ def index(
 
 
 @main.command()
-@_STRATEGY
-@_MODEL
-@click.option("--markers", help="text, or tokens added to the vocabulary.")
-@click.option("--sequence-length", type=int, help="Tokens in a training block.")
-@common
-def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
-    """Turn the history into a token stream for the base model."""
-    from treering import operations
-
-    report = Reporter.to_stderr(verbose=verbose)
-    folder, corpus = operations.tokenize(operations.place(repo, store, settings_of(flags)), report)
-    if as_json:
-        emit({"folder": str(folder), "total_tokens": corpus.total_tokens, "documents": len(corpus.documents),
-              "num_sequences": corpus.num_sequences, "vocab_size": corpus.vocab_size,
-              "strategy": corpus.strategy})  # fmt: skip
-    else:
-        click.echo(f"{corpus.total_tokens:,} tokens of {len(corpus.documents):,} commits in {folder}")
-
-
-@main.command()
-@_MINUTES
-@_MODEL
-@_STRATEGY
-@click.option("--method", help="lora or full.")
-@click.option("--epochs", type=int)
-@click.option("--batch-size", type=int)
-@click.option("--learning-rate", type=float)
-@click.option("--seed", type=int)
-@click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
-@common
-def train(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
-    """Fine-tune the base model on the history and judge it on later commits."""
-    from treering import operations
-
-    report = Reporter.to_stderr(verbose=verbose)
-    folder, told = operations.train(operations.place(repo, store, settings_of(flags)), report)
-    if as_json:
-        emit({"model": str(folder), "report": told})
-    else:
-        click.echo(f"{told.verdict}\nModel: {folder}")
-
-
-@main.command()
-@click.argument("prompt", default="")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0, 10),
-    default=0.7,
-    show_default=True,
-    help="0 always takes the likeliest token.",
-)
-@click.option("--seed", type=int, default=7, show_default=True)
-@common
-def generate(
-    repo: Path,
-    store: Path | None,
-    as_json: bool,
-    verbose: bool,
-    prompt: str,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
-) -> None:
-    """Let the current model go on from a prompt."""
-    from treering import operations
-
-    where = operations.place(repo, store)
-    report = Reporter.to_stderr(verbose=verbose)
-    text = operations.generate(where, prompt, report, max_tokens=max_tokens, temperature=temperature, seed=seed)
-    if as_json:
-        emit({"prompt": prompt, "text": text})
-    else:
-        click.echo(printable(text))
-
-
-@main.command()
 @common
 def status(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:
     """What the store holds, and whether the repository has moved on."""
@@ -288,5 +208,15 @@ def status(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None
             click.echo(f"last {stage}: {last}")
 
 
-for command in (find.search, find.similar, find.why, find.files, find.bench, qdrant.qdrant):
+for command in (
+    find.search,
+    find.similar,
+    find.why,
+    find.files,
+    find.bench,
+    learn.tokenize,
+    learn.train,
+    learn.generate,
+    qdrant.qdrant,
+):
     main.add_command(command)

@@ -1,9 +1,11 @@
 """What the stages share: how a commit is read for everything that comes after, and what is counted on the way."""
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
@@ -168,3 +170,10 @@ def write_manifest(store: Store) -> None:
             },
         },
     )
+
+
+def keep_newest(folder: Path, keep: set[str]) -> None:
+    """Remove the folders in ``folder`` but those named."""
+    for old in folder.iterdir():
+        if old.is_dir() and old.name not in keep:
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,90 @@
+"""The commands that learn: tokenize, train, generate."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from treering.cli.options import OneLine, common, emit, settings_of
+from treering.report import Reporter, printable
+
+MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
+MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
+STRATEGY = click.option("--strategy", help="semantic, hierarchical, diff-aware or flat.")
+
+
+@click.command(cls=OneLine)
+@STRATEGY
+@MODEL
+@click.option("--markers", help="text, or tokens added to the vocabulary.")
+@click.option("--sequence-length", type=int, help="Tokens in a training block.")
+@common
+def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
+    """Turn the history into a token stream for the base model."""
+    from treering import learning, operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    folder, corpus = learning.tokenize(operations.place(repo, store, settings_of(flags)), report)
+    if as_json:
+        emit({"folder": str(folder), "total_tokens": corpus.total_tokens, "documents": len(corpus.documents),
+              "num_sequences": corpus.num_sequences, "vocab_size": corpus.vocab_size,
+              "strategy": corpus.strategy})  # fmt: skip
+    else:
+        click.echo(f"{corpus.total_tokens:,} tokens of {len(corpus.documents):,} commits in {folder}")
+
+
+@click.command(cls=OneLine)
+@MINUTES
+@MODEL
+@STRATEGY
+@click.option("--method", help="lora or full.")
+@click.option("--epochs", type=int)
+@click.option("--batch-size", type=int)
+@click.option("--learning-rate", type=float)
+@click.option("--seed", type=int)
+@click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
+@common
+def train(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
+    """Fine-tune the base model on the history and judge it on later commits."""
+    from treering import learning, operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    folder, told = learning.train(operations.place(repo, store, settings_of(flags)), report)
+    if as_json:
+        emit({"model": str(folder), "report": told})
+    else:
+        click.echo(f"{told.verdict}\nModel: {folder}")
+
+
+@click.command(cls=OneLine)
+@click.argument("prompt", default="")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 10),
+    default=0.7,
+    show_default=True,
+    help="0 always takes the likeliest token.",
+)
+@click.option("--seed", type=int, default=7, show_default=True)
+@common
+def generate(
+    repo: Path,
+    store: Path | None,
+    as_json: bool,
+    verbose: bool,
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+) -> None:
+    """Let the current model go on from a prompt."""
+    from treering import learning, operations
+
+    where = operations.place(repo, store)
+    report = Reporter.to_stderr(verbose=verbose)
+    text = learning.generate(where, prompt, report, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    if as_json:
+        emit({"prompt": prompt, "text": text})
+    else:
+        click.echo(printable(text))

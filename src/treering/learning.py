@@ -1,0 +1,42 @@
+"""The operations that learn: tokens, a model of them, what it is worth and what it says. Above ``operations.py``."""
+
+from pathlib import Path
+
+from treering.errors import ModelError, UsageError
+from treering.lm.base import check_base
+from treering.lm.generate import generate as sample
+from treering.operations import Place, scrape
+from treering.pipeline import learn as learn_stage
+from treering.pipeline import tokenize as tokenize_stage
+from treering.report import Reporter
+from treering.types import Corpus
+
+
+def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
+    """Bring the store up to date and its history into a token stream for the base model."""
+    scrape(where, report)
+    with where.store() as store:
+        return tokenize_stage.tokenize(store, where.source, where.settings, report)
+
+
+def train(where: Place, report: Reporter) -> tuple[Path, learn_stage.TrainingReport]:
+    """Fine-tune the base model on the history, within the budget of minutes, and judge it on later commits."""
+    if where.settings.train.minutes == 0:
+        raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number")
+    check_base(where.settings.train.model)
+    folder, _ = tokenize(where, report)
+    with where.store() as store:
+        model, told, new = learn_stage.train(store, folder, where.settings, report)
+    if not new:
+        report.say("nothing new to learn: this history was learned with these settings before")
+    return model, told
+
+
+def generate(where: Place, prompt: str, report: Reporter, *, max_tokens: int, temperature: float, seed: int) -> str:
+    """Let the current model go on from a prompt."""
+    with where.store(existing=True) as store:
+        folder = learn_stage.current_model(store)
+    if folder is None:
+        raise ModelError("this repository has no trained model yet", "run `treering run`, or `treering train`, first")
+    report.detail(f"model: {folder}")
+    return sample(folder, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
