@@ -111,13 +111,21 @@ class TrainSettings:
     epochs: Positive = 3
     """How often the training text is read at most."""
     batch_size: Positive = 1
-    """How many blocks make one step."""
+    """How many sequences make one optimizer step; fewer are computed at once where memory is short."""
+    max_steps: Annotated[int, Meta(ge=0)] = 0
+    """After how many optimizer steps training ends at the latest; 0 is no limit."""
+    max_tokens: Annotated[int, Meta(ge=0)] = 0
+    """How many tokens are learned from at most; 0 is no limit."""
     learning_rate: Annotated[float, Meta(gt=0, le=1)] = 1e-3
     """The peak learning rate."""
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 7
     """Decides the order of batches and every random start."""
     gpu: bool = True
     """Whether a GPU is used where there is one."""
+    sharded: bool = False
+    """Whether the model is spread over the processes that `torchrun` started (FSDP), not whole in each (DDP)."""
+    keep_models: Positive = 3
+    """How many of the newest models are kept beside the current one."""
 
 
 @dataclass(frozen=True, slots=True)

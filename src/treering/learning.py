@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from treering.errors import ModelError, UsageError
+from treering.lm import processes
 from treering.lm.base import check_base
 from treering.lm.generate import generate as sample
 from treering.operations import Place, scrape
@@ -19,17 +20,24 @@ def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
         return tokenize_stage.tokenize(store, where.source, where.settings, report)
 
 
-def train(where: Place, report: Reporter) -> tuple[Path, learn_stage.TrainingReport]:
-    """Fine-tune the base model on the history, within the budget of minutes, and judge it on later commits."""
+def train(where: Place, report: Reporter, *, resume: bool = True, onward: bool = False) -> learn_stage.Learned | None:
+    """Fine-tune the base model on the history, within the budget, and judge it on later commits; with ``onward``, the
+    current model on what came since. What was interrupted goes on, with ``resume``.
+
+    None in a process that ``torchrun`` started beside the first one, which tells for all.
+    """
     if where.settings.train.minutes == 0:
         raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number")
     check_base(where.settings.train.model)
-    folder, _ = tokenize(where, report)
+    folder = Path(processes.shared(lambda: str(tokenize(where, report)[0])))
     with where.store() as store:
-        model, told, new = learn_stage.train(store, folder, where.settings, report)
-    if not new:
+        if processes.rank():
+            learn_stage.follow(store, folder, where.settings, resume=resume, onward=onward)
+            return None
+        learned = learn_stage.train(store, folder, where.settings, report, resume=resume, onward=onward)
+    if not learned.new:
         report.say("nothing new to learn: this history was learned with these settings before")
-    return model, told
+    return learned
 
 
 def generate(where: Place, prompt: str, report: Reporter, *, max_tokens: int, temperature: float, seed: int) -> str:

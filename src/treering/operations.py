@@ -203,7 +203,7 @@ def status(where: Place) -> Status:
             vectors=store.vectors(),
             behind=tips != store.fact("tips") or store.indexed() < store.count(),
             model=str(model) if model else None,
-            verdict=learn_stage.verdict_of(model) if model else None,
+            verdict=learn_stage.report_of(model).verdict if model else None,
             bytes=size,
             last_runs=runs,
         )
@@ -236,8 +236,9 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
             report.say(f"tokens: {corpus.total_tokens:,} in {len(corpus.documents):,} documents")
             with stage("train"):
                 try:
-                    model, told, new = learn_stage.train(store, folder, where.settings, report)
-                    report.say(f"model: {model}" if new else "model: nothing new to learn")
+                    learned = learn_stage.train(store, folder, where.settings, report)
+                    told = learned.report
+                    report.say(f"model: {learned.folder}" if learned.new else "model: nothing new to learn")
                 except DataError as error:  # too short a history: all else is done and worth its report
                     report.warn(f"no model was trained: {error.message}")
         with stage("examples"):

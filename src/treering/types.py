@@ -310,6 +310,7 @@ class Span(Struct, frozen=True):
     tokens: int
     bytes: int
     duplicate_of: str | None = None
+    group: str = ""
 
 
 class Corpus(Struct, frozen=True):

@@ -13,7 +13,7 @@ from repositories import Repo
 from treering import modelpack, operations
 from treering.config import load
 from treering.errors import DataError, ModelError, TreeringError, UsageError
-from treering.lm.train import Recipe
+from treering.lm.recipe import Recipe
 from treering.operations import Place
 from treering.pipeline import learn as learn_stage
 from treering.report import Reporter

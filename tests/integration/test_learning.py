@@ -4,6 +4,7 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from repositories import Repo
 from treering import learning, operations
 from treering.errors import DataError, ModelError, UsageError
 from treering.lm.base import check_base
-from treering.lm.train import Recipe
+from treering.lm.recipe import Recipe
 from treering.operations import Place
 from treering.pipeline import learn as learn_stage
 from treering.report import Reporter
@@ -39,6 +40,12 @@ def _one_thread() -> Iterator[None]:
 
 def place(repo: Repo, **train: object) -> Place:
     return operations.place(repo.path, None, {"train": {"model": "scratch", "method": "full", "minutes": 0.05} | train})
+
+
+def trained(where: Place, report: Reporter | None = None, **how: Any) -> learn_stage.Learned:
+    learned = learning.train(where, report or Reporter(), **how)
+    assert learned
+    return learned
 
 
 @pytest.fixture
@@ -85,7 +92,8 @@ def loaded(folder: Path) -> Any:
 def test_a_repository_is_learned_once_into_a_model_that_transformers_loads(story: Repo) -> None:
     from transformers import AutoTokenizer
 
-    folder, told = learning.train(place(story), Reporter())
+    learned = trained(place(story))
+    folder, told = learned.folder, learned.report
     model: Any = loaded(folder)
     tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     assert model.config.vocab_size == len(tokenizer) == told.vocab_size == 50257
@@ -100,7 +108,7 @@ def test_a_repository_is_learned_once_into_a_model_that_transformers_loads(story
     assert report["repo"] == "project"
 
     said = io.StringIO()
-    assert learning.train(place(story), Reporter(said)) == (folder, told)
+    assert trained(place(story), Reporter(said)) == replace(learned, new=False)
     assert "nothing new to learn" in said.getvalue()
     assert "Epoch" not in said.getvalue()
     with Store.existing(place(story).folder) as store:

@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from histories import LetterModel, added, name_of, remember, told
 from treering.files import read_json_lines, write_json_lines
-from treering.lm.data import batch_order, split, training_blocks
+from treering.lm.data import Blocks, Stream, sequences, split
 from treering.lm.evaluate import ByteModel
 from treering.pipeline.index import index_vectors
 from treering.report import Reporter
@@ -81,29 +82,32 @@ def test_a_split_takes_each_document_once_older_ones_for_training(
 ) -> None:
     data = split(*corpus(documents, repeats))
     unique = [document for number, document in enumerate(documents) if number not in repeats]
-    cut = len(unique) - len(data.held_out)
+    later = (*data.validation.documents, *data.held_out.documents)
+    cut = len(unique) - len(later)
     assert 0 < cut == data.train_documents < len(unique)
-    assert data.train.tolist() == [token for document in unique[:cut] for token in (*document, EOS)]
-    assert [document.tolist() for document in data.held_out] == unique[cut:]
+    assert data.train.read(0, len(data.train)).tolist() == [
+        token for document in unique[:cut] for token in (*document, EOS)
+    ]
+    assert [document.tolist() for document in later] == unique[cut:]
     assert data.duplicates == len(documents) - len(unique)
 
 
 @quick
 @given(st.lists(st.integers(0, 60_000), min_size=2, max_size=300), lengths)
 def test_training_predicts_every_token_but_the_first_exactly_once(ids: list[int], length: int) -> None:
-    made = training_blocks(np.array(ids), length)
+    blocks = Blocks(Stream(np.array(ids), np.array([0]), np.array([len(ids)])), length)
+    made = [blocks[number] for number in range(len(blocks))]
     assert [token for block in made for token in block[1:].tolist()] == ids[1:]
     assert [token for block in made for token in block[:-1].tolist()] == ids[:-1]
     assert all(2 <= len(block) <= length + 1 for block in made)
 
 
 @quick
-@given(st.integers(0, 400), st.integers(1, 50), st.integers(0, 2**63), st.integers(0, 100))
-def test_an_epoch_is_a_permutation_decided_by_its_numbers(count: int, size: int, seed: int, epoch: int) -> None:
-    batches = list(batch_order(count, size, seed, epoch))
-    assert sorted(number for batch in batches for number in batch) == list(range(count))
-    assert all(len(batch) == size for batch in batches[:-1])
-    assert batches == list(batch_order(count, size, seed, epoch))
+@given(st.integers(1, 400), st.integers(0, 2**63), st.integers(0, 5), st.integers(0, 2000))
+def test_an_epoch_is_a_permutation_decided_by_its_numbers(count: int, seed: int, epoch: int, start: int) -> None:
+    order = list(islice(sequences(count, seed), max((epoch + 1) * count, start + 20)))
+    assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
+    assert list(islice(sequences(count, seed, start), 20)) == order[start : start + 20]
 
 
 # the tokenizer ---------------------------------------------------------------------------------------------------

@@ -2,15 +2,30 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from treering.errors import DataError
-from treering.lm.data import HOLD_OUT_DOCUMENTS, HOLD_OUT_TOKENS, TOO_FEW, WINDOW, batch_order, split, training_blocks
+from treering.lm.data import (
+    HOLD_OUT_DOCUMENTS,
+    HOLD_OUT_TOKENS,
+    LINE_OF_HISTORY,
+    TOO_FEW,
+    VALIDATION_TOKENS,
+    WINDOW,
+    Blocks,
+    Split,
+    Stream,
+    sequences,
+    split,
+)
 from treering.lm.evaluate import ByteModel, document_losses, judge, ngram_losses
+from treering.lm.recipe import Recipe, limit, steps
 from treering.types import Corpus, Span
 
 EOS = 0
@@ -33,52 +48,61 @@ def corpus(sizes: Sequence[int], repeats: Sequence[int] = (), *, eos: int = EOS)
     return told, np.array(ids, dtype=np.uint16)
 
 
+def text(stream: Stream) -> list[int]:
+    return list(map(int, stream.read(0, len(stream))))
+
+
+def later(data: Split) -> list[list[int]]:
+    """Everything that is not learned from, oldest first."""
+    return [document.tolist() for document in (*data.validation.documents, *data.held_out.documents)]
+
+
 # the hold-out ----------------------------------------------------------------------------------------------------
 
 
 def test_the_newest_tenth_is_held_out_and_the_older_rest_is_trained_on() -> None:
     data = split(*corpus([2] * 120))
     assert data.train_documents == 108
-    assert [document.tolist() for document in data.held_out] == [[number, number] for number in range(109, 121)]
-    assert data.train.tolist() == [token for number in range(1, 109) for token in (number, number, EOS)]
-    assert data.held_out_first == "108"
-    assert data.held_out_bytes == (6,) * 12
+    assert later(data) == [[number, number] for number in range(109, 121)]
+    assert text(data.train) == [token for number in range(1, 109) for token in (number, number, EOS)]
+    assert (data.validation.commits, data.held_out.commits[0]) == (("108", "109"), "110")
+    assert (data.validation.bytes, data.held_out.bytes) == ((6,) * 2, (6,) * 10)
     assert data.train_bytes == 108 * 6
 
 
 @pytest.mark.parametrize(("count", "held"), [(8, 2), (20, 5), (31, 7), (32, TOO_FEW), (70, TOO_FEW), (100, 10)])
 def test_a_short_history_gives_up_to_a_quarter(count: int, held: int) -> None:
-    assert len(split(*corpus([2] * count)).held_out) == held
+    assert len(later(split(*corpus([2] * count)))) == held
 
 
 def test_a_repeat_is_in_neither_part() -> None:
     data = split(*corpus([1] * 11, repeats=[3, 9, 10]))
     assert data.duplicates == 3
-    assert [document.tolist() for document in data.held_out] == [[8], [9]]
-    assert data.train.tolist() == [token for number in (1, 2, 3, 5, 6, 7) for token in (number, EOS)]
+    assert later(data) == [[8], [9]]
+    assert text(data.train) == [token for number in (1, 2, 3, 5, 6, 7) for token in (number, EOS)]
     assert data.train_documents == 6
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
 def test_at_least_one_commit_is_held_out_and_one_is_trained_on(count: int) -> None:
     data = split(*corpus([5] * count))
-    assert len(data.held_out) == 1
+    assert len(later(data)) == 1
     assert data.train_documents == count - 1
 
 
 def test_the_hold_out_is_bounded_in_documents() -> None:
-    assert len(split(*corpus([1] * 2000)).held_out) == HOLD_OUT_DOCUMENTS
+    assert len(later(split(*corpus([1] * 2000)))) == HOLD_OUT_DOCUMENTS
 
 
 def test_the_hold_out_is_bounded_in_tokens() -> None:
     data = split(*corpus([HOLD_OUT_TOKENS // 2] * 40))
-    assert [int(document[0]) for document in data.held_out] == [39, 40]
+    assert [document[0] for document in later(data)] == [39, 40]
     assert data.train_documents == 38
 
 
 def test_one_huge_newest_commit_is_held_out_all_the_same() -> None:
     data = split(*corpus([2, 2, HOLD_OUT_TOKENS + 1]))
-    assert [len(document) for document in data.held_out] == [HOLD_OUT_TOKENS + 1]
+    assert [len(document) for document in later(data)] == [HOLD_OUT_TOKENS + 1]
 
 
 @pytest.mark.parametrize(
@@ -92,51 +116,119 @@ def test_fewer_than_two_commits_with_text_cannot_be_split(sizes: list[int], repe
 
 def test_a_file_that_names_no_end_of_text_has_none_between_documents() -> None:
     data = split(*corpus([2, 3, 4], eos=-1))
-    assert data.train.tolist() == [1, 1, 2, 2, 2]
-    assert [document.tolist() for document in data.held_out] == [[3] * 4]
+    assert text(data.train) == [1, 1, 2, 2, 2]
+    assert later(data) == [[3] * 4]
+
+
+def grouped(groups: Sequence[str], size: int = 2) -> Split:
+    told, ids = corpus([size] * len(groups))
+    spans = [
+        Span(span.commit_hash, span.tokens, span.bytes, None, group)
+        for span, group in zip(told.documents, groups, strict=True)
+    ]
+    return split(msgspec.structs.replace(told, documents=tuple(spans)), ids)
+
+
+def test_a_merge_is_never_parted_from_the_commits_it_brought() -> None:
+    data = grouped(["", "m", *[""] * 17, "m"])
+    assert later(data)[-1] == [20, 20]
+    assert 2 not in text(data.train)
+    assert data.with_held_out == 1
+    assert data.train_documents == 14
+
+
+def test_a_branch_as_large_as_a_history_is_no_group() -> None:
+    data = grouped(["m"] * (LINE_OF_HISTORY + 1) + [""] * 20 + ["m"])
+    assert data.with_held_out == 0
+
+
+def test_the_oldest_of_what_is_held_out_watches_the_training() -> None:
+    data = split(*corpus([2] * 200))
+    assert (len(data.validation.documents), len(data.held_out.documents)) == (4, 16)
+    assert data.validation.commits[-1] < data.held_out.commits[0]
+    large = split(*corpus([VALIDATION_TOKENS // 2] * 200))
+    assert len(large.validation.documents) == 2
+
+
+@pytest.mark.parametrize("count", [8, 20, 70])
+def test_where_little_is_held_out_nothing_watches(count: int) -> None:
+    assert not split(*corpus([2] * count)).validation.documents
+
+
+def test_a_training_that_goes_on_learns_what_is_new_beside_as_much_of_what_is_old() -> None:
+    told, ids = corpus([2] * 100)
+    data = split(told, ids, after="60", seed=7)
+    learned = [token - 1 for token in text(data.train)[::3]]
+    assert {number for number in learned if number >= 60} == set(range(60, 80))
+    assert len([number for number in learned if number < 60]) == 20
+    assert learned != sorted(learned)
+    assert [document[0] - 1 for document in later(data)] == list(range(80, 100))
+    assert text(split(told, ids, after="60", seed=7).train) == text(data.train)
+
+
+def test_too_few_new_commits_are_not_gone_on_with() -> None:
+    with pytest.raises(DataError, match="15 commit") as caught:
+        split(*corpus([2] * 100), after="85")
+    assert "--continue" in caught.value.hint
+
+
+def test_a_history_that_was_rewritten_cannot_be_gone_on_with() -> None:
+    with pytest.raises(DataError, match="not in this history any more"):
+        split(*corpus([2] * 100), after="gone")
 
 
 # blocks and batches ----------------------------------------------------------------------------------------------
 
 
+def stream(size: int) -> Stream:
+    return Stream(np.arange(size, dtype=np.uint16), np.array([0]), np.array([size]))
+
+
+def test_a_stream_reads_over_the_borders_of_its_documents() -> None:
+    made = Stream(np.arange(20, dtype=np.uint16), np.array([0, 5, 12]), np.array([3, 9, 13]))
+    assert len(made) == 8
+    assert text(made) == [0, 1, 2, 5, 6, 7, 8, 12]
+    assert [made.read(start, start + 3).tolist() for start in (0, 2, 6, 8)] == [[0, 1, 2], [2, 5, 6], [8, 12], []]
+
+
 def test_a_block_has_its_inputs_and_one_more_to_predict() -> None:
-    made = [block.tolist() for block in training_blocks(np.arange(10), 4)]
-    assert made == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8], [8, 9]]
+    made = Blocks(stream(10), 4)
+    assert [made[number].tolist() for number in range(len(made))] == [[0, 1, 2, 3, 4], [4, 5, 6, 7, 8], [8, 9]]
+    assert [made.predicted(number) for number in range(len(made))] == [4, 4, 1]
 
 
 def test_a_stream_that_fits_a_block_is_one_block() -> None:
-    assert [block.tolist() for block in training_blocks(np.arange(5), 4)] == [[0, 1, 2, 3, 4]]
+    made = Blocks(stream(5), 4)
+    assert len(made) == 1
+    assert made[0].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_no_block_is_without_something_to_predict() -> None:
-    assert all(len(block) >= 2 for size in range(2, 30) for block in training_blocks(np.arange(size), 4))
+def epoch(count: int, seed: int, number: int) -> list[int]:
+    return list(islice(sequences(count, seed), number * count, (number + 1) * count))
 
 
-def test_the_order_of_batches_is_decided_by_seed_and_epoch() -> None:
-    first = list(batch_order(200, 3, seed=7, epoch=1))
-    assert first == list(batch_order(200, 3, seed=7, epoch=1))
-    assert first != list(batch_order(200, 3, seed=7, epoch=2))
-    assert first != list(batch_order(200, 3, seed=8, epoch=1))
+def test_the_order_is_decided_by_seed_and_epoch() -> None:
+    assert epoch(200, 7, 1) == epoch(200, 7, 1)
+    assert epoch(200, 7, 1) != epoch(200, 7, 2)
+    assert epoch(200, 7, 1) != epoch(200, 8, 1)
 
 
-def test_an_epoch_reads_every_block_once() -> None:
-    batches = list(batch_order(200, 3, seed=7, epoch=0))
-    assert sorted(number for batch in batches for number in batch) == list(range(200))
-    assert [len(batch) for batch in batches] == [3] * 66 + [2]
-
-
-def test_the_newest_blocks_are_read_first() -> None:
-    (order,) = batch_order(150, 1000, seed=7, epoch=0)
+def test_an_epoch_reads_every_block_once_the_newest_first() -> None:
+    order = epoch(150, 7, 0)
+    assert sorted(order) == list(range(150))
     assert set(order[:WINDOW]) == set(range(150 - WINDOW, 150))
     assert order[:WINDOW] != sorted(order[:WINDOW])
 
 
-def test_blocks_of_a_batch_are_padded_with_what_the_loss_ignores() -> None:
-    import torch
+@pytest.mark.parametrize("start", [0, 1, 63, 64, 65, 149, 150, 151, 400])
+def test_the_order_can_be_taken_up_anywhere(start: int) -> None:
+    assert list(islice(sequences(150, 7, start), 100)) == list(islice(sequences(150, 7), start, start + 100))
 
+
+def test_blocks_of_a_batch_are_padded_with_what_the_loss_ignores() -> None:
     from treering.lm.module import IGNORED, collate
 
-    inputs, labels = collate([torch.tensor([5, 6, 7, 8]), torch.tensor([9, 4])])
+    inputs, labels = collate([np.array([5, 6, 7, 8]), np.array([9, 4])])
     assert inputs.tolist() == [[5, 6, 7], [9, 0, 0]]
     assert labels.tolist() == [[6, 7, 8], [4, IGNORED, IGNORED]]
 
@@ -148,41 +240,74 @@ def test_the_budget_is_spent_by_steps() -> None:
     from treering.lm.module import Budget
 
     budget = Budget(steps=10, seconds=1e9)
-    assert [budget.spent(step) for step in (0, 5, 10, 20)] == pytest.approx([0, 0.5, 1, 1], abs=1e-6)
+    assert [budget.look(step) for step in (0, 5, 10, 20)] == pytest.approx([0, 0.5, 1, 1], abs=1e-6)
 
 
-def test_the_budget_is_spent_by_time() -> None:
+def test_the_budget_is_spent_by_time_an_earlier_run_counted() -> None:
     import time
 
     from treering.lm.module import Budget
 
-    assert Budget(1000, 100, started=time.monotonic() - 50).spent(0) == pytest.approx(0.5, abs=0.1)
-    assert Budget(1000, 100, started=time.monotonic() - 500).spent(0) == 1
+    assert Budget(1000, 100, started=time.monotonic() - 50).look(0) == pytest.approx(0.5, abs=0.1)
+    assert Budget(1000, 100, before=30, started=time.monotonic() - 20).look(0) == pytest.approx(0.5, abs=0.1)
+    assert Budget(1000, 100, started=time.monotonic() - 500).look(0) == 1
 
 
 def test_a_budget_without_end_is_spent_by_steps_alone() -> None:
     from treering.lm.module import Budget
 
-    assert Budget(10, math.inf).spent(5) == 0.5
+    assert Budget(10, math.inf).look(5) == 0.5
 
 
 def test_no_time_at_all_is_spent_at_once() -> None:
     from treering.lm.module import Budget
 
-    assert Budget(10, 0).spent(0) == 1
+    assert Budget(10, 0).look(0) == 1
 
 
-def test_the_learning_rate_warms_up_stays_and_goes_down_to_a_tenth() -> None:
-    from treering.lm.module import DECAY, WARM_UP_STEPS, rate
+@pytest.mark.parametrize(("steps", "warm_up"), [(10, 5), (1000, 20), (100_000, 100)])
+def test_the_learning_rate_warms_up_stays_and_goes_down_to_a_tenth(steps: int, warm_up: int) -> None:
+    from treering.lm.module import DECAY, Budget
 
-    warm = [rate(step, 0.0) for step in range(WARM_UP_STEPS)]
+    budget = Budget(steps, math.inf)
+    warm = [budget.rate(step) for step in range(warm_up)]
     assert warm[0] > 0
     assert warm == sorted(set(warm))
     assert warm[-1] == 1
-    assert rate(100, 0.5) == rate(100, 1 - DECAY) == 1
-    late = [rate(100, 1 - DECAY + DECAY * part / 10) for part in range(11)]
+
+    def rate(spent: float) -> float:
+        budget.spent = spent
+        return budget.rate(steps)
+
+    assert rate(0.5) == rate(1 - DECAY) == 1
+    late = [rate(1 - DECAY + DECAY * part / 10) for part in range(11)]
     assert late == sorted(late, reverse=True)
     assert late[-1] == pytest.approx(0.1)
+
+
+def recipe(**changes: object) -> Recipe:
+    plain: dict[str, Any] = {
+        "method": "full", "minutes": 1.0, "epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "sequence_length": 10,
+        "seed": 7, "gpu": False,
+    }  # fmt: skip
+    return Recipe(**plain | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted", "by"),
+    [
+        ({}, 8, "epochs"),
+        ({"max_steps": 5}, 5, "steps"),
+        ({"max_steps": 50}, 8, "epochs"),
+        ({"max_tokens": 100}, 2, "tokens"),
+        ({"max_tokens": 1}, 1, "tokens"),
+        ({"max_tokens": 100, "max_steps": 1}, 1, "steps"),
+    ],
+)
+def test_the_least_of_epochs_steps_and_tokens_holds(changes: dict[str, object], wanted: int, by: str) -> None:
+    chosen = recipe(**changes)
+    assert steps(10, chosen) == wanted
+    assert limit(wanted, chosen) == by
 
 
 # the verdict -----------------------------------------------------------------------------------------------------

@@ -38,22 +38,34 @@ def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **fla
 @MODEL
 @STRATEGY
 @click.option("--method", help="lora or full.")
+@click.option("--max-steps", type=int, help="Optimizer steps at most.")
+@click.option("--max-tokens", type=int, help="Tokens to learn from at most.")
 @click.option("--epochs", type=int)
-@click.option("--batch-size", type=int)
+@click.option("--batch-size", type=int, help="Sequences in an optimizer step.")
 @click.option("--learning-rate", type=float)
 @click.option("--seed", type=int)
 @click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
+@click.option("--sharded", is_flag=True, default=None, help="Spread the model over torchrun's processes (FSDP).")
+@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on where a training was interrupted.")
+@click.option("--continue", "onward", is_flag=True, help="Go on from the current model, on the commits since.")
 @common
-def train(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
+def train(
+    repo: Path, store: Path | None, as_json: bool, verbose: bool, resume: bool, onward: bool, **flags: Any
+) -> None:
     """Fine-tune the base model on the history and judge it on later commits."""
     from treering import learning, operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    folder, told = learning.train(operations.place(repo, store, settings_of(flags)), report)
+    where = operations.place(repo, store, settings_of(flags))
+    learned = learning.train(where, report, resume=resume, onward=onward)
+    if learned is None:
+        return
     if as_json:
-        emit({"model": str(folder), "report": told})
-    else:
-        click.echo(f"{told.verdict}\nModel: {folder}")
+        emit({"model": str(learned.folder), "current": learned.current, "report": learned.report})
+        return
+    click.echo(f"{learned.report.verdict}\nModel: {learned.folder}")
+    if not learned.current:
+        click.echo("It is not shown to be better than the current model, which stays.")
 
 
 @click.command(cls=OneLine)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from treering.lm.data import TOO_FEW, Stream
+from treering.lm.data import TOO_FEW, Tokens
 
 Bits = npt.NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class HoldOut:
     verdict: str
 
 
-def document_losses(model: Any, documents: Sequence[Stream], eos: int, window: int, *, gpu: bool) -> Bits:
+def document_losses(model: Any, documents: Sequence[Tokens], eos: int, window: int, *, gpu: bool) -> Bits:
     """Nats of each document's tokens. The documents run end to end as in training, each token is predicted exactly
     once with at most ``window`` tokens before it, and predicting an end-of-text is not counted.
     """

@@ -1,69 +1,149 @@
-"""The Lightning module: next-token loss, AdamW, and a learning rate that follows the budget."""
+"""The Lightning module: next-token loss of a step, however it is cut; a rate that follows the budget."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
 import torch
 import torch.nn.functional as functional
+from torch.utils.checkpoint import checkpoint
+
+from treering.lm.data import Tokens
 
 IGNORED = -100
-WARM_UP_STEPS = 5
+WARM_UP_STEPS = (5, 100)
+"""The least and the most; between them a fiftieth of the steps."""
 DECAY = 0.3
+CHUNK = 256
+"""Rows of logits that exist at once where the loss is made in chunks."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """How much of the training is over: the larger of steps done and time gone, from 0 to 1."""
+    """How much of the training is over: the larger of steps done and time gone, from 0 to 1. ``before`` are the seconds
+    that the training took before it was interrupted.
+    """
 
     steps: int
     seconds: float
+    before: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    spent: float = 0.0
 
-    def spent(self, step: int) -> float:
-        gone = (time.monotonic() - self.started) / self.seconds if self.seconds else 1.0
-        return min(1.0, max(step / max(self.steps, 1), gone))
+    def gone(self) -> float:
+        """Seconds of training so far."""
+        return self.before + time.monotonic() - self.started
+
+    def look(self, step: int) -> float:
+        """What is spent after ``step`` steps; ``spent`` stays so until the next look."""
+        gone = self.gone() / self.seconds if self.seconds else 1.0
+        self.spent = min(1.0, max(step / max(self.steps, 1), gone))
+        return self.spent
+
+    def rate(self, step: int) -> float:
+        """The share of the peak learning rate: a short warm-up, flat, then down to a tenth over the last 30 %."""
+        least, most = WARM_UP_STEPS
+        warm = min(1.0, (step + 1) / min(max(self.steps // 50, least), most))
+        return warm * (1.0 if self.spent <= 1 - DECAY else 0.1 + 0.9 * (1 - self.spent) / DECAY)
 
 
-def rate(step: int, spent: float) -> float:
-    """The share of the peak learning rate: a short warm-up, flat, then down to a tenth over the last 30 %."""
-    warm = min(1.0, (step + 1) / WARM_UP_STEPS)
-    return warm * (1.0 if spent <= 1 - DECAY else 0.1 + 0.9 * (1 - spent) / DECAY)
-
-
-def collate(blocks: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(blocks: Sequence[Tokens]) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs and labels of shape (batch, longest); what pads a shorter block is ignored by the loss."""
     width = max(len(block) for block in blocks) - 1
     inputs = torch.zeros(len(blocks), width, dtype=torch.long)
     labels = torch.full((len(blocks), width), IGNORED)
     for row, block in enumerate(blocks):
-        inputs[row, : len(block) - 1] = block[:-1]
-        labels[row, : len(block) - 1] = block[1:]
+        inputs[row, : len(block) - 1] = torch.from_numpy(block[:-1])
+        labels[row, : len(block) - 1] = torch.from_numpy(block[1:])
     return inputs, labels
 
 
-class LanguageModule(lightning.LightningModule):  # type: ignore[misc]  # Lightning is not typed for strict
-    """Trains a Hugging Face causal language model on blocks of next-token labels."""
+def whole_loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The summed nats of the labels, from all logits at once."""
+    logits = model(input_ids=inputs, use_cache=False).logits
+    return functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
 
-    def __init__(self, model: Any, learning_rate: float, budget: Budget) -> None:
+
+def chunked_loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The same without ever holding all logits: :data:`CHUNK` rows at a time, made again for the gradient."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    body = getattr(causal, causal.base_model_prefix)
+    head = causal.get_output_embeddings()
+    hidden = body(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
+    flat = labels.flatten()
+
+    def nats(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(head(rows).float(), wanted, ignore_index=IGNORED, reduction="sum")
+
+    total: torch.Tensor = hidden.new_zeros((), dtype=torch.float32)
+    for start in range(0, len(flat), CHUNK):
+        chunk = hidden[start : start + CHUNK], flat[start : start + CHUNK]
+        total = total + checkpoint(nats, *chunk, use_reentrant=False)
+    return total
+
+
+class LanguageModule(lightning.LightningModule):  # type: ignore[misc]  # Lightning is not typed for strict
+    """Trains a Hugging Face causal language model. The loss of a step is the mean over all its tokens, into whatever
+    micro-batches and devices they are cut: ``parts`` is how many, ``tokens_of`` how many tokens a step predicts.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        make_optimizer: Callable[[], torch.optim.Optimizer],
+        budget: Budget,
+        *,
+        seed: int,
+        first_step: int,
+        parts: int,
+        tokens_of: Callable[[int], int],
+        chunked: bool,
+        shard: Callable[[Any], None] | None = None,
+    ) -> None:
         super().__init__()
-        self.model = model
-        self.learning_rate = learning_rate
-        self.budget = budget
-        self.losses: list[float] = []
-        self.tokens = 0
+        self.model, self.budget = model, budget
+        self.seed, self.first_step, self.parts, self.tokens_of = seed, first_step, parts, tokens_of
+        self.nats_of: Callable[..., torch.Tensor] = chunked_loss if chunked else whole_loss
+        self._make_optimizer, self._shard = make_optimizer, shard
+        self._nats: Any = 0.0
+        self._micro = 0
+
+    @property
+    def step(self) -> int:
+        """How many optimizer steps are done, those before an interruption too."""
+        return self.first_step + int(self.trainer.global_step)
+
+    def configure_model(self) -> None:
+        """Shard the model where it is to be: Lightning knows the devices by now."""
+        if self._shard:
+            self._shard(self.device_mesh["data_parallel"])
+            self._shard = None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self._make_optimizer()
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
-        inputs, labels = batch
-        logits = self.model(input_ids=inputs, use_cache=False).logits
-        loss = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED)
-        self.losses.append(float(loss.detach()))
-        self.tokens += int((labels != IGNORED).sum())
-        return loss
+        step = self.step
+        # What is drawn at random (dropout) is decided by the place in the training, so a resumed one draws the same.
+        torch.manual_seed(hash((self.seed, step, self._micro, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF)
+        self._micro += 1
+        nats: torch.Tensor = self.nats_of(self.model, *batch)
+        self._nats = self._nats + nats.detach()
+        # Lightning divides by the micro-batches of a device, and the devices' gradients are averaged.
+        return nats * (self.parts / self.tokens_of(step))
 
-    def configure_optimizers(self) -> Any:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=0.0)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, self.budget.spent(step)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def take_loss(self, step: int) -> float:
+        """The mean loss of the step that just ended, over all devices, in nats per token."""
+        nats = self._nats
+        if self.trainer.world_size > 1:
+            nats = self.trainer.strategy.reduce(nats, reduce_op="sum")
+        self._nats, self._micro = 0.0, 0
+        return float(nats) / self.tokens_of(step)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * self.budget.rate(self.step)

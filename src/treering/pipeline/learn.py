@@ -1,29 +1,42 @@
-"""token streams → model."""
+"""token streams → model: trained, judged, kept, and made the current one."""
 
+import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from treering.config import Settings
-from treering.errors import DataError
+from treering.errors import DataError, ModelError
 from treering.files import read_json, replacing
 from treering.lm.base import SCRATCH, check_base, load_base
-from treering.lm.data import Split, split
+from treering.lm.data import HeldOut, Split, split
 from treering.lm.evaluate import HoldOut, document_losses, judge, ngram_losses
 from treering.lm.export import REPORT, replacing_folder, write_model
-from treering.lm.train import Recipe, Training, fine_tune
-from treering.pipeline.common import fingerprint_of, keep_newest, write_manifest
+from treering.lm.hardware import machine
+from treering.lm.plan import Plan, plan
+from treering.lm.recipe import Recipe, Training
+from treering.lm.shape import shape_of
+from treering.lm.train import fine_tune
+from treering.pipeline.common import fingerprint_of, write_manifest
 from treering.report import Reporter
 from treering.store import Store
 from treering.tokens.pack import Ids, read_stream
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
 from treering.types import Corpus
 
+FINGERPRINT = "learn-2"
+NGRAM_TOKENS = 200_000
+"""How much of the newest training text the yardstick may ask for."""
+CURRENT = "current"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """``training_report.json``: the verdict first, then everything that led to it."""
+    """``training_report.json``: the verdict first, then everything that led to it. ``parent`` is the model that this
+    one went on from.
+    """
 
     verdict: str
     holdout: HoldOut
@@ -37,6 +50,19 @@ class TrainingReport:
     duplicates_left_out: int
     held_out_first: str
     vocab_size: int
+    with_held_out_left_out: int = 0
+    plan: Plan | None = None
+    parent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A model's folder and report; whether it was trained now, and whether it is the current one from here on."""
+
+    folder: Path
+    report: TrainingReport
+    new: bool
+    current: bool
 
 
 def recipe_of(settings: Settings) -> Recipe:
@@ -50,7 +76,73 @@ def recipe_of(settings: Settings) -> Recipe:
         sequence_length=settings.tokens.sequence_length,
         seed=chosen.seed,
         gpu=chosen.gpu,
+        max_steps=chosen.max_steps,
+        max_tokens=chosen.max_tokens,
+        sharded=chosen.sharded,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Course:
+    """A training about to begin: all that is decided before any weight is loaded."""
+
+    base: str
+    tokenizer: TextTokenizer
+    added: Mapping[int, list[int]]
+    data: Split
+    recipe: Recipe
+    plan: Plan
+    vocab_size: int
+    eos_id: int
+    name: str
+    """Decided by all of the above."""
+
+    def load(self) -> Any:
+        return load_base(
+            self.base, self.vocab_size, self.added, positions=self.recipe.sequence_length, seed=self.recipe.seed
+        )
+
+    def tuned(self, report: Reporter, checkpoints: Path, adapter: Path, **how: Any) -> tuple[Any, Training]:
+        return fine_tune(
+            self.load, self.data, self.recipe, self.plan, report, name=self.name, checkpoints=checkpoints,
+            adapter=adapter, added=tuple(self.added), separator=self.eos_id, **how,
+        )  # fmt: skip
+
+    def losses(self, model: Any) -> Any:
+        recipe = self.recipe
+        documents = self.data.held_out.documents
+        return document_losses(model, documents, self.tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
+
+
+def _course(corpus: Corpus, ids: Ids, base: str, recipe: Recipe, *, after: str = "") -> _Course:
+    """Check that base and tokens fit, split in time, plan. Raises :class:`ModelError` or :class:`DataError`."""
+    check_base(base)
+    tokenizer = _tokenizer_of(corpus, base)
+    first = corpus.vocab_size - len(tokenizer.added)
+    words = load_tokenizer(tokenizer.name).encode(tokenizer.added) if tokenizer.added and not after else []
+    return _Course(
+        base=base,
+        tokenizer=tokenizer,
+        added={first + number: ids for number, ids in enumerate(words)},
+        data=split(corpus, ids, after=after, seed=recipe.seed),
+        recipe=recipe,
+        plan=plan(
+            machine(gpu=recipe.gpu),
+            shape_of(base),
+            method=recipe.method,
+            sequences=recipe.batch_size,
+            sequence_length=recipe.sequence_length,
+        ),
+        vocab_size=corpus.vocab_size,
+        eos_id=corpus.eos_id,
+        name=fingerprint_of(FINGERPRINT, base, after, asdict(recipe), _identity(corpus, ids)),
+    )
+
+
+def _identity(corpus: Corpus, ids: Ids) -> str:
+    """Decided by the documents and, of a stream of any size, by its newest tokens."""
+    told = [(span.commit_hash, span.tokens, span.duplicate_of, span.group) for span in corpus.documents]
+    return fingerprint_of(corpus.tokenizer_fingerprint, told, ids[-(1 << 20) :].tolist())
 
 
 def learn(
@@ -62,46 +154,55 @@ def learn(
     report: Reporter,
     *,
     weights_format: str = "safetensors",
+    resume: bool = True,
+    after: str = "",
+    parent: str = "",
+    save_seconds: float = 60.0,
 ) -> TrainingReport:
-    """Fine-tune ``base`` on a token stream, judge it on the held-out commits, and put the model in ``folder``.
+    """Fine-tune ``base`` on a token stream, judge it on the held-out commits, and put the model in ``folder``. With
+    ``after``, the base is an earlier model of ours, and what it learned from is only repeated beside what is new.
 
-    Raises :class:`ModelError` if the base is not here, :class:`DataError` if the tokens are of another vocabulary.
+    An interrupted training of the same folder goes on, with ``resume``. Raises :class:`ModelError` if the base is not
+    here, :class:`DataError` if the tokens are of another vocabulary.
     """
-    check_base(base)
-    tokenizer = _tokenizer_of(corpus, base)
-    data = split(corpus, ids)
-    added = {
-        corpus.vocab_size - len(tokenizer.added) + number: words
-        for number, words in enumerate(load_tokenizer(tokenizer.name).encode(tokenizer.added))
-    }
-    model = load_base(base, corpus.vocab_size, added, positions=recipe.sequence_length, seed=recipe.seed)
+    course = _course(corpus, ids, base, recipe, after=after)
+    data = course.data
     report.say(
         f"training on {data.train_documents:,} commits ({len(data.train):,} tokens), judging on the"
-        f" {len(data.held_out)} newest; {data.duplicates:,} that repeat another are in neither"
+        f" {len(data.held_out.documents)} newest; {data.duplicates:,} that repeat another are in neither"
     )
+    checkpoints = checkpoints_of(folder)
     with replacing_folder(folder) as new:  # before the work, not after: a place that cannot be written is told at once
-        before = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
-        model, training = fine_tune(model, data, recipe, report, added=tuple(added))
+        before = course.losses(course.load())
+        model, training = course.tuned(report, checkpoints, new / "adapter", resume=resume, save_seconds=save_seconds)
         report.say("judging the model on the newest commits")
-        after = document_losses(model, data.held_out, tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
-        holdout = _judged(data, tokenizer, before, after, recipe.seed)
+        holdout = _judged(data, course.tokenizer, before, course.losses(model), recipe.seed)
         told = TrainingReport(
             verdict=holdout.verdict,
             holdout=holdout,
             training=training,
             recipe=recipe,
+            plan=course.plan,
             base_model=base,
             repo=corpus.repo,
             strategy=corpus.strategy,
             train_documents=data.train_documents,
             train_tokens=len(data.train),
             duplicates_left_out=data.duplicates,
-            held_out_first=data.held_out_first,
+            with_held_out_left_out=data.with_held_out,
+            held_out_first=(*data.validation.commits, *data.held_out.commits)[0],
             vocab_size=corpus.vocab_size,
+            parent=parent,
         )
-        write_model(new, model, tokenizer.eos_id, told, weights_format=weights_format)
-        tokenizer.save(new)
+        write_model(new, model, course.tokenizer.eos_id, told, weights_format=weights_format)
+        course.tokenizer.save(new)
+    shutil.rmtree(checkpoints, ignore_errors=True)
     return told
+
+
+def checkpoints_of(folder: Path) -> Path:
+    """Where the training that makes ``folder`` keeps its state until it is done."""
+    return folder.with_name(f".{folder.name}.checkpoints")
 
 
 def _tokenizer_of(corpus: Corpus, base: str) -> TextTokenizer:
@@ -118,53 +219,117 @@ def _tokenizer_of(corpus: Corpus, base: str) -> TextTokenizer:
 
 
 def _judged(data: Split, tokenizer: TextTokenizer, before: Any, after: Any, seed: int) -> HoldOut:
-    texts = [tokenizer.decode(document.tolist()).encode() for document in data.held_out]
-    train = tokenizer.decode(data.train.tolist()).encode()
-    tokens = sum(len(document) for document in data.held_out)
-    return judge(before, after, ngram_losses(train, texts), tokens, data.held_out_bytes, seed)
+    held: HeldOut = data.held_out
+    texts = [tokenizer.decode(document.tolist()).encode() for document in held.documents]
+    newest = data.train.read(max(0, len(data.train) - NGRAM_TOKENS), len(data.train))
+    train = tokenizer.decode(newest.tolist()).encode()
+    return judge(before, after, ngram_losses(train, texts), held.tokens, held.bytes, seed)
 
 
-def train(store: Store, folder: Path, settings: Settings, report: Reporter) -> tuple[Path, TrainingReport, bool]:
+def train(
+    store: Store,
+    folder: Path,
+    settings: Settings,
+    report: Reporter,
+    *,
+    resume: bool = True,
+    onward: bool = False,
+    save_seconds: float = 60.0,
+) -> Learned:
     """The model for a token stream of the store: trained now, or the one trained before with the same everything.
 
-    Returns its folder, its report, and whether it was trained now.
+    ``onward`` goes on from the current model: the new one takes its place only if it is shown to be better on the
+    newest commits, which neither learned from.
     """
     started = time.time()
     corpus, ids = read_stream(folder)
     recipe = recipe_of(settings)
-    models = store.folder / "models" / f"{corpus.repo or 'repo'}-git-model"
-    name = fingerprint_of("learn-1", folder.name, settings.train.model, asdict(recipe))
-    target = models / name
-    with store.writing("treering train"):
+    base, parent, after = _base(store, settings, onward=onward)
+    target = _target(store, folder, corpus, base, recipe)
+    with store.holding("trainer.lock", "treering train"):
         new = not (target / REPORT).is_file()
-        told = learn(corpus, ids, settings.train.model, recipe, target, report) if new else None
-        previous = current_model(store)
-        # Also for a model that was there: another may be current, or a kill came between the folder and this line.
-        with replacing(store.folder / "models" / "current") as file:
-            file.write(f"{models.name}/{name}\n".encode())
-        if told:
-            keep_newest(models, {name, previous.name if previous else name})
-            store.log_run(
-                "train",
-                started,
-                {
-                    "model": name,
-                    "verdict": told.verdict,
-                    "left_out": {"commits that repeat another": told.duplicates_left_out},
-                },
-            )
-            write_manifest(store)
-    return target, told or read_json(target / REPORT, TrainingReport), new
+        if new:
+            learn(
+                corpus, ids, base, recipe, target, report, resume=resume, after=after, parent=parent,
+                save_seconds=save_seconds,
+            )  # fmt: skip
+        told = report_of(target)
+        better = not parent or (told.holdout.difference is not None and told.holdout.difference[2] < 0)
+        if better:  # also for a model that was there: another may be current, or a kill came before this line
+            make_current(store, target)
+        if new:
+            with store.writing("treering train"):
+                _forget_old(store, settings.train.keep_models)
+                store.log_run(
+                    "train",
+                    started,
+                    {
+                        "model": target.name,
+                        "verdict": told.verdict,
+                        "current": better,
+                        "left_out": {"commits that repeat another": told.duplicates_left_out},
+                    },
+                )
+                write_manifest(store)
+    return Learned(target, told, new, better)
+
+
+def follow(store: Store, folder: Path, settings: Settings, *, resume: bool = True, onward: bool = False) -> None:
+    """The same training in another process than the first, which alone judges, writes and tells."""
+    corpus, ids = read_stream(folder)
+    recipe = recipe_of(settings)
+    base, _, after = _base(store, settings, onward=onward)
+    target = _target(store, folder, corpus, base, recipe)
+    if not (target / REPORT).is_file():
+        course = _course(corpus, ids, base, recipe, after=after)
+        course.tuned(Reporter(), checkpoints_of(target), target / "adapter", resume=resume)
+
+
+def _base(store: Store, settings: Settings, *, onward: bool) -> tuple[str, str, str]:
+    """What is trained: the base model, or the current one; then its name and the first commit it did not learn from."""
+    if not onward:
+        return settings.train.model, "", ""
+    parent = current_model(store)
+    if parent is None:
+        raise ModelError("there is no current model to go on from", "train one first, without --continue")
+    return str(parent), parent.name, report_of(parent).held_out_first
+
+
+def _target(store: Store, folder: Path, corpus: Corpus, base: str, recipe: Recipe) -> Path:
+    name = fingerprint_of(FINGERPRINT, folder.name, Path(base).name, asdict(recipe))
+    return store.folder / "models" / f"{corpus.repo or 'repo'}-git-model" / name
+
+
+def make_current(store: Store, model: Path) -> None:
+    with replacing(store.folder / "models" / CURRENT) as file:
+        file.write(f"{model.parent.name}/{model.name}\n".encode())
 
 
 def current_model(store: Store) -> Path | None:
-    """The folder of the newest model of the store."""
-    pointer = store.folder / "models" / "current"
+    """The folder of the model that the store uses."""
+    pointer = store.folder / "models" / CURRENT
     if not pointer.is_file():
         return None
     folder = store.folder / "models" / pointer.read_text().strip()
     return folder if (folder / REPORT).is_file() else None
 
 
-def verdict_of(model: Path) -> str:
-    return read_json(model / REPORT, TrainingReport).verdict
+def models_of(store: Store) -> list[Path]:
+    """The folders of all models that are whole, the newest first."""
+    found = (store.folder / "models").glob(f"*/*/{REPORT}")
+    whole = [path.parent for path in found if not path.parent.name.startswith(".")]
+    return sorted(whole, key=lambda folder: (folder / REPORT).stat().st_mtime, reverse=True)
+
+
+def _forget_old(store: Store, keep: int) -> None:
+    """Remove all models but the current one and the newest ``keep``, and the states of trainings that were given up."""
+    current = current_model(store)
+    for old in models_of(store)[keep:]:
+        if old != current:
+            shutil.rmtree(old, ignore_errors=True)
+    for left in (store.folder / "models").glob("*/.*.checkpoints"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def report_of(model: Path) -> TrainingReport:
+    return read_json(model / REPORT, TrainingReport)

@@ -171,7 +171,17 @@ class Database:
         if self._writing:
             yield
             return
-        path = self.folder / "writer.lock"
+        with self.holding("writer.lock", who, patience=patience):
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
+
+    @contextmanager
+    def holding(self, name: str, who: str, *, patience: float = 0.0) -> Iterator[None]:
+        """Hold a lock of the store's folder inside the block, or raise :class:`StoreBusy` naming who holds it."""
+        path = self.folder / name
         with os_errors(path):
             # A link would let a repository choose what is truncated.
             lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+")
@@ -182,11 +192,9 @@ class Database:
                 lock.truncate(0)
                 lock.write(f"{who} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n")
                 lock.flush()
-            self._writing = True
             try:
                 yield
             finally:
-                self._writing = False
                 lock.truncate(0)
 
     def _take_lock(self, lock: TextIO, patience: float) -> None:
@@ -199,7 +207,7 @@ class Database:
                     lock.seek(0)
                     holder = lock.read().strip() or "another process"
                     raise StoreBusy(
-                        f"{self.folder} is being written by {holder}", "wait for it, or stop it, and run it again"
+                        f"{self.folder} is in use by {holder}", "wait for it, or stop it, and run it again"
                     ) from None
                 time.sleep(0.05)
 

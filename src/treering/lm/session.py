@@ -1,0 +1,374 @@
+"""One training: from its first step, or where it was killed, to the end of its budget, through lack of memory."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from treering.errors import ModelError
+from treering.lm import checkpoint
+from treering.lm.data import Blocks, HeldOut, Split, sequences
+from treering.lm.plan import Plan
+from treering.lm.processes import count, of_host, placed, rank, shard, strategy, whole
+from treering.lm.recipe import Recipe, Training, limit, steps
+from treering.report import Reporter
+
+LOOKS = 6
+"""How often the validation documents are looked at: in equal parts of the budget."""
+PATIENCE = 2
+"""After so many looks without a new best the training stops, and the best is what it gives."""
+SAVING_SHARE = 0.05
+"""Of the time, at most so much goes into checkpoints."""
+
+
+class Session:
+    """One training, through interruptions and lack of memory."""
+
+    def __init__(
+        self,
+        model: Any,
+        data: Split,
+        recipe: Recipe,
+        plan: Plan,
+        report: Reporter,
+        name: str,
+        checkpoints: Path,
+        separator: int,
+        save_seconds: float,
+    ) -> None:
+        from treering.lm.module import Budget
+
+        self.model, self.recipe, self.plan, self.report = model, recipe, plan, report
+        self.checkpoints, self.save_seconds = checkpoints, save_seconds
+        self.blocks = Blocks(data.train, recipe.sequence_length)
+        self.watched = _watched(data.validation, separator, recipe.sequence_length)
+        self.budget = Budget(steps(len(self.blocks), recipe), recipe.minutes * 60)
+        self.progress = checkpoint.Progress(name, batch_size=plan.batch_size, accumulate=plan.accumulate)
+        self.resumed_at = 0
+        self.stopped_by = ""
+        self.optimizer: Any = None
+        self._optimizer_state: dict[str, Any] = {}
+        self._device = ""
+        self._step_tokens: dict[int, int] = {}
+        if plan.gradient_checkpointing:
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+
+    # the state -------------------------------------------------------------------------------------------------------
+
+    def trained(self) -> dict[str, Any]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def resume(self, found: tuple[checkpoint.Progress, dict[str, Any], dict[str, Any]] | None) -> None:
+        if found is None:
+            return
+        self.progress, weights, self._optimizer_state = found
+        self.resumed_at = self.progress.step
+        self.budget.before = self.progress.gone
+        import torch
+
+        with torch.no_grad():
+            for name, parameter in self.trained().items():
+                parameter.copy_(weights[name])
+        self.report.say(f"going on after step {self.progress.step:,} of an earlier run")
+
+    def make_optimizer(self) -> Any:
+        """AdamW over what is trained; once, for a training that goes on with other micro-batches keeps its state."""
+        import torch
+
+        if self.optimizer is None:
+            group = {"params": list(self.trained().values()), "peak": self.recipe.learning_rate}
+            self.optimizer = torch.optim.AdamW([group], lr=self.recipe.learning_rate, weight_decay=0.0)
+            for name, parameter in self.trained().items():
+                for key in ("step", "exp_avg", "exp_avg_sq"):
+                    if (value := self._optimizer_state.get(f"{name}/{key}")) is not None:
+                        kept = value if key == "step" else placed(value.to(parameter.device), parameter)
+                        self.optimizer.state[parameter][key] = kept
+            self._optimizer_state = {}
+        return self.optimizer
+
+    def save(self, trainer: Any) -> None:
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self.progress.scaler = scaler.state_dict() if scaler else None
+        self.progress.gone = self.budget.gone()
+        trained = self.trained()
+        weights = {name: whole(parameter.detach()).cpu() for name, parameter in trained.items()}
+        state = {
+            f"{name}/{key}": whole(value).cpu()
+            for name, parameter in trained.items()
+            for key, value in self.optimizer.state[parameter].items()
+        }
+        if rank() == 0:
+            checkpoint.save(self.checkpoints, self.progress, weights, state)
+
+    # the run ---------------------------------------------------------------------------------------------------------
+
+    def tokens_of(self, step: int) -> int:
+        return self._step_tokens[step]
+
+    def micro_batches(self) -> Iterator[list[int]]:
+        """The blocks of each micro-batch of this process, from the step that is next to the last of the budget."""
+        size, share = self.recipe.batch_size, self.recipe.batch_size // count()
+        order = sequences(len(self.blocks), self.recipe.seed, self.progress.step * size)
+        for step in range(self.progress.step, self.budget.steps):
+            group = [next(order) for _ in range(size)]
+            self._step_tokens[step] = sum(self.blocks.predicted(number) for number in group)
+            mine = group[rank() * share : (rank() + 1) * share]
+            for start in range(0, share, self.progress.batch_size):
+                yield mine[start : start + self.progress.batch_size]
+
+    def ran(self) -> bool:
+        """Train to the end of the budget. False where memory ran out: the next try computes fewer sequences at once."""
+        import torch
+
+        if self.progress.step >= self.budget.steps:
+            self.stopped_by = self.stopped_by or "epochs"
+            return True
+        try:
+            self._fit()
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_lack_of_memory(error):
+                raise
+            lacking = str(error).partition("\n")[0]
+        else:
+            return True
+        self._halve(lacking)
+        return False
+
+    def _halve(self, lacking: str) -> None:
+        """Outside of the exception, whose frames hold the memory that is lacking."""
+        share = self.recipe.batch_size // count()
+        if self.progress.batch_size == 1 or count() > 1:
+            raise ModelError(
+                f"there is not enough memory to train on {self.progress.batch_size} sequence(s) at once: {lacking}",
+                "--method lora, a shorter --sequence-length or a smaller --model need less: `treering doctor --train`",
+            )
+        smaller = max(size for size in range(1, self.progress.batch_size // 2 + 1) if share % size == 0)
+        self.progress.batch_size, self.progress.accumulate = smaller, share // smaller
+        self.optimizer.zero_grad()
+        self.report.warn(
+            f"out of memory: going on with {smaller} sequence(s) at once and {share // smaller} micro-batches a step"
+        )
+
+    def _fit(self) -> None:
+        import lightning
+        import torch
+
+        from treering.lm.module import LanguageModule, collate
+
+        accumulate = self.progress.accumulate
+        module = LanguageModule(
+            self.model, self.make_optimizer, self.budget, seed=self.recipe.seed, first_step=self.progress.step,
+            parts=accumulate * count(), tokens_of=self.tokens_of, chunked=self._chunked(),
+            shard=partial(shard, self.model) if self.recipe.sharded and self.optimizer is None else None,
+        )  # fmt: skip
+        session = self
+
+        class Order(torch.utils.data.Sampler[list[int]]):
+            def __len__(self) -> int:
+                return (session.budget.steps - module.first_step) * accumulate
+
+            def __iter__(self) -> Iterator[list[int]]:
+                return session.micro_batches()
+
+        class Watch(lightning.Callback):  # type: ignore[misc]  # Lightning is not typed for strict
+            def on_train_start(self, trainer: Any, *_: Any) -> None:
+                session.begin(trainer)
+
+            def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+                if module.step > session.progress.step:
+                    session.stepped(trainer, module)
+
+        trainer = lightning.Trainer(
+            accelerator="auto" if self.recipe.gpu else "cpu", devices=of_host(), num_nodes=count() // of_host(),
+            strategy=strategy(sharded=self.recipe.sharded), precision=self.plan.precision, max_epochs=1,
+            accumulate_grad_batches=accumulate, gradient_clip_val=1.0, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=[Watch()], num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )  # fmt: skip
+        loader: Any = torch.utils.data.DataLoader(self.blocks, batch_sampler=Order(), collate_fn=collate)  # type: ignore[arg-type]  # blocks are a data set
+        try:
+            trainer.fit(module, loader)
+        except SystemExit as error:  # what Lightning makes of a signal
+            raise KeyboardInterrupt from error
+
+    def begin(self, trainer: Any) -> None:
+        """When everything is loaded: from here on the time counts."""
+        self._device = str(trainer.strategy.root_device)
+        if self.progress.scaler and getattr(trainer.precision_plugin, "scaler", None):
+            trainer.precision_plugin.scaler.load_state_dict(self.progress.scaler)
+        self.budget.before, self.budget.started = self.progress.gone, time.monotonic()
+        self.budget.look(self.progress.step)
+        self._saved, self._saving = time.monotonic(), 0.0
+        self._told = 0.0
+        if not self.progress.step:
+            self._look(trainer)
+
+    def stepped(self, trainer: Any, module: Any) -> None:
+        """After an optimizer step: note it, look at the validation documents, stop, save."""
+        progress, budget = self.progress, self.budget
+        loss = module.take_loss(progress.step)
+        if not math.isfinite(loss):
+            raise ModelError(f"the loss became {loss} at step {progress.step + 1}", "lower the learning rate")
+        progress.tokens += self._step_tokens.pop(progress.step)
+        progress.losses.append(loss)
+        progress.rates.append(module.trainer.optimizers[0].param_groups[0]["lr"])
+        progress.step += 1
+        before = budget.spent
+        budget.look(progress.step)
+        if trainer.world_size > 1:  # the clocks of several processes are not the same
+            budget.spent = trainer.strategy.broadcast(budget.spent)
+        progress.gone = budget.gone()
+        progress.seconds.append(round(progress.gone, 3))
+        if int(budget.spent * LOOKS) > int(before * LOOKS):
+            self._look(trainer)
+        if budget.spent >= 1:
+            trainer.should_stop = True
+            self.stopped_by = limit(budget.steps, self.recipe) if progress.step >= budget.steps else "minutes"
+        elif self._patience_is_over():
+            trainer.should_stop = True
+            self.stopped_by = "validation"
+        self._say(last=bool(trainer.should_stop))
+        self._keep(trainer)
+
+    def _look(self, trainer: Any) -> None:
+        """The mean loss of the validation documents."""
+        import torch
+
+        from treering.lm.module import collate, whole_loss
+
+        if not self.watched:
+            return
+        self.model.eval()
+        nats, tokens = 0.0, 0
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            for block in self.watched:
+                inputs, labels = (part.to(trainer.strategy.root_device) for part in collate([block]))
+                nats += float(whole_loss(self.model, inputs, labels))
+                tokens += len(block) - 1
+        self.model.train()
+        if self.recipe.sharded:
+            self.model.reshard()  # what looks only does not do it at its end
+        loss = nats / tokens
+        self.progress.validation.append((self.progress.step, loss))
+        if self.progress.best is None or loss < self.progress.best:
+            self.progress.best = loss
+            if self.progress.step and count() == 1:
+                checkpoint.save_best(self.checkpoints, {name: one.detach() for name, one in self.trained().items()})
+
+    def _patience_is_over(self) -> bool:
+        losses = [loss for _, loss in self.progress.validation]
+        return count() == 1 and len(losses) > PATIENCE and min(losses[-PATIENCE:]) > min(losses[:-PATIENCE])
+
+    def _say(self, *, last: bool) -> None:
+        if rank() == 0 and (last or time.monotonic() - self._told > 15):
+            self._told = time.monotonic()
+            read = self.progress.step * self.recipe.batch_size
+            epoch = min((read - 1) // len(self.blocks), self.recipe.epochs - 1)
+            done = read / len(self.blocks) - epoch
+            steps_of_epoch = max(1, round(done * len(self.blocks) / self.recipe.batch_size))
+            self.report.say(_line(epoch, self.recipe.epochs, min(done, 1.0), self.progress.losses[-steps_of_epoch:]))
+
+    def _keep(self, trainer: Any) -> None:
+        """A checkpoint, when the last is old enough for what it costs."""
+        wait = max(self.save_seconds, self._saving / SAVING_SHARE) if self.save_seconds else 0.0
+        due = time.monotonic() - self._saved >= wait
+        if trainer.world_size > 1:
+            due = trainer.strategy.broadcast(due)
+        if due and not trainer.should_stop:
+            started = time.monotonic()
+            self.save(trainer)
+            self._saved = time.monotonic()
+            self._saving = self._saved - started
+
+    # the end ---------------------------------------------------------------------------------------------------------
+
+    def result(self, made: Callable[[], Any]) -> Any:
+        """The trained model, whole, on the CPU; the best one seen if it got worse from there on."""
+        import torch
+
+        weights = {name: whole(parameter.detach()) for name, parameter in self.trained().items()}
+        if self.stopped_by == "validation":
+            weights = checkpoint.best(self.checkpoints)
+        model = made() if self.recipe.sharded or not weights else self.model.to("cpu")
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in weights:
+                    parameter.copy_(weights[name])
+        if self.plan.gradient_checkpointing:
+            model.activation_checkpointing_disable()
+        return model
+
+    def told(self) -> Training:
+        import torch
+
+        progress = self.progress
+        every = max(1, -(-progress.step // 200))
+        points = sorted({*range(every - 1, progress.step, every), progress.step - 1}) if progress.step else []
+        tokens = progress.tokens / max(progress.step, 1)
+        return Training(
+            steps=progress.step,
+            tokens=progress.tokens,
+            seconds=round(progress.gone, 2),
+            losses=tuple(round(loss, 4) for loss in progress.losses),
+            epochs_done=round(progress.step * self.recipe.batch_size / len(self.blocks), 3),
+            stopped_by=self.stopped_by,
+            device=self._device,
+            precision=self.plan.precision,
+            batch_size=progress.batch_size,
+            accumulate=progress.accumulate,
+            processes=count(),
+            trained_parameters=sum(parameter.numel() for parameter in self.trained().values()),
+            resumed_at=self.resumed_at,
+            peak_memory=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+            curve=tuple(
+                (one + 1, progress.seconds[one], round(tokens * (one + 1)), progress.rates[one]) for one in points
+            ),
+            validation=tuple((step, round(loss, 4)) for step, loss in progress.validation),
+        )
+
+    def _chunked(self) -> bool:
+        """Whether the loss is made in chunks: only where that gives this model the same number."""
+        import torch
+
+        from treering.lm.module import chunked_loss, collate, whole_loss
+
+        if not self.plan.chunked_loss or self.recipe.sharded:
+            return False
+        inputs, labels = (part.to(self.model.device) for part in collate([self.blocks[0][:17]]))
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                whole, chunked = (float(loss(self.model, inputs, labels)) for loss in (whole_loss, chunked_loss))
+        except AttributeError:
+            whole, chunked = 0.0, math.inf
+        self.model.train()
+        if math.isclose(whole, chunked, rel_tol=1e-3):
+            return True
+        self.report.warn("this model's logits are more than a product: its loss is not made in chunks")
+        return False
+
+
+def _watched(validation: HeldOut, separator: int, length: int) -> list[Any]:
+    """The validation documents as blocks."""
+    import numpy as np
+
+    if not validation.documents:
+        return []
+    parts = [part for document in validation.documents for part in (document, np.array([max(separator, 0)]))]
+    stream = np.concatenate(parts)
+    return [stream[start : start + length + 1] for start in range(0, len(stream) - 1, length)]
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    import torch
+
+    said = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in said or "out of memory" in said
+
+
+def _line(epoch: int, epochs: int, done: float, losses: list[float]) -> str:
+    bar = "█" * round(20 * done)
+    mean = sum(losses) / len(losses)
+    return f"Epoch {epoch + 1}/{epochs}:  [{bar:<20}] {done:4.0%}  Loss: {mean:.3f}"

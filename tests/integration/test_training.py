@@ -1,0 +1,207 @@
+"""Trainings that are killed, that lack memory, that are cut into micro-batches, devices and shards: the same losses."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import training
+from training import PLAN, RECIPE, model, tuned
+from treering.errors import DiskFull, ModelError, UsageError
+from treering.lm import checkpoint
+from treering.lm.recipe import Training
+from treering.report import Reporter
+
+LOSSES = pytest.approx
+
+
+def program(folder: Path, *launcher: str, **chosen: Any) -> list[str]:
+    folder.mkdir(exist_ok=True)
+    return [*(launcher or (sys.executable,)), training.__file__, str(folder), json.dumps(chosen)]
+
+
+def told(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "told.json").read_text())
+    return read
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    return tuned(tmp_path_factory.mktemp("undisturbed"))
+
+
+# killed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", [{}, {"batch_size": 1, "accumulate": 4}], ids=["whole", "accumulated"])
+def test_a_training_that_is_killed_goes_on_with_the_same_losses(tmp_path: Path, plan: dict[str, int]) -> None:
+    whole = tuned(tmp_path / "whole", plan=replace(PLAN, **plan), load=partial(model, 0.1))  # type: ignore[arg-type]  # its integers
+    folder = tmp_path / "killed"
+    command = program(folder, plan=plan, dropout=0.1)
+    kills = 0
+    while not (folder / "told.json").exists():
+        before = len(list((folder / "checkpoints").glob("step-*")))
+        running = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": "src"})
+        steps = set((folder / "checkpoints").glob("step-*"))
+        while running.poll() is None and kills < 2:
+            if set((folder / "checkpoints").glob("step-*")) - steps:
+                running.kill()
+                kills += 1
+                break
+            time.sleep(0.005)
+        running.wait()
+        assert before <= checkpoint.KEPT
+    assert kills == 2
+    assert told(folder)["losses"] == list(whole.losses)
+    assert told(folder)["validation"] == [list(one) for one in whole.validation]
+    assert told(folder)["resumed_at"] > 0
+
+
+def test_the_last_two_checkpoints_are_kept_and_a_torn_one_is_passed_over(tmp_path: Path) -> None:
+    whole = tuned(tmp_path, save_seconds=0.0)
+    folder = tmp_path / "checkpoints"
+    kept = sorted(path.name for path in folder.glob("step-*"))
+    assert kept == [f"step-{step:09d}" for step in (whole.steps - 2, whole.steps - 1)]
+    (folder / kept[1] / "weights.safetensors").write_bytes(b"torn")
+    report = Reporter()
+    again = tuned(tmp_path, report=report, save_seconds=1e9)
+    assert again.losses == whole.losses
+    assert again.resumed_at == whole.steps - 2
+    assert "torn" in report.warnings[0]
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) -> None:
+    tuned(tmp_path, save_seconds=0.0)
+    found = checkpoint.newest(tmp_path / "checkpoints", "another", Reporter())
+    assert found is None
+
+
+def test_without_resume_a_training_begins_anew(tmp_path: Path) -> None:
+    tuned(tmp_path, save_seconds=0.0)
+    assert tuned(tmp_path, resume=False).resumed_at == 0
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoints_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fsync
+
+    def full(handle: int) -> None:
+        if len(list((tmp_path / "checkpoints").glob("step-*"))) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull):
+        tuned(tmp_path, save_seconds=0.0)
+    monkeypatch.undo()
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    assert tuned(tmp_path).resumed_at == 2
+
+
+# cut -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {"batch_size": 2, "accumulate": 2},
+        {"batch_size": 1, "accumulate": 4},
+        {"chunked_loss": True},
+        {"gradient_checkpointing": True},
+    ],
+    ids=["halves", "single", "chunked", "recomputed"],
+)
+def test_however_a_step_is_computed_its_loss_is_the_same(
+    tmp_path: Path, undisturbed: Training, plan: dict[str, Any]
+) -> None:
+    assert tuned(tmp_path, plan=replace(PLAN, **plan)).losses == LOSSES(undisturbed.losses, abs=2e-3)
+
+
+def test_where_memory_runs_out_less_is_computed_at_once_and_that_is_said(
+    tmp_path: Path, undisturbed: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import GPT2LMHeadModel
+
+    real = GPT2LMHeadModel.forward
+
+    def greedy(self: Any, input_ids: Any, **rest: Any) -> Any:
+        if len(input_ids) > 2:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+        return real(self, input_ids=input_ids, **rest)
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", greedy)
+    report = Reporter()
+    made = tuned(tmp_path, report=report)
+    assert (made.batch_size, made.accumulate) == (2, 2)
+    assert made.losses == LOSSES(undisturbed.losses, abs=2e-3)
+    assert "out of memory: going on with 2 sequence(s) at once" in report.warnings[0]
+
+
+def test_where_one_sequence_is_too_much_a_lighter_way_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import GPT2LMHeadModel
+
+    def greedy(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
+
+    monkeypatch.setattr(GPT2LMHeadModel, "forward", greedy)
+    with pytest.raises(ModelError, match="not enough memory to train on 1 sequence") as caught:
+        tuned(tmp_path, plan=replace(PLAN, batch_size=1, accumulate=4))
+    assert "doctor --train" in caught.value.hint
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
+def test_two_processes_train_as_one_does_and_go_on_as_one_does(
+    tmp_path: Path, undisturbed: Training, sharded: bool
+) -> None:
+    launcher = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    recipe = {"sharded": sharded}
+    command = program(tmp_path, *launcher, recipe=recipe | {"max_steps": 3}, plan={"batch_size": 2})
+    environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    assert told(tmp_path)["losses"] == LOSSES(undisturbed.losses[:3], abs=2e-3)
+    assert told(tmp_path)["processes"] == 2
+    # The last checkpoint is of the second step: a longer budget goes on from it.
+    command = program(tmp_path, *launcher, recipe=recipe, plan={"batch_size": 2})
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    assert told(tmp_path)["resumed_at"] == 2
+    assert told(tmp_path)["losses"][3:] == LOSSES(undisturbed.losses[3:], abs=2e-3)
+
+
+# the end ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_ends_with_its_steps_or_its_tokens(tmp_path: Path) -> None:
+    by_steps = tuned(tmp_path / "steps", replace(RECIPE, max_steps=3))
+    by_tokens = tuned(tmp_path / "tokens", replace(RECIPE, max_tokens=150))
+    assert (by_steps.steps, by_steps.stopped_by) == (3, "steps")
+    assert (by_tokens.steps, by_tokens.stopped_by) == (2, "tokens")
+    assert by_tokens.tokens <= 150
+
+
+def test_a_training_that_makes_validation_worse_stops_and_gives_its_best(tmp_path: Path) -> None:
+    made = tuned(tmp_path, replace(RECIPE, learning_rate=0.3, epochs=8))
+    losses = [loss for _, loss in made.validation]
+    assert made.stopped_by == "validation"
+    assert made.steps < 8 * 13 / 4
+    assert min(losses) not in losses[-2:]
+
+
+def test_what_was_done_is_told_as_a_curve(undisturbed: Training) -> None:
+    assert undisturbed.steps == len(undisturbed.losses) == len(undisturbed.curve)
+    assert [point[0] for point in undisturbed.curve] == list(range(1, undisturbed.steps + 1))
+    assert undisturbed.curve[-1][2] == undisturbed.tokens
+    assert undisturbed.validation[0][0] == 0
+    assert undisturbed.trained_parameters > 0
+
+
+def test_sequences_that_processes_cannot_share_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="4 sequences a step cannot be shared by 3 processes"):
+        tuned(tmp_path)
