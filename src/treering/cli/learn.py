@@ -11,13 +11,17 @@ from treering.report import Reporter, printable
 MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
 MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
 STRATEGY = click.option("--strategy", help="semantic, hierarchical, diff-aware or flat.")
+METHOD = click.option("--method", help="lora or full.")
+BATCH_SIZE = click.option("--batch-size", type=int)
+SEQUENCE_LENGTH = click.option("--sequence-length", type=int, help="Tokens in a training block.")
+GPU = click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
 
 
 @click.command(cls=OneLine)
 @STRATEGY
 @MODEL
 @click.option("--markers", help="text, or tokens added to the vocabulary.")
-@click.option("--sequence-length", type=int, help="Tokens in a training block.")
+@SEQUENCE_LENGTH
 @common
 def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
     """Turn the history into a token stream for the base model."""
@@ -37,12 +41,13 @@ def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **fla
 @MINUTES
 @MODEL
 @STRATEGY
-@click.option("--method", help="lora or full.")
+@METHOD
 @click.option("--epochs", type=int)
-@click.option("--batch-size", type=int)
+@BATCH_SIZE
+@SEQUENCE_LENGTH
 @click.option("--learning-rate", type=float)
 @click.option("--seed", type=int)
-@click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
+@GPU
 @common
 def train(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
     """Fine-tune the base model on the history and judge it on later commits."""
