@@ -1,11 +1,15 @@
 """The operations that learn: tokens, a model of them, what it is worth and what it says. Above ``operations.py``."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from treering.errors import ModelError, UsageError
 from treering.lm import processes
 from treering.lm.base import check_base
 from treering.lm.generate import generate as sample
+from treering.lm.hardware import Machine, machine
+from treering.lm.plan import Plan, plan
+from treering.lm.shape import Shape, shape_of
 from treering.operations import Place, scrape
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import tokenize as tokenize_stage
@@ -48,3 +52,31 @@ def generate(where: Place, prompt: str, report: Reporter, *, max_tokens: int, te
         raise ModelError("this repository has no trained model yet", "run `treering run`, or `treering train`, first")
     report.detail(f"model: {folder}")
     return sample(folder, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What a training would need, before anything starts: the machine, the base model's shape and the plan."""
+
+    machine: Machine
+    base: str
+    shape: Shape
+    sequence_length: int
+    plan: Plan
+
+
+def profile(where: Place) -> Machine:
+    """The machine as a training may use it; all its GPUs train together."""
+    found = machine(gpu=where.settings.train.gpu)
+    return replace(found, devices=max(found.devices, found.visible))
+
+
+def prospect(where: Place, report: Reporter) -> Prospect:
+    """Plan the training that the settings ask for. Reads the base model's config, not its weights, and no history."""
+    chosen = where.settings.train
+    report.detail(f"reading the shape of {chosen.model}")
+    length = where.settings.tokens.sequence_length
+    shape = shape_of(chosen.model)
+    found = profile(where)
+    planned = plan(found, shape, method=chosen.method, sequences=chosen.batch_size, sequence_length=length)
+    return Prospect(found, chosen.model, shape, length, planned)

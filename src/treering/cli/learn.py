@@ -11,13 +11,17 @@ from treering.report import Reporter, printable
 MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
 MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
 STRATEGY = click.option("--strategy", help="semantic, hierarchical, diff-aware or flat.")
+METHOD = click.option("--method", help="lora, full or qlora.")
+BATCH_SIZE = click.option("--batch-size", type=int, help="Sequences in an optimizer step.")
+SEQUENCE_LENGTH = click.option("--sequence-length", type=int, help="Tokens in a training block.")
+GPU = click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
 
 
 @click.command(cls=OneLine)
 @STRATEGY
 @MODEL
 @click.option("--markers", help="text, or tokens added to the vocabulary.")
-@click.option("--sequence-length", type=int, help="Tokens in a training block.")
+@SEQUENCE_LENGTH
 @common
 def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
     """Turn the history into a token stream for the base model."""
@@ -37,14 +41,15 @@ def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **fla
 @MINUTES
 @MODEL
 @STRATEGY
-@click.option("--method", help="lora or full.")
+@METHOD
 @click.option("--max-steps", type=int, help="Optimizer steps at most.")
 @click.option("--max-tokens", type=int, help="Tokens to learn from at most.")
-@click.option("--epochs", type=int)
-@click.option("--batch-size", type=int, help="Sequences in an optimizer step.")
-@click.option("--learning-rate", type=float)
-@click.option("--seed", type=int)
-@click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
+@click.option("--epochs", type=int, help="How often the history is read at most.")
+@BATCH_SIZE
+@SEQUENCE_LENGTH
+@click.option("--learning-rate", type=float, help="The peak learning rate.")
+@click.option("--seed", type=int, help="Decides the order and every random start.")
+@GPU
 @click.option("--sharded", is_flag=True, default=None, help="Spread the model over torchrun's processes (FSDP).")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on where a training was interrupted.")
 @click.option("--continue", "onward", is_flag=True, help="Go on from the current model, on the commits since.")

@@ -11,6 +11,7 @@ import click
 
 from treering import __version__
 from treering.cli import find, learn, qdrant
+from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.report import Reporter, one_line, printable
@@ -217,6 +218,7 @@ for command in (
     learn.tokenize,
     learn.train,
     learn.generate,
+    doctor,
     qdrant.qdrant,
 ):
     main.add_command(command)

@@ -42,17 +42,13 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
     with needs("train"):
         import torch
         from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+        from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
     quiet_transformers()
     folder = check_base(name)
     if folder is None:
         torch.manual_seed(seed)
-        config = GPT2Config(
-            vocab_size=vocab_size, n_positions=max(positions, 64), n_embd=128, n_layer=4, n_head=4,
-            bos_token_id=None, eos_token_id=None,
-        )  # fmt: skip
-        return GPT2LMHeadModel(config)
+        return GPT2LMHeadModel(scratch_config(vocab_size, positions=max(positions, 64)))
     if name == DEFAULT:
         path = packed("smollm2.gguf")
         with redirect_stderr(io.StringIO()):  # a progress bar that nothing else turns off
@@ -75,6 +71,16 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
         )
     _grow(model, vocab_size, added)
     return model
+
+
+def scratch_config(vocab_size: int, *, positions: int) -> Any:
+    """What the model made from scratch is like."""
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        vocab_size=vocab_size, n_positions=positions, n_embd=128, n_layer=4, n_head=4,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
 
 
 def _grow(model: Any, vocab_size: int, added: Mapping[int, Sequence[int]]) -> None:

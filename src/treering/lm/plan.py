@@ -1,0 +1,199 @@
+"""How a training fits a machine: memory by part, and what is given up until it does. Arithmetic; reads nothing.
+
+``hardware.py`` says what the machine has, ``shape.py`` what the base model is like.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from treering.errors import DataError, UsageError
+from treering.lm.hardware import Machine
+from treering.lm.shape import Shape
+
+METHODS = ("full", "lora", "qlora")
+"""From the heaviest to the lightest."""
+LORA_RANK = 16
+SHARE = 0.85
+"""How much of what is free a plan may take: allocators lose some of the rest."""
+CHUNK = 256
+"""Rows of a chunked loss."""
+LOGIT_BYTES = 12
+"""Of one logit, while the loss goes back: its log-probability and two gradients, in float32 (measured)."""
+FOUR_BIT = 0.56
+"""Bytes of a 4-bit weight: half a one, and the constants of its block."""
+HALF = 0.7
+"""What mixed precision leaves of the activations: the norms and what is added up stay in float32 (.67 measured)."""
+HOLES = 1.75
+"""On the CPU the C library's heap keeps holes between activations: up to .87 of them more were measured."""
+OVERHEAD = {"cpu": 650_000_000, "mps": 500_000_000, "cuda": 300_000_000}
+"""The libraries and their work spaces; on the CPU with torch itself (measured). A CUDA context is not free memory."""
+PRESETS = (("cuda-80gb", 70_000_000_000), ("cuda-24gb", 20_000_000_000), ("cuda-8gb", 0))
+"""Names of classes of GPUs, by the free memory from which on they hold."""
+AMPERE = (8, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train. An optimizer step reads ``batch_size`` x ``accumulate`` x ``devices`` sequences: as many as asked.
+
+    ``base_dtype`` is what the base's weights are loaded in: frozen ones need no more than half precision where the
+    rest is mixed. ``compile`` is whether torch.compile pays in a long training. ``memory`` is in bytes on one device.
+    """
+
+    preset: str
+    device: str
+    precision: str
+    base_dtype: str
+    method: str
+    devices: int
+    batch_size: int
+    accumulate: int
+    gradient_checkpointing: bool
+    chunked_loss: bool
+    compile: bool
+    memory: dict[str, int]
+    total: int
+    limit: int
+    fits: bool
+    reasons: tuple[str, ...]
+
+
+def plan(machine: Machine, shape: Shape, *, method: str, sequences: int, sequence_length: int) -> Plan:
+    """The fastest way to train ``sequences`` a step that fits, or the most frugal one with what would fit instead.
+
+    Raises :class:`UsageError` for a method there is not, :class:`DataError` for sequences the base cannot read.
+    """
+    if method not in METHODS:
+        raise UsageError(f"unknown method `{method}`", f"one of: {', '.join(METHODS)}")
+    if shape.positions is not None and sequence_length > shape.positions:
+        raise DataError(
+            f"the sequences have {sequence_length} tokens and the base model reads at most {shape.positions}",
+            "give a smaller --sequence-length",
+        )
+    found = _frugal(machine, shape, method, sequences, sequence_length)
+    if found.fits:
+        return found
+    return replace(found, reasons=(*found.reasons, *_instead(found, machine, shape, sequences, sequence_length)))
+
+
+def _frugal(machine: Machine, shape: Shape, method: str, sequences: int, length: int) -> Plan:
+    """The first way that fits, or the last one."""
+    devices = next(count for count in range(min(machine.devices, sequences), 0, -1) if sequences % count == 0)
+    machine = replace(machine, devices=devices)
+    each = sequences // devices
+    limit = machine.device_memory
+    for batch, chunked, checkpointing in _ways(each):
+        memory = memory_of(machine, shape, method, batch, length, chunked=chunked, checkpointing=checkpointing)
+        total = sum(memory.values())
+        if total <= SHARE * limit:
+            break
+    precision, reason = _precision(machine)
+    reasons = [reason]
+    if batch < each:
+        reasons.append(
+            f"{each} sequences at once are too many: {batch} at a time, and their gradients are summed {each // batch}"
+            " times before a step"
+        )
+    if chunked:
+        reasons.append(f"the loss is computed {CHUNK} tokens at a time: less memory, a third more time")
+    if checkpointing:
+        reasons.append("activations are computed again on the way back: much less memory, half as much time again")
+    fits = total <= SHARE * limit
+    reasons.append(
+        f"{method} needs {_size(total)} of {_size(limit)} free: "
+        + (f"within the {SHARE:.0%} that a plan may take" if fits else f"more than the {SHARE:.0%} a plan may take")
+    )
+    return Plan(
+        preset=_preset(machine), device=machine.device, precision=precision, base_dtype=_dtype(machine, method),
+        method=method, devices=devices, batch_size=batch, accumulate=each // batch,
+        gradient_checkpointing=checkpointing, chunked_loss=chunked, compile=_modern(machine), memory=memory,
+        total=total, limit=limit, fits=fits, reasons=tuple(reasons),
+    )  # fmt: skip
+
+
+def _ways(each: int) -> Iterator[tuple[int, bool, bool]]:
+    """Sequences at once, whether the loss is chunked, whether activations are computed again: the fastest first."""
+    batch = each
+    yield batch, False, False
+    while batch > 1:
+        batch = next(size for size in range(max(batch // 2, 1), 0, -1) if each % size == 0)
+        yield batch, False, False
+    yield batch, True, False
+    yield batch, True, True
+
+
+def memory_of(
+    machine: Machine, shape: Shape, method: str, batch: int, length: int, *, chunked: bool, checkpointing: bool
+) -> dict[str, int]:
+    """Bytes on one device, by part, at the highest point of a step."""
+    mixed = machine.device == "cuda"
+    adapters = 0 if method == "full" else LORA_RANK * shape.sides
+    trained = adapters or shape.parameters
+    float_bytes = 2 if mixed else 4
+    weights = {
+        "full": shape.parameters * (6 if mixed else 4),  # autocast keeps copies in half precision beside the masters
+        "lora": shape.parameters * float_bytes,
+        "qlora": shape.linear * FOUR_BIT + (shape.parameters - shape.linear) * float_bytes,
+    }[method]
+    tokens = batch * length
+    kept = shape.kept * (HALF if mixed else 1)
+    if machine.device == "mps" or (shape.dropout and machine.device == "cpu"):
+        kept += 3 * shape.heads * length  # no fused attention there: scores are kept, softmax and what is dropped
+    layer = 4 * tokens * kept * (HOLES if machine.device == "cpu" else 1)
+    activations = 4 * tokens * shape.hidden * shape.layers + layer if checkpointing else layer * shape.layers
+    rows = min(tokens, CHUNK) if chunked else tokens
+    parts = {
+        "weights": weights,
+        "gradients": 4 * trained * (2 if machine.devices > 1 else 1),  # and those that travel between devices
+        "optimizer": 8 * trained,
+        "adapters": 4 * adapters,
+        "activations": activations,
+        "logits": LOGIT_BYTES * rows * shape.vocab,
+        "overhead": OVERHEAD[machine.device],
+    }
+    return {name: round(size) for name, size in parts.items()}
+
+
+def _instead(found: Plan, machine: Machine, shape: Shape, sequences: int, length: int) -> Iterator[str]:
+    """What would fit where ``found`` does not."""
+    lighter = METHODS[METHODS.index(found.method) + 1 :]
+    for method in lighter:
+        other = _frugal(machine, shape, method, sequences, length)
+        if other.fits:
+            yield f"{method} would fit: {_size(other.total)}"
+            return
+        found = other
+    fixed = found.memory["overhead"] + found.memory["logits"]
+    parameters = shape.parameters * (SHARE * found.limit - fixed) / (found.total - fixed)
+    if parameters > 1e6:
+        yield f"no method fits; by {found.method} a base of about {parameters / 1e6:,.0f} million parameters would"
+    else:
+        yield "no method fits, nor would a smaller base: free some memory first, or give a smaller --sequence-length"
+
+
+def _modern(machine: Machine) -> bool:
+    return machine.device == "cuda" and machine.capability is not None and machine.capability >= AMPERE
+
+
+def _precision(machine: Machine) -> tuple[str, str]:
+    if machine.device != "cuda":
+        return "32-true", f"float32 throughout: the {machine.device.upper()} gains nothing safe from less"
+    if _modern(machine):
+        return "bf16-mixed", "bfloat16 where it is safe: this GPU computes in it"
+    return "16-mixed", "float16 where it is safe, the loss scaled: this GPU is older than bfloat16"
+
+
+def _dtype(machine: Machine, method: str) -> str:
+    if machine.device != "cuda" or method == "full":
+        return "float32"
+    return "bfloat16" if _modern(machine) else "float16"
+
+
+def _preset(machine: Machine) -> str:
+    if machine.device != "cuda":
+        return machine.device
+    return next(name for name, least in PRESETS if machine.device_memory >= least)
+
+
+def _size(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
