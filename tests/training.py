@@ -29,7 +29,7 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-def model(dropout: float = 0.0) -> Any:
+def model(dropout: float = 0.0, width: int = 16) -> Any:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -38,7 +38,7 @@ def model(dropout: float = 0.0) -> Any:
         GPT2Config(
             vocab_size=VOCABULARY,
             n_positions=32,
-            n_embd=16,
+            n_embd=width,
             n_layer=2,
             n_head=2,
             resid_pdrop=dropout,
@@ -58,18 +58,21 @@ def history() -> Split:
     return Split(Stream(ids, np.array([0]), np.array([len(ids)])), 1, len(ids), watched, later, 0, 0)
 
 
-def tuned(
+def tuned(folder: Path, recipe: Recipe = RECIPE, plan: Plan = PLAN, **how: Any) -> Training:
+    return finely_tuned(folder, recipe, plan, **how)[1]
+
+
+def finely_tuned(
     folder: Path, recipe: Recipe = RECIPE, plan: Plan = PLAN, report: Reporter | None = None, **how: Any
-) -> Training:
-    """Train for the few steps of ``RECIPE``."""
+) -> tuple[Any, Training]:
+    """The model and what was done, of the few steps of ``RECIPE``."""
     from treering.lm.train import fine_tune
 
     load: Callable[[], Any] = how.pop("load", model)
-    _, told = fine_tune(
+    return fine_tune(
         load, history(), recipe, plan, report or Reporter(), name="n", checkpoints=folder / "checkpoints",
         adapter=folder / "adapter", **how,
     )  # fmt: skip
-    return told
 
 
 if __name__ == "__main__":
@@ -78,7 +81,7 @@ if __name__ == "__main__":
         folder,
         replace(RECIPE, **chosen.get("recipe", {})),
         replace(PLAN, **chosen.get("plan", {})),
-        Reporter.to_stderr(),
+        report=Reporter.to_stderr(),
         load=partial(model, chosen.get("dropout", 0.0)),
         save_seconds=0.0,
     )

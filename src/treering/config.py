@@ -25,7 +25,7 @@ NOT_OF_THE_FILE = frozenset({("vectors", "qdrant_url")})
 Positive = Annotated[int, Meta(ge=1)]
 Strategy = Literal["semantic", "hierarchical", "diff-aware", "flat"]
 Markers = Literal["text", "tokens"]
-Method = Literal["lora", "full"]
+Method = Literal["lora", "full", "qlora"]
 Refs = Literal["branches", "all"]
 BackEnd = Literal["flat", "qdrant", "edge"]
 
@@ -105,7 +105,7 @@ class TrainSettings:
     model: str = "smollm2-135m"
     """The base model: `smollm2-135m`, `scratch`, or any Hugging Face name or folder."""
     method: Method = "lora"
-    """Low-rank adapters merged at the end, or all weights."""
+    """Low-rank adapters merged at the end, all weights, or adapters over a base in 4 bits (extra `qlora`)."""
     minutes: Annotated[float, Meta(ge=0, le=1e6)] = 5.0
     """The wall-time budget of training; 0 trains nothing."""
     epochs: Positive = 3

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import training
-from training import PLAN, RECIPE, model, tuned
+from training import PLAN, RECIPE, finely_tuned, model, tuned
 from treering.errors import DiskFull, ModelError, UsageError
 from treering.lm import checkpoint
 from treering.lm.recipe import Training
@@ -172,6 +173,29 @@ def test_two_processes_train_as_one_does_and_go_on_as_one_does(
     subprocess.run(command, check=True, env=environment, capture_output=True)
     assert told(tmp_path)["resumed_at"] == 2
     assert told(tmp_path)["losses"][3:] == LOSSES(undisturbed.losses[3:], abs=2e-3)
+
+
+# lighter ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "dtype"), [("lora", "float32"), ("lora", "bfloat16"), ("qlora", "float32")])
+def test_adapters_over_a_lighter_base_are_merged_into_the_base_as_it_was(
+    tmp_path: Path, method: str, dtype: str
+) -> None:
+    import torch
+    from peft import PeftModel
+
+    recipe = replace(RECIPE, method=method, learning_rate=3e-2, epochs=4)
+    base = partial(model, width=64)
+    merged, made = finely_tuned(tmp_path, recipe, replace(PLAN, base_dtype=dtype), load=base)
+    assert made.losses[-1] < made.losses[0] - 0.01
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
+    assert set(merged.state_dict()) == set(base().state_dict())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # peft asks by an old name
+        alone: Any = PeftModel.from_pretrained(base(), str(tmp_path / "adapter")).merge_and_unload()
+    ids = torch.arange(16)[None]
+    assert torch.allclose(alone(ids).logits, merged(ids).logits, atol=1e-5)
 
 
 # the end ---------------------------------------------------------------------------------------------------------

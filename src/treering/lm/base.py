@@ -15,6 +15,8 @@ ALTERNATIVES = (
     f"on every machine with the model pack: {DEFAULT}; {SCRATCH} (a small GPT-2 that knows nothing yet); "
     "or give a folder that holds a model"
 )
+FOUR_BIT_BLOCK = 64
+"""How many weights in a row share their constants: matrices of another width stay as they are."""
 _FILES = ("config.json", "*.json", "*.safetensors", "*.txt")
 
 
@@ -71,6 +73,46 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
         )
     _grow(model, vocab_size, added)
     return model
+
+
+def lightened(model: Any, *, dtype: str, four_bit: bool) -> Any:
+    """The model with frozen weights that take less memory: in ``dtype``, or those of its matrices in 4 bits (NF4 with
+    constants that are quantised again: Dettmers et al. 2023). Its output layer stays as it is.
+    """
+    import torch
+
+    model.to(getattr(torch, dtype))
+    if not four_bit:
+        return model
+    with needs("qlora"):
+        from bitsandbytes.nn import Linear4bit, Params4bit
+
+    head = model.get_output_embeddings()
+    for name, matrix in list(model.named_modules()):
+        kind = type(matrix).__name__
+        if kind not in ("Linear", "Conv1D") or matrix is head:
+            continue
+        weight = matrix.weight.data
+        if any(size % FOUR_BIT_BLOCK for size in weight.shape):
+            continue
+        if kind == "Conv1D":  # GPT-2's matrices lie the other way
+            weight = weight.T.contiguous()
+        rows, columns = weight.shape
+        small = Linear4bit(columns, rows, bias=matrix.bias is not None, compute_dtype=weight.dtype, quant_type="nf4")
+        small.weight = Params4bit(weight, requires_grad=False, quant_type="nf4")
+        if matrix.bias is not None:
+            small.bias = matrix.bias
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, small.to(weight.device))  # what moves it quantises it
+    return model
+
+
+def layers_of(model: Any) -> Sequence[Any]:
+    """The layers of a transformer: the largest list of modules that it has."""
+    import torch
+
+    lists = [one for one in model.modules() if isinstance(one, torch.nn.ModuleList)]
+    return list(max(lists, key=lambda one: sum(part.numel() for part in one.parameters()), default=()))
 
 
 def scratch_config(vocab_size: int, *, positions: int) -> Any:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from treering.lm.base import layers_of
+
 
 def rank() -> int:
     """The number of this process; the first one tells, writes and judges."""
@@ -48,11 +50,9 @@ def strategy(*, sharded: bool) -> Any:
 
 def shard(model: Any, mesh: Any) -> None:
     """Spread the parameters of ``model`` over the devices of ``mesh``, layer by layer."""
-    import torch
     from torch.distributed.fsdp import fully_shard
 
-    lists = [one for one in model.modules() if isinstance(one, torch.nn.ModuleList)]
-    for layer in max(lists, key=lambda one: sum(part.numel() for part in one.parameters()), default=()):
+    for layer in layers_of(model):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
 

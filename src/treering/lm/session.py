@@ -9,6 +9,7 @@ from typing import Any
 
 from treering.errors import ModelError
 from treering.lm import checkpoint
+from treering.lm.base import layers_of
 from treering.lm.data import Blocks, HeldOut, Split, sequences
 from treering.lm.plan import Plan
 from treering.lm.processes import count, of_host, placed, rank, shard, strategy, whole
@@ -19,6 +20,8 @@ LOOKS = 6
 """How often the validation documents are looked at: in equal parts of the budget."""
 PATIENCE = 2
 """After so many looks without a new best the training stops, and the best is what it gives."""
+COMPILED_FROM = 10.0
+"""Minutes of training from which on compiling the model pays."""
 SAVING_SHARE = 0.05
 """Of the time, at most so much goes into checkpoints."""
 
@@ -52,6 +55,9 @@ class Session:
         self._optimizer_state: dict[str, Any] = {}
         self._device = ""
         self._step_tokens: dict[int, int] = {}
+        if plan.compile and recipe.minutes >= COMPILED_FROM:
+            for layer in layers_of(model):
+                layer.compile()
         if plan.gradient_checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
 
@@ -291,7 +297,8 @@ class Session:
         weights = {name: whole(parameter.detach()) for name, parameter in self.trained().items()}
         if self.stopped_by == "validation":
             weights = checkpoint.best(self.checkpoints)
-        model = made() if self.recipe.sharded or not weights else self.model.to("cpu")
+        rounded = self.recipe.method == "qlora" or self.plan.base_dtype != "float32"
+        model = made() if self.recipe.sharded or rounded or not weights else self.model.to("cpu")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if name in weights:

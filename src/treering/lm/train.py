@@ -5,11 +5,13 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from treering.errors import UsageError, needs
 from treering.lm import checkpoint
+from treering.lm.base import lightened
 from treering.lm.data import Split
 from treering.lm.plan import Plan
 from treering.lm.processes import count, rank
@@ -54,11 +56,15 @@ def fine_tune(
         )
     torch.manual_seed(recipe.seed)
 
-    def made() -> Any:
+    def made(*, light: bool) -> Any:
         model = load()
-        return _with_adapters(model, added) if recipe.method != "full" else model
+        if recipe.method == "full":
+            return model
+        if light and not recipe.sharded:
+            model = lightened(model, dtype=plan.base_dtype, four_bit=recipe.method == "qlora")
+        return _with_adapters(model, added)
 
-    session = Session(made(), data, recipe, plan, report, name, checkpoints, separator, save_seconds)
+    session = Session(made(light=True), data, recipe, plan, report, name, checkpoints, separator, save_seconds)
     if resume:
         session.resume(checkpoint.newest(checkpoints, name, report))
     elif checkpoints.exists():
@@ -66,7 +72,7 @@ def fine_tune(
     with _quiet_lightning():
         while not session.ran():
             torch.cuda.empty_cache()
-    model = session.result(made)
+    model = session.result(partial(made, light=False))
     if recipe.method != "full":
         if rank() == 0:
             model.save_pretrained(str(adapter))
@@ -99,7 +105,7 @@ def _with_adapters(model: Any, added: tuple[int, ...]) -> Any:
     config = LoraConfig(
         r=LORA_RANK, lora_alpha=LORA_ALPHA, target_modules="all-linear", task_type="CAUSAL_LM",
         trainable_token_indices=list(added) or None,
-        fan_in_fan_out=model.config.model_type == "gpt2",
+        fan_in_fan_out=any(type(module).__name__ == "Conv1D" for module in model.modules()),
     )  # fmt: skip
     with warnings.catch_warnings():
         # peft asks transformers for an attribute by its old name
