@@ -93,7 +93,8 @@ def test_the_packed_model_has_the_shape_that_its_file_tells() -> None:
 def test_adapters_have_as_many_parameters_as_the_shape_says(tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from treering.lm.train import LORA_RANK, _with_adapters
+    from treering.lm.plan import LORA_RANK
+    from treering.lm.train import _with_adapters
 
     folder = config(tmp_path / "small")
     adapted = _with_adapters(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)), ())

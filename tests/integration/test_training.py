@@ -185,10 +185,10 @@ def test_adapters_over_a_lighter_base_are_merged_into_the_base_as_it_was(
     import torch
     from peft import PeftModel
 
-    recipe = replace(RECIPE, method=method, learning_rate=3e-2, epochs=4)
+    recipe = replace(RECIPE, method=method, learning_rate=3e-2, epochs=12)
     base = partial(model, width=64)
     merged, made = finely_tuned(tmp_path, recipe, replace(PLAN, base_dtype=dtype), load=base)
-    assert made.losses[-1] < made.losses[0] - 0.01
+    assert sum(made.losses[-8:]) < sum(made.losses[:8]) - 0.1
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
     assert set(merged.state_dict()) == set(base().state_dict())
     with warnings.catch_warnings():
@@ -214,7 +214,7 @@ def test_a_training_that_makes_validation_worse_stops_and_gives_its_best(tmp_pat
     losses = [loss for _, loss in made.validation]
     assert made.stopped_by == "validation"
     assert made.steps < 8 * 13 / 4
-    assert min(losses) not in losses[-2:]
+    assert min(losses) not in losses[-3:]
 
 
 def test_what_was_done_is_told_as_a_curve(undisturbed: Training) -> None:

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treering.errors import DataError, UsageError
-from treering.lm import train
 from treering.lm.hardware import Machine, left_of, quota_of
-from treering.lm.plan import LORA_RANK, METHODS, SHARE, memory_of, plan
+from treering.lm.plan import METHODS, SHARE, memory_of, plan
 from treering.lm.shape import Shape
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -164,10 +163,6 @@ def test_a_method_there_is_not_and_a_sequence_too_long_are_told() -> None:
         plan(TURING, BASES["gpt2"], method="magic", sequences=1, sequence_length=256)
     with pytest.raises(DataError, match="reads at most 1024"):
         plan(TURING, BASES["gpt2"], method="full", sequences=1, sequence_length=2048)
-
-
-def test_adapters_are_planned_of_the_rank_that_training_gives_them() -> None:
-    assert LORA_RANK == train.LORA_RANK
 
 
 def row(name: str, machine: Machine) -> str:

@@ -100,6 +100,7 @@ def lightened(model: Any, *, dtype: str, four_bit: bool) -> Any:
         rows, columns = weight.shape
         small = Linear4bit(columns, rows, bias=matrix.bias is not None, compute_dtype=weight.dtype, quant_type="nf4")
         small.weight = Params4bit(weight, requires_grad=False, quant_type="nf4")
+        small.support_avx512bf16_for_cpu = False  # else a look without gradients repacks the weights for good
         if matrix.bias is not None:
             small.bias = matrix.bias
         parent, _, own = name.rpartition(".")

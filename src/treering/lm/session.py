@@ -18,7 +18,7 @@ from treering.report import Reporter
 
 LOOKS = 6
 """How often the validation documents are looked at: in equal parts of the budget."""
-PATIENCE = 2
+PATIENCE = 3
 """After so many looks without a new best the training stops, and the best is what it gives."""
 COMPILED_FROM = 10.0
 """Minutes of training from which on compiling the model pays."""
@@ -85,7 +85,10 @@ class Session:
 
         if self.optimizer is None:
             group = {"params": list(self.trained().values()), "peak": self.recipe.learning_rate}
-            self.optimizer = torch.optim.AdamW([group], lr=self.recipe.learning_rate, weight_decay=0.0)
+            fused = self.plan.device == "cuda" and self.plan.precision != "16-mixed"  # it cannot be clipped there
+            self.optimizer = torch.optim.AdamW(
+                [group], lr=self.recipe.learning_rate, weight_decay=0.0, fused=fused or None
+            )
             for name, parameter in self.trained().items():
                 for key in ("step", "exp_avg", "exp_avg_sq"):
                     if (value := self._optimizer_state.get(f"{name}/{key}")) is not None:

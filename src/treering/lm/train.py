@@ -13,13 +13,12 @@ from treering.errors import UsageError, needs
 from treering.lm import checkpoint
 from treering.lm.base import lightened
 from treering.lm.data import Split
-from treering.lm.plan import Plan
+from treering.lm.plan import LORA_RANK, Plan
 from treering.lm.processes import count, rank
 from treering.lm.recipe import Recipe, Training
 from treering.lm.session import Session
 from treering.report import Reporter
 
-LORA_RANK = 16
 LORA_ALPHA = 32
 
 
