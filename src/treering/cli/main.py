@@ -216,7 +216,10 @@ for command in (
     find.bench,
     learn.tokenize,
     learn.train,
+    learn.evaluate,
     learn.generate,
+    learn.message,
+    learn.suggest,
     qdrant.qdrant,
 ):
     main.add_command(command)

@@ -4,7 +4,7 @@ Every source gives each word of one vocabulary a chance; a mixture of them ranks
 expectation maximisation (Jelinek and Mercer, 1980), apart for a message's first word and for the others.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,8 +21,8 @@ LAST = 30
 OTHER_CASE = 0.3
 """What a name in the change counts in another case than its own."""
 ROUNDS = 30
-START = "\n"
-"""Stands before the first word; no word has it."""
+END = "\n"
+"""Stands behind the last word, and before the first; no word has it."""
 
 
 class Followers:
@@ -32,7 +32,7 @@ class Followers:
         self.counts: dict[tuple[str, ...], dict[str, float]] = {}
 
     def read(self, words: Sequence[str], weight: float = 1.0) -> None:
-        told = (START, START, *words)
+        told = (END, END, *words, END)
         for place in range(2, len(told)):
             for length in range(3):
                 after = self.counts.setdefault(told[place - length : place], {})
@@ -40,7 +40,7 @@ class Followers:
 
     def chances(self, before: Sequence[str], number: Mapping[str, int]) -> Chances:
         """How likely each word of ``number`` comes next; words that were never counted share what is left."""
-        told = (START, START, *before)
+        told = (END, END, *before)
         found = np.full(len(number), 1 / max(1, len(number)))
         for length in range(3):
             after = self.counts.get(told[len(told) - length :])
@@ -74,17 +74,16 @@ class Completer:
             nearest.read(message.split(), 1 / rank)
         for words in self._last:
             last.read(words)
-        counts: Counter[str] = Counter()
-        for name in (part for name in names for part in name.split()):
-            for form, weight in ((name, 1.0), (name.lower(), OTHER_CASE), (name.capitalize(), OTHER_CASE)):
-                counts[form] += weight  # type: ignore[assignment]  # a counter of weights
-        own.counts[()] = dict(counts)
+        counts = own.counts.setdefault((), {})
+        for word in (part for name in names for part in name.split()):
+            for form, weight in ((word, 1.0), (word.lower(), OTHER_CASE), (word.capitalize(), OTHER_CASE)):
+                counts[form] = counts.get(form, 0.0) + weight
         said = (word for message in near for word in message.split())
-        return Draft(list(dict.fromkeys((*self._words, *said, *counts))), (self._history, nearest, last, own))
+        return Draft(list(dict.fromkeys((END, *self._words, *said, *counts))), (self._history, nearest, last, own))
 
 
 class Draft:
-    """A message about to be written, and the words that it may hold."""
+    """A message about to be written, and the words that it may hold: :data:`END` is the first of them."""
 
     def __init__(self, words: list[str], sources: Sequence[Followers]) -> None:
         self.words = words

@@ -46,8 +46,8 @@ class Scorer:
         self.window = min(window, longest)
 
     def begins(self, words: Sequence[str]) -> npt.NDArray[np.int64]:
-        """The first token of each word, as it stands behind a space."""
-        ids = self.codec.encode([f" {word}" for word in words])
+        """The first token of each word, as it stands behind a space; of a line break as it ends a line."""
+        ids = self.codec.encode([word if word == "\n" else f" {word}" for word in words])
         return np.array([of[0] for of in ids], np.int64)
 
     def first_tokens(self, context: str, words: Sequence[str], tokens: npt.NDArray[np.int64]) -> Chances:
@@ -64,10 +64,10 @@ class Scorer:
             ends = np.maximum(ends, cut + 1)
         with torch.inference_mode():
             logits = self.model(
-                input_ids=torch.tensor([ids[cut:]]), use_cache=False, logits_to_keep=len(ids) - int(ends[0]) + 1
+                input_ids=self._tensor([ids[cut:]]), use_cache=False, logits_to_keep=len(ids) - int(ends[0]) + 1
             ).logits[0]
-            chances = logits[ends - ends[0]].float().softmax(dim=-1)[:, torch.from_numpy(tokens)]
-        return np.asarray(chances.numpy(), np.float64)
+            chances = logits[ends - ends[0]].float().softmax(dim=-1)[:, torch.from_numpy(tokens).to(self.model.device)]
+        return np.asarray(chances.cpu().numpy(), np.float64)
 
     def chances(self, context: str, texts: Sequence[str]) -> Chances:
         """The natural logarithm of how likely each text comes behind the context, which is read once."""
@@ -78,20 +78,17 @@ class Scorer:
         longest = max(len(text) for text in after)
         before = (before or [max(self.codec.eos_id, 0)])[-max(1, self.window - longest) :]
         with torch.inference_mode():
-            read = self.model(input_ids=torch.tensor([before]), use_cache=True, logits_to_keep=1)
+            read = self.model(input_ids=self._tensor([before]), use_cache=True, logits_to_keep=1)
             cache = read.past_key_values
             cache.batch_repeat_interleave(len(after))
-            ids = torch.zeros(len(after), longest, dtype=torch.long)
-            counted = torch.zeros(len(after), longest, dtype=torch.bool)
-            for row, text in enumerate(after):
-                ids[row, : len(text)] = torch.tensor(text)
-                counted[row, : len(text)] = True
+            ids = self._tensor([text + [0] * (longest - len(text)) for text in after])
+            counted = self._tensor([[1] * len(text) + [0] * (longest - len(text)) for text in after])
             logits = read.logits[:, -1:].expand(len(after), -1, -1)
             if longest > 1:
                 more = self.model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True).logits
                 logits = torch.cat([logits, more], dim=1)
             nats = functional.cross_entropy(logits.transpose(1, 2).float(), ids, reduction="none")
-        return np.asarray(-(nats * counted).sum(dim=1).numpy(), np.float64)
+        return np.asarray(-(nats * counted).sum(dim=1).cpu().numpy(), np.float64)
 
     def written(self, prompts: Sequence[str], most: int) -> list[str]:
         """What the model writes behind each prompt to the end of the line, always the likeliest token."""
@@ -102,11 +99,8 @@ class Scorer:
         for start in range(0, len(prompts), ROWS):
             parts = [ids[-(self.window - most) :] or [eos] for ids in self.codec.encode(prompts[start : start + ROWS])]
             width = max(map(len, parts))
-            ids = torch.full((len(parts), width), eos)
-            seen = torch.zeros(len(parts), width, dtype=torch.long)
-            for row, part in enumerate(parts):
-                ids[row, width - len(part) :] = torch.tensor(part)
-                seen[row, width - len(part) :] = 1
+            ids = self._tensor([[eos] * (width - len(part)) + part for part in parts])
+            seen = self._tensor([[0] * (width - len(part)) + [1] * len(part) for part in parts])
             lines = [""] * len(parts)
             written: list[list[int]] = [[] for _ in parts]
             open_rows = set(range(len(parts)))
@@ -120,7 +114,7 @@ class Scorer:
                     )  # fmt: skip
                     cache = read.past_key_values
                     ids = read.logits[:, -1].argmax(dim=-1, keepdim=True)
-                    seen = torch.cat([seen, torch.ones(len(parts), 1, dtype=torch.long)], dim=1)
+                    seen = torch.cat([seen, torch.ones_like(seen[:, :1])], dim=1)
                     for row in list(open_rows):
                         token = int(ids[row])
                         if token != eos:
@@ -132,3 +126,8 @@ class Scorer:
                         break
             found += [line.strip() for line in lines]
         return found
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> Any:
+        import torch
+
+        return torch.tensor(rows, dtype=torch.long, device=self.model.device)

@@ -16,8 +16,8 @@ LONGEST_GRAM = 4
 @dataclass(frozen=True, slots=True)
 class TaskRow:
     """One measure of one task. ``ways`` gives each way's figure, 0 to 1, more is better. ``difference`` is of
-    ``model``, the way that treering would answer by, to ``baseline``, the best way without a neural model; its 95 % interval is of
-    a paired bootstrap over commits. ``won`` says that it lies above zero throughout.
+    ``model``, the way that treering would answer by, to ``baseline``, the best way without a neural model, with its
+    95 % interval of a paired bootstrap over commits. ``won`` says that it lies above zero throughout.
     """
 
     task: str

@@ -16,6 +16,8 @@ Span = tuple[int, int]
 
 WHOLE = "all"
 
+XZ_BYTES = 200_000
+"""How much of the newest training text xz reads: it is compressed anew at every part's ends."""
 _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
 """Raw: a container's head, padding and checksum would count as text."""
 
@@ -48,20 +50,23 @@ def ngram_bits(history: bytes, documents: Sequence[Told]) -> list[Bits]:
     return [model.nats(document.text) / np.log(2) for document in documents]
 
 
-def xz_bits(history: bytes, documents: Sequence[Told], part: str) -> Bits:
-    """What one part of each document adds to the size of all before it, compressed."""
-    read = history[-NGRAM_BYTES:]
-    found = np.zeros(len(documents))
+def xz_bits(history: bytes, documents: Sequence[Told]) -> dict[str, Bits]:
+    """What each part of each document adds to the size of all before it, compressed."""
+    read = history[-XZ_BYTES:]
+    sizes: dict[int, int] = {}  # by how much was read: one part ends where the next begins
+    names = dict.fromkeys(name for document in documents for name in document.parts)
+    found = {name: np.zeros(len(documents)) for name in names}
+
+    def size(text: bytes) -> int:
+        if len(text) not in sizes:
+            sizes[len(text)] = len(lzma.compress(text, format=lzma.FORMAT_RAW, filters=_XZ))
+        return sizes[len(text)]
+
     for number, document in enumerate(documents):
-        if part in document.parts:
-            begin, end = document.parts[part]
-            found[number] = 8 * (_size(read + document.text[:end]) - _size(read + document.text[:begin]))
+        for name, (begin, end) in document.parts.items():
+            found[name][number] = 8 * (size(read + document.text[:end]) - size(read + document.text[:begin]))
         read += document.text
     return found
-
-
-def _size(text: bytes) -> int:
-    return len(lzma.compress(text, format=lzma.FORMAT_RAW, filters=_XZ))
 
 
 def token_bits(nats: Bits, ends: Sequence[int], part: Span) -> float:
