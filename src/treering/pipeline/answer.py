@@ -130,7 +130,8 @@ def suggest(finder: Finder, source: Source, settings: Settings, model: Path | No
     scores = {name: score for name, score in scores.items() if score > 0}
     known = evaluation_of(model) if model else None
     with opened(finder, model, known, "next") as proposer:
-        ranked = proposer.ranked(proposer.of_last(mask), scores)
+        weight = known.opinions.get("next", 0.0) if known and proposer.scorer else 0.0
+        ranked = proposer.opinion(proposer.of_last(mask), scores).ranked(weight)
         newest = {
             int(file): int(commit) for commit, file in zip(touches.commits, touches.files, strict=True) if mask[commit]
         }

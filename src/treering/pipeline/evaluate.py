@@ -3,8 +3,9 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ class Learned(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured on commits that are later than all that the model learned from."""
+    """What was measured on commits that are later than all that the model learned from. ``mixture`` and ``opinions``
+    are the weights that a model has in the tasks, fitted on all of them; the figures are of weights fitted on others.
+    """
 
     verdict: str
     model: str
@@ -67,6 +70,7 @@ class Evaluation:
     parts: tuple[PartRow, ...]
     tasks: tuple[TaskRow, ...] = ()
     mixture: Mixture | None = None
+    opinions: dict[str, float] = field(default_factory=dict)
 
     def won(self, task: str) -> bool:
         """Whether the model may answer a user in a task: it beat what needs none by the task's first measure."""
@@ -200,31 +204,40 @@ def evaluate(
     proposer = Proposer(finder, Scorer(tuned, tokenizer, WINDOW))
     cases = tasks.cases_of(proposer, held.records)
     before = evaluation_of(folder)
-    rows = [row for row in before.tasks if row.task not in asked] if before else []
-    mixture = before.mixture if before else None
-    with shadow_of(source) as shadow:
-        judge_files: dict[str, Callable[..., list[TaskRow]]] = {"files": tasks.files, "next": tasks.upcoming}
-        for task in (task for task in tasks.TASKS if task in asked and cases):
-            if task == "completion":
-                told, mixture = tasks.completion(proposer, cases, report, learned.recipe.seed)
-            elif task == "message":
-                told = tasks.message(proposer, cases, report, learned.recipe.seed)
-            else:
-                told = judge_files[task](proposer, cases, shadow, report, learned.recipe.seed)
-            rows += told
     made = Evaluation(
         verdict=verdict,
-        model=str(folder.name),
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        seconds=round(time.monotonic() - started, 1),
+        model=folder.name,
+        made="",
+        seconds=0.0,
         held_out_first=learned.held_out_first,
         commits=len(held.records),
         perplexity=perplexity,
         parts=tuple(parts),
-        tasks=tuple(sorted(rows, key=lambda row: tasks.TASKS.index(row.task))),
-        mixture=mixture,
+        tasks=before.tasks if before else (),
+        mixture=before.mixture if before else None,
+        opinions=before.opinions if before else {},
     )
-    write_json(folder / EVALUATION, made)
+    judge_files = {"files": tasks.files, "next": tasks.upcoming}
+    with shadow_of(source) as shadow:
+        for task in ("", *(task for task in tasks.TASKS if task in asked and cases)):
+            rows: list[TaskRow] = []
+            mixture, opinions = made.mixture, dict(made.opinions)
+            if task == "completion":
+                rows, mixture = tasks.completion(proposer, cases, report, learned.recipe.seed)
+            elif task == "message":
+                rows = tasks.message(proposer, cases, report, learned.recipe.seed)
+            elif task:
+                rows, opinions[task] = judge_files[task](proposer, cases, shadow, report, learned.recipe.seed)
+            others = [row for row in made.tasks if row.task != task]
+            made = replaced(
+                made,
+                made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                seconds=round(time.monotonic() - started, 1),
+                tasks=tuple(sorted([*others, *rows], key=lambda row: tasks.TASKS.index(row.task))),
+                mixture=mixture,
+                opinions=opinions,
+            )
+            write_json(folder / EVALUATION, made)  # after every task: an interrupt loses only the one under way
     return made
 
 

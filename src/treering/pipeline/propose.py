@@ -14,7 +14,7 @@ from treering.lm.scorer import Scorer
 from treering.search.benchmark import cleaned
 from treering.search.commits import Finder
 from treering.search.fusion import z_scores
-from treering.search.history import Mask
+from treering.search.history import Mask, Scores
 from treering.search.upcoming import plain
 from treering.text.document import best_names
 from treering.text.words import identifiers, plain_words
@@ -22,7 +22,7 @@ from treering.types import Features
 
 NEAR = 8
 """How many of the nearest commits are asked for their words."""
-SHOWN, SHOWN_PATHS = 5, 4
+SHOWN, SHOWN_PATHS = 4, 4
 """How many of them are shown to a model, and how many paths of each."""
 SUBJECT = 120
 """Characters of a subject that count."""
@@ -30,12 +30,12 @@ LONGEST = 16
 """Words of a subject that are written."""
 READ = 10_000
 """How many of the newest messages are counted."""
-TOKENS = 24
+TOKENS = 20
 """How many tokens a model writes."""
-RANKED = 20
-"""How many files are ranked by a model."""
-OPINION = 0.3
-"""The weight of a model's z-scores beside those of what needs none."""
+OTHERS = 60
+"""How many more names that it adds a message may hold."""
+RANKED = 15
+"""How many files a model is asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,12 @@ EVEN = Mixture({name: (1 / len(SOURCES),) * len(SOURCES) for name in ("first", "
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is known of a commit before it has a message."""
+    """What is known of a commit before it has a message. ``others`` are names and words of what it adds."""
 
     paths: tuple[str, ...]
     functions: tuple[str, ...]
     names: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def query(self) -> str:
@@ -70,11 +71,13 @@ class Change:
             *folders, name = path.split("/")
             found += [name, name.rpartition(".")[0], *folders, *plain_words(name)]
         inside = (name for function in self.functions for name in identifiers(function))
-        return [name for name in (*found, *self.names, *inside) if name]
+        return [name for name in (*found, *self.names, *inside, *self.others) if name]
 
 
 def change_of(said: Features) -> Change:
-    return Change(said.paths, said.functions, tuple(best_names(said)))
+    often = sorted(said.identifiers, key=lambda name: -said.identifiers[name])[:OTHERS]
+    prose = (word.strip(".,:;()") for word in said.prose[: OTHERS * NEAR].split())
+    return Change(said.paths, said.functions, tuple(best_names(said)), (*often, *prose))
 
 
 class Proposer:
@@ -196,18 +199,31 @@ class Proposer:
         lines = [f"<PATH> {path}\n" for path in self.paths(number)[:SHOWN_PATHS]]
         return f"<MESSAGE> {self.subject(number)}\n" + "".join(lines)
 
-    def ranked(self, context: str, files: Mapping[str, float]) -> list[str]:
-        """Files by what they were given and by how likely a model takes them behind a context: the sum of the z-scores
-        of the logarithms. Those behind the first :data:`RANKED` stay there.
-        """
+    def opinion(self, context: str, files: Mapping[str, float]) -> "Opinion":
+        """What a model that is there says of the first :data:`RANKED` files behind a context."""
         order = sorted(files, key=lambda path: -files[path])
         head = order[:RANKED]
-        if self.scorer is None or len(head) < 2:
-            return order
-        likely = z_scores(self.scorer.chances(context, [f" {path}\n" for path in head]))
         given = z_scores(np.log(np.maximum([files[path] for path in head], 1e-9)))
-        places = np.argsort(-(given + OPINION * likely), kind="stable").tolist()
-        return [head[place] for place in places] + order[RANKED:]
+        likely = np.zeros(len(head))
+        if self.scorer and len(head) > 1:
+            likely = z_scores(self.scorer.chances(context, [f" {path}\n" for path in head]))
+        return Opinion(order, given, likely)
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """Files by what needs no model, best first, and of the first of them two z-scores: of the logarithm of what they
+    were given, and of how likely a model takes them.
+    """
+
+    order: list[str]
+    given: Scores
+    likely: Scores
+
+    def ranked(self, weight: float) -> list[str]:
+        """The files by the sum of both, the model's times ``weight``. Those without an opinion stay behind."""
+        places = np.argsort(-(self.given + weight * self.likely), kind="stable").tolist()
+        return [self.order[place] for place in places] + self.order[len(places) :]
 
 
 def _told(paths: Sequence[str], subject: str | None) -> str:

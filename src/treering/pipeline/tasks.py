@@ -15,10 +15,10 @@ from treering.git.blame import texts, tree
 from treering.git.shadow import GitFailed, Shadow
 from treering.lm.completion import END, SOURCES, Chances, Draft, Position, Weights, fitted, joined, keys, mixed
 from treering.lm.tasks import TaskRow, bleu, judged, rouge_l
-from treering.pipeline.propose import LONGEST, Change, Mixture, Proposer, change_of
+from treering.pipeline.propose import LONGEST, Change, Mixture, Opinion, Proposer, change_of
 from treering.report import Reporter
 from treering.search.benchmark import cleaned
-from treering.search.files import FEATURES, Predictor
+from treering.search.files import Predictor
 from treering.search.history import Mask
 from treering.search.upcoming import FADES, fading
 from treering.types import Record
@@ -27,6 +27,9 @@ TASKS = ("completion", "message", "files", "next")
 FOLDS = 5
 """Weights are fitted on the other folds than the one that they are judged on."""
 DEPTH = 10
+LISTED = 50
+WEIGHTS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
+"""What a model's opinion of files may weigh beside what needs none."""
 MODEL = "with the model"
 ALONE = "the model alone"
 
@@ -175,51 +178,56 @@ def message(proposer: Proposer, cases: Sequence[Case], report: Reporter, seed: i
 # files -----------------------------------------------------------------------------------------------------------
 
 
-def files(proposer: Proposer, cases: Sequence[Case], shadow: Shadow, report: Reporter, seed: int) -> list[TaskRow]:
+def files(
+    proposer: Proposer, cases: Sequence[Case], shadow: Shadow, report: Reporter, seed: int
+) -> tuple[list[TaskRow], float]:
     """Which files does a message touch? Beside `treering files`, and beside what changes often or changed last."""
     predictor = Predictor(proposer.history)
-    found: dict[str, list[float]] = {}
+    asked: list[Asked] = []
     for case in report.track(cases, len(cases), "predicting files"):
-        there = _there(predictor, shadow, case)
-        if there is None:
-            continue
-        first, candidates, wanted = there
-        task = cleaned(case.record.message)
-        rows = predictor.features(task, case.mask, candidates)
-        told = predictor.predict(task, candidates, mask=case.mask, limit=50, contents=partial(texts, shadow, first))
-        scores = {one.path: one.score for one in told}
-        ways = {"treering files": list(scores), MODEL: proposer.ranked(proposer.of_message(task, case.mask), scores)}
-        for name, column in (("changed often", "often changed"), ("changed last", "recency")):
-            order = np.lexsort((np.arange(len(candidates)), -rows[:, FEATURES.index(column)]))[:DEPTH]
-            ways[name] = [candidates[place] for place in order]
-        for name, ranked in ways.items():
-            found.setdefault(name, []).append(len(wanted.intersection(ranked[:DEPTH])) / len(wanted))
-    return _recall("files", found, seed)
+        if there := _there(predictor, shadow, case):
+            first, candidates, wanted = there
+            task = cleaned(case.record.message)
+            contents = partial(texts, shadow, first)
+            told = predictor.predict(task, candidates, mask=case.mask, limit=LISTED, contents=contents)
+            opinion = proposer.opinion(proposer.of_message(task, case.mask), {one.path: one.score for one in told})
+            plainly = {name: _listed(predictor, case, candidates, fades) for name, fades in PLAINLY.items()}
+            asked.append(Asked(wanted, opinion, {"treering files": opinion.order} | plainly))
+    return _recall("files", asked, seed)
 
 
-def upcoming(proposer: Proposer, cases: Sequence[Case], shadow: Shadow, report: Reporter, seed: int) -> list[TaskRow]:
+def upcoming(
+    proposer: Proposer, cases: Sequence[Case], shadow: Shadow, report: Reporter, seed: int
+) -> tuple[list[TaskRow], float]:
     """Which files does the next commit touch, nothing being known of it? Beside what was touched lately, changes often,
     or changed last.
     """
     predictor = Predictor(proposer.history)
-    touches = predictor.touches
-    found: dict[str, list[float]] = {}
+    asked: list[Asked] = []
     for case in report.track(cases, len(cases), "guessing what comes next"):
-        there = _there(predictor, shadow, case)
-        if there is None:
-            continue
-        _, candidates, wanted = there
-        known = [name for name in candidates if name in touches.number]
-        ways: dict[str, list[str]] = {}
-        for name, fades in (("touched lately", FADES), ("changed often", math.inf), ("changed last", 0.5)):
-            fresh = fading(proposer.history, touches, case.mask, fades)
-            scores = {path: float(fresh[touches.number[path]]) for path in known}
-            ways[name] = sorted(scores, key=lambda path: -scores[path])
-            if name == "touched lately":
-                ways[MODEL] = proposer.ranked(proposer.of_last(case.mask), scores)
-        for name, order in ways.items():
-            found.setdefault(name, []).append(len(wanted.intersection(order[:DEPTH])) / len(wanted))
-    return _recall("next", found, seed)
+        if there := _there(predictor, shadow, case):
+            _, candidates, wanted = there
+            scores = _faded(predictor, case, candidates, FADES)
+            opinion = proposer.opinion(proposer.of_last(case.mask), scores)
+            plainly = {name: _listed(predictor, case, candidates, fades) for name, fades in PLAINLY.items()}
+            asked.append(Asked(wanted, opinion, {"touched lately": opinion.order} | plainly))
+    return _recall("next", asked, seed)
+
+
+PLAINLY = {"changed often": math.inf, "changed last": 0.5}
+"""The plainest ways to list files, by how fast a touch fades."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The files that a commit touched, and how each way lists those that were there."""
+
+    wanted: set[str]
+    opinion: Opinion
+    ways: dict[str, list[str]]
+
+    def recall(self, listed: Sequence[str]) -> float:
+        return len(self.wanted.intersection(listed[:DEPTH])) / len(self.wanted)
 
 
 def _there(predictor: Predictor, shadow: Shadow, case: Case) -> tuple[str, list[str], set[str]] | None:
@@ -237,8 +245,33 @@ def _there(predictor: Predictor, shadow: Shadow, case: Case) -> tuple[str, list[
     return (first, candidates, wanted) if wanted else None
 
 
-def _recall(task: str, found: dict[str, list[float]], seed: int) -> list[TaskRow]:
-    if not found:
-        return []
-    sizes = [1.0] * len(found[MODEL])
-    return [judged(task, f"recall@{DEPTH}", found, sizes, model=MODEL, neural=(MODEL,), seed=seed)]
+def _faded(predictor: Predictor, case: Case, candidates: Sequence[str], fades: float) -> dict[str, float]:
+    touches = predictor.touches
+    fresh = fading(predictor.history, touches, case.mask, fades)
+    return {path: float(fresh[touches.number[path]]) for path in candidates if path in touches.number}
+
+
+def _listed(predictor: Predictor, case: Case, candidates: Sequence[str], fades: float) -> list[str]:
+    scores = _faded(predictor, case, candidates, fades)
+    return sorted(scores, key=lambda path: -scores[path])
+
+
+def _recall(task: str, asked: Sequence[Asked], seed: int) -> tuple[list[TaskRow], float]:
+    """The rows of a task, the model's weight fitted on the other folds; and the weight of all."""
+    if not asked:
+        return [], 0.0
+    found = {name: [one.recall(one.ways[name]) for one in asked] for name in asked[0].ways}
+    found[MODEL] = [0.0] * len(asked)
+    for fold in range(FOLDS):
+        weight = _weight([one for number, one in enumerate(asked) if number % FOLDS != fold])
+        for number in range(fold, len(asked), FOLDS):
+            found[MODEL][number] = asked[number].recall(asked[number].opinion.ranked(weight))
+    row = judged(task, f"recall@{DEPTH}", found, [1.0] * len(asked), model=MODEL, neural=(MODEL,), seed=seed)
+    return [row], _weight(asked)
+
+
+def _weight(asked: Sequence[Asked]) -> float:
+    """The weight of a model's opinion that finds most; of equal ones the smallest."""
+    return max(
+        WEIGHTS, key=lambda weight: (round(sum(one.recall(one.opinion.ranked(weight)) for one in asked), 6), -weight)
+    )
