@@ -8,6 +8,7 @@ import pytest
 
 from repositories import Repo, at_home, tell_story
 from treering import learning, operations
+from treering.cli.main import main
 from treering.errors import DataError, ModelError, UsageError
 from treering.files import read_json, write_json
 from treering.lm.export import REPORT
@@ -135,6 +136,20 @@ def test_the_parts_of_a_document_are_its_message_and_its_paths(repo: Repo, strat
     assert ("paths" in parts) == (strategy != "diff-aware")
     if "paths" in parts:
         assert sorted(parts["paths"].replace("<PATH> ", "").split()) == ["a.py", "b.py"]
+
+
+def test_the_command_prints_the_verdict_first_and_who_answers(
+    learned: tuple[Repo, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo, _ = learned
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "--repo", str(repo.path), "--tasks", "next", "--most", "3"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Too few later commits (3)")
+    assert "bits per byte on 3 later commits" in lines[1]
+    assert any(line.startswith("next, recall@10 (3 commits)") for line in lines)
+    assert lines[-1].endswith("the history answers")
 
 
 # message ---------------------------------------------------------------------------------------------------------

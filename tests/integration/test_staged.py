@@ -85,6 +85,14 @@ def test_a_conflict_is_named(repo: Repo) -> None:
         read(repo)
 
 
+def test_an_index_that_is_torn_is_named(repo: Repo) -> None:
+    repo.commit("start", a__py="x = 1\n")
+    index = repo.path / ".git" / "index"
+    index.write_bytes(b"no index at all" * 10)
+    with pytest.raises(RepositoryError, match=r"the index of .* cannot be read"):
+        read(repo)
+
+
 def test_a_bare_repository_stages_nothing(repo: Repo, tmp_path: Path) -> None:
     repo.commit("start", a__py="x = 1\n")
     repo.git("clone", "--quiet", "--bare", ".", str(tmp_path / "bare"))

@@ -112,8 +112,8 @@ def test_words_that_begin_alike_share_the_models_chance_as_the_others_say() -> N
     ("wanted", "taken"), [("ledger", 1), ("lemon", 4), ("oracle", 2), ("led", 4), ("unknown", 8), ("ledgers", 8)]
 )
 def test_a_word_costs_its_letters_until_it_is_shown_and_a_key_to_take_it(wanted: str, taken: int) -> None:
-    words = ["ledger", "lemon", "oracle", "ledgers"]
-    assert keys(words, np.array([0.4, 0.3, 0.2, 0.1]), wanted) == taken
+    words = [END, "ledger", "lemon", "oracle", "ledgers"]
+    assert keys(words, np.array([0.5, 0.2, 0.15, 0.1, 0.05]), wanted) == taken
 
 
 # yardsticks ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from treering.git.history import Node
 from treering.git.patches import Caps
 from treering.git.shadow import GitFailed, Source, shadow_of
 
-_NOBODY = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost", "-c", "commit.gpgSign=false"]
+_NOBODY = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
 
 
 def staged(source: Source, caps: Caps, *, seconds: float) -> Diff:
@@ -26,14 +26,16 @@ def staged(source: Source, caps: Caps, *, seconds: float) -> Diff:
     if not index.is_file():
         raise nothing
     with shadow_of(source) as shadow:
-        shutil.copyfile(index, shadow.git_dir / "index")
-        for shared in source.git_dir.glob("sharedindex.*"):  # where the index is split
-            shutil.copyfile(shared, shadow.git_dir / shared.name)
         try:
+            for part in (index, *source.git_dir.glob("sharedindex.*")):  # more than one where it is split
+                shutil.copyfile(part, shadow.git_dir / part.name)
+        except OSError as error:
+            raise RepositoryError(f"cannot read {index}: {error.strerror}", "run as the user who owns it") from error
+        try:
+            if shadow.run("ls-files", "--unmerged", "-z"):
+                raise UsageError("the index holds conflicts", "resolve them and stage the result: git add")
             tree = shadow.run("write-tree", "--missing-ok").decode("ascii").strip()
         except GitFailed as error:
-            if shadow.run("ls-files", "--unmerged", "-z"):
-                raise UsageError("the index holds conflicts", "resolve them and stage the result: git add") from error
             raise RepositoryError(f"the index of {source.git_dir} cannot be read: {error}", "run `git fsck`") from error
         parents = _head(source)
         said = [part for parent in parents for part in ("-p", parent)]

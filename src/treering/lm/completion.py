@@ -147,6 +147,8 @@ def keys(words: Sequence[str], chances: Chances, wanted: str) -> int:
     for place in np.argsort(-chances, kind="stable").tolist():
         if words[place] == wanted:
             return typed + 1
+        if words[place] == END:  # no word, so it is not shown
+            continue
         typed = max(typed, _shared(words[place], wanted) + 1)  # until this word fits no longer
         if typed >= len(wanted):
             break

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -18,6 +18,7 @@ from treering.errors import DataError
 from treering.files import read_json, write_json
 from treering.git.shadow import Source, shadow_of
 from treering.lm.base import SCRATCH, load_base
+from treering.lm.data import HOLD_OUT_TOKENS
 from treering.lm.evaluate import NGRAM_BYTES, judge, token_losses
 from treering.lm.export import REPORT
 from treering.lm.scorer import Scorer, load_model
@@ -122,6 +123,8 @@ def held_out(store: Store, source: Source, settings: Settings, learned: Learned,
             f"the history no longer holds commit {learned.held_out_first[:12]}, from which on the model was judged",
             "run `treering train` again",
         )
+    if not later:
+        raise DataError("every later commit repeats an earlier one: nothing is left to judge on", "commit more")
     return HeldOut(bytes(before[-NGRAM_BYTES:]), [record for record, _ in later], [told for _, told in later])
 
 
@@ -152,18 +155,21 @@ def measured(
 ) -> tuple[list[PartRow], str, dict[str, float]]:
     """The base and the tuned model and the yardsticks on the later commits: the row of each part, and the verdict."""
     tokenizer = load_tokenizer(str(folder))
-    report.say(f"judging on {len(held.documents):,} later commits")
     encoded = [tokenizer.placed(document.text.decode()) for document in held.documents]
+    first = _first_within([len(ids) for ids, _ in encoded])
+    history = held.history + b"".join(document.text for document in held.documents[:first])
+    documents, encoded = held.documents[first:], encoded[first:]
+    report.say(f"judging on {len(documents):,} later commits")
     streams = [np.array(ids, np.int64) for ids, _ in encoded]
     window, eos = learned.recipe.sequence_length, tokenizer.eos_id
     nats = {
         "base": token_losses(base_of(learned, tokenizer), streams, eos, window, gpu=gpu),
         "tuned": token_losses(tuned, streams, eos, window, gpu=gpu),
     }
-    ngram, xz = ngram_bits(held.history, held.documents), xz_bits(held.history, held.documents)
+    ngram, xz = ngram_bits(history, documents), xz_bits(history, documents)
     rows = []
     for part in (WHOLE, "message", "paths"):
-        spans = [document.parts.get(part, (0, 0)) for document in held.documents]
+        spans = [document.parts.get(part, (0, 0)) for document in documents]
         costs = {
             name: np.array(
                 [token_bits(one, ends, span) for one, (_, ends), span in zip(of, encoded, spans, strict=True)]
@@ -172,14 +178,20 @@ def measured(
         }
         costs["ngram"] = np.array([one[begin:end].sum() for one, (begin, end) in zip(ngram, spans, strict=True)])
         costs["xz"] = xz.get(part, np.zeros(len(spans)))
-        if row := part_row(part, costs, held.documents, learned.recipe.seed):
+        if row := part_row(part, costs, documents, learned.recipe.seed):
             rows.append(row)
     sums = {name: np.array([one.sum() for one in of]) for name, of in nats.items()}
     ngram_nats = np.array([one.sum() * np.log(2) for one in ngram])
-    sizes = [len(document.text) for document in held.documents]
+    sizes = [len(document.text) for document in documents]
     tokens = sum(map(len, streams))
     told = judge(sums["base"], sums["tuned"], ngram_nats, tokens, sizes, learned.recipe.seed)
     return rows, told.verdict, {name: round(math.exp(float(of.sum()) / tokens), 3) for name, of in sums.items()}
+
+
+def _first_within(tokens: Sequence[int]) -> int:
+    """The oldest document from which on all together are short enough; the newest alone always is."""
+    total = np.cumsum(tokens[::-1])
+    return len(tokens) - max(1, int((total <= HOLD_OUT_TOKENS).sum()))
 
 
 def evaluate(
