@@ -1,18 +1,23 @@
 """The operations that learn: tokens, a model of them, what it is worth and what it says. Above ``operations.py``."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from treering.errors import ModelError, UsageError
+from treering.errors import UsageError
 from treering.lm import processes
 from treering.lm.base import check_base
 from treering.lm.generate import generate as sample
 from treering.lm.hardware import Machine, machine
 from treering.lm.plan import Plan, plan
 from treering.lm.shape import Shape, shape_of
-from treering.operations import Place, scrape
+from treering.operations import Place, finder, scrape
+from treering.pipeline import answer as answer_stage
+from treering.pipeline import evaluate as evaluate_stage
 from treering.pipeline import learn as learn_stage
+from treering.pipeline import models as model_stage
 from treering.pipeline import tokenize as tokenize_stage
+from treering.pipeline.tasks import TASKS as TASKS
 from treering.report import Reporter
 from treering.types import Corpus
 
@@ -46,10 +51,7 @@ def train(where: Place, report: Reporter, *, resume: bool = True, onward: bool =
 
 def generate(where: Place, prompt: str, report: Reporter, *, max_tokens: int, temperature: float, seed: int) -> str:
     """Let the current model go on from a prompt."""
-    with where.store(existing=True) as store:
-        folder = learn_stage.current_model(store)
-    if folder is None:
-        raise ModelError("this repository has no trained model yet", "run `treering run`, or `treering train`, first")
+    folder = _model(where)
     report.detail(f"model: {folder}")
     return sample(folder, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
 
@@ -80,3 +82,64 @@ def prospect(where: Place, report: Reporter) -> Prospect:
     found = profile(where)
     planned = plan(found, shape, method=chosen.method, sequences=chosen.batch_size, sequence_length=length)
     return Prospect(found, chosen.model, shape, length, planned)
+
+
+def evaluate(where: Place, report: Reporter, *, asked: Collection[str], most: int) -> evaluate_stage.Evaluation:
+    """Measure the current model on later commits, and in tasks, beside what needs none; kept beside the model."""
+    unknown = [name for name in asked if name not in TASKS]
+    if unknown:
+        raise UsageError(f"there is no task {unknown[0]}", f"tasks: {', '.join(TASKS)}")
+    folder = _model(where)
+    with finder(where, report) as opened:
+        return evaluate_stage.evaluate(folder, opened, where.source, where.settings, report, asked=asked, most=most)
+
+
+def message(where: Place, report: Reporter, *, begin: str = "") -> answer_stage.Message:
+    """A message for what is staged, by the model if it was shown to be better at it, else by the history alone."""
+    change = answer_stage.staged_change(where.source, where.settings)
+    with finder(where, report) as opened:
+        return answer_stage.message(opened, change, _model_or_none(where), begin)
+
+
+def suggest(where: Place, report: Reporter, *, limit: int) -> answer_stage.Suggestions:
+    """What is likely to come next, with what speaks for it."""
+    with finder(where, report, vectors=False) as opened:
+        return answer_stage.suggest(opened, where.source, where.settings, _model_or_none(where), limit)
+
+
+def models(where: Place) -> list[model_stage.Model]:
+    """The models of the store, the newest first."""
+    with where.store(existing=True) as store:
+        return model_stage.listed(store)
+
+
+def use_model(where: Place, name: str) -> Path:
+    """Make another model the current one."""
+    with where.store(existing=True) as store:
+        folder = model_stage.named(store, name)
+        learn_stage.make_current(store, folder)
+        return folder
+
+
+def remove_model(where: Place, name: str) -> Path:
+    """Remove a model that is not the current one."""
+    with where.store(existing=True) as store:
+        return model_stage.remove(store, name)
+
+
+def compare_models(where: Place, first: str, second: str, report: Reporter) -> model_stage.Comparison:
+    """Put two models side by side on commits that neither learned from."""
+    scrape(where, report)
+    with where.store(existing=True) as store:
+        folders = model_stage.named(store, first), model_stage.named(store, second)
+        return model_stage.compare(store, where.source, where.settings, *folders, report)
+
+
+def _model_or_none(where: Place) -> Path | None:
+    with where.store(existing=True) as store:
+        return learn_stage.current_model(store)
+
+
+def _model(where: Place, name: str = "") -> Path:
+    with where.store(existing=True) as store:
+        return model_stage.named(store, name)

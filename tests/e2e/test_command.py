@@ -255,3 +255,21 @@ def test_a_training_that_is_interrupted_says_so(tmp_path: Path, sent: signal.Sig
     assert process.returncode == 130, said
     assert "interrupted" in said
     assert not list((repo.path / ".treering").rglob("*.safetensors"))
+
+
+def test_a_message_and_suggestions_are_printed_with_who_answered_on_stderr(indexed: Path) -> None:
+    (indexed / "src" / "oracle.py").write_text("def oracle_rule_99(value):\n    return value\n")
+    subprocess.run(["git", "-C", str(indexed), "add", "src/oracle.py"], check=True)
+    done = treering("message", "--begin", "Add the or", cwd=indexed)
+    assert done.stdout.startswith("Add the oracle")
+    assert "by the history: there is no model" in done.stderr
+    told = parsed("message", cwd=indexed)
+    assert list(told) == ["message", "answered_by", "why", "next", "files", "near"]
+    assert told["files"] == ["src/oracle.py"]
+    subprocess.run(["git", "-C", str(indexed), "reset", "--quiet", "--hard"], check=True)
+    refused = treering("message", code=2, cwd=indexed)
+    assert refused.stderr.startswith("error: nothing is staged\nhint: ")
+    assert "Files that come next, by the history" in treering("suggest", cwd=indexed).stdout
+    assert list(parsed("suggest", cwd=indexed)) == ["themes", "open", "files", "answered_by", "why"]
+    assert "no trained model" in treering("evaluate", code=6, cwd=indexed).stderr
+    assert "there is no task x" in treering("evaluate", "--tasks", "x", code=2, cwd=indexed).stderr

@@ -121,7 +121,7 @@ def test_a_section_that_is_no_table_is_refused(tmp_path: Path) -> None:
         ("train", "epochs", "0"),
         ("train", "epochs", "1.5"),
         ("train", "gpu", "'perhaps'"),
-        ("train", "method", "'qlora'"),
+        ("train", "method", "'magic'"),
         ("train", "model", "7"),
         ("search", "limit", "1001"),
         ("search", "limit", "true"),

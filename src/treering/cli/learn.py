@@ -1,4 +1,4 @@
-"""The commands that learn: tokenize, train, generate."""
+"""The commands that learn: tokenize, train, evaluate, generate; and those that use it: message, suggest."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from treering.cli.options import OneLine, common, emit, settings_of
-from treering.report import Reporter, printable
+from treering.report import Reporter, one_line, printable
 
 MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
 MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
@@ -105,3 +105,78 @@ def generate(
         emit({"prompt": prompt, "text": text})
     else:
         click.echo(printable(text))
+
+
+@click.command(cls=OneLine)
+@click.option("--tasks", default="completion,message,files,next", show_default=True, help="Which, parted by commas.")
+@click.option(
+    "--most", type=click.IntRange(min=1), default=40, show_default=True, help="Later commits judged on, the newest."
+)
+@common
+def evaluate(repo: Path, store: Path | None, as_json: bool, verbose: bool, tasks: str, most: int) -> None:
+    """Measure the current model on later commits, beside what needs no model."""
+    from treering import learning, operations
+
+    report = Reporter.to_stderr(verbose=verbose)
+    asked = [name.strip() for name in tasks.split(",") if name.strip()]
+    made = learning.evaluate(operations.place(repo, store), report, asked=asked, most=most)
+    if as_json:
+        emit(made)
+        return
+    click.echo(made.verdict)
+    click.echo(f"bits per byte on {made.commits:,} later commits ({made.seconds:.0f} s)")
+    for part in made.parts:
+        figures = "  ".join(f"{name} {value:.3f}" for name, value in part.bits_per_byte.items())
+        click.echo(f"  {part.part:8s} {figures}")
+        for name, (difference, low, high) in part.differences.items():
+            click.echo(f"           tuned to {name}: {difference:+.3f} [{low:+.3f}, {high:+.3f}]")
+    for row in made.tasks:
+        difference, low, high = row.difference
+        click.echo(f"{row.task}, {row.measure} ({row.cases} commits)")
+        for name, value in row.ways.items():
+            click.echo(f"  {name:24s} {value:.3f}")
+        won = "the model answers" if made.won(row.task) else "the history answers"
+        click.echo(f"  to {row.baseline}: {difference:+.3f} [{low:+.3f}, {high:+.3f}]: {won}")
+
+
+@click.command(cls=OneLine)
+@click.option("--begin", default="", help="How the subject begins; it is finished.")
+@common
+def message(repo: Path, store: Path | None, as_json: bool, verbose: bool, begin: str) -> None:
+    """Propose a commit message for what is staged, or finish one."""
+    from treering import learning, operations
+
+    told = learning.message(operations.place(repo, store), Reporter.to_stderr(verbose=verbose), begin=begin)
+    if as_json:
+        emit(told)
+        return
+    click.echo(one_line(told.message))
+    if told.next:
+        click.echo(one_line(f"next word: {', '.join(told.next)}"), err=True)
+    click.echo(one_line(f"by the {told.answered_by}: {told.why}"), err=True)
+    for near in told.near[:3]:
+        click.echo(one_line(f"near: {near.subject} ({near.commit_hash[:7]})"), err=True)
+
+
+@click.command(cls=OneLine)
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="How many of each.")
+@common
+def suggest(repo: Path, store: Path | None, as_json: bool, verbose: bool, limit: int) -> None:
+    """What is likely to come next, with what speaks for it."""
+    from treering import learning, operations
+
+    told = learning.suggest(operations.place(repo, store), Reporter.to_stderr(verbose=verbose), limit=limit)
+    if as_json:
+        emit(told)
+        return
+    if told.themes:
+        click.echo("What the last commits are about:")
+    for theme in told.themes:
+        click.echo(one_line(f"  {theme.word}: {', '.join(name[:7] for name in theme.commits[:5])}"))
+    if told.open:
+        click.echo("Usually change together, and did not yet:")
+    for one in told.open:
+        click.echo(one_line(f"  {one.path}: with {one.beside}, {one.together} of {one.changed} times"))
+    click.echo(one_line(f"Files that come next, by the {told.answered_by}: {told.why}"))
+    for file in told.files:
+        click.echo(one_line(f"  {file.path} (last in {file.last[:7]})"))

@@ -13,6 +13,7 @@ from treering import __version__
 from treering.cli import find, learn, qdrant
 from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY
+from treering.cli.models import models
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.report import Reporter, one_line, printable
 
@@ -217,8 +218,12 @@ for command in (
     find.bench,
     learn.tokenize,
     learn.train,
+    learn.evaluate,
     learn.generate,
     doctor,
+    learn.message,
+    learn.suggest,
+    models,
     qdrant.qdrant,
 ):
     main.add_command(command)

@@ -35,8 +35,13 @@ class HoldOut:
 
 
 def document_losses(model: Any, documents: Sequence[Tokens], eos: int, window: int, *, gpu: bool) -> Bits:
-    """Nats of each document's tokens. The documents run end to end as in training, each token is predicted exactly
-    once with at most ``window`` tokens before it, and predicting an end-of-text is not counted.
+    """Nats of each document's tokens; see :func:`token_losses`."""
+    return np.array([nats.sum() for nats in token_losses(model, documents, eos, window, gpu=gpu)])
+
+
+def token_losses(model: Any, documents: Sequence[Tokens], eos: int, window: int, *, gpu: bool) -> list[Bits]:
+    """Nats of each token of each document. The documents run end to end as in training, each token is predicted
+    exactly once with at most ``window`` tokens before it, and predicting an end-of-text is not counted.
     """
     import torch
     import torch.nn.functional as functional
@@ -53,9 +58,7 @@ def document_losses(model: Any, documents: Sequence[Tokens], eos: int, window: i
             logits = model(input_ids=piece[None, :-1], use_cache=False).logits[0].float()
             nats = functional.cross_entropy(logits, piece[1:], reduction="none")
             losses[start : start + window] = nats.cpu().numpy()
-    counted = owner >= 0
-    summed = np.bincount(owner[counted], weights=losses[counted], minlength=len(documents))
-    return np.asarray(summed, dtype=np.float64)
+    return np.split(losses[owner >= 0], np.cumsum([len(document) for document in documents])[:-1])
 
 
 def judge(base: Bits, tuned: Bits, ngram: Bits, tokens: int, sizes: Sequence[int], seed: int) -> HoldOut:
@@ -75,7 +78,7 @@ def judge(base: Bits, tuned: Bits, ngram: Bits, tokens: int, sizes: Sequence[int
     bits = {
         name: float(nats.sum()) * scale / size for name, nats in (("base", base), ("tuned", tuned), ("ngram", ngram))
     }
-    low, high = _interval((tuned - base) * scale, np.asarray(sizes, dtype=np.float64), seed)
+    low, high = interval((tuned - base) * scale, np.asarray(sizes, dtype=np.float64), seed)
     difference = bits["tuned"] - bits["base"]
     return HoldOut(
         documents=len(tuned),
@@ -89,11 +92,23 @@ def judge(base: Bits, tuned: Bits, ngram: Bits, tokens: int, sizes: Sequence[int
     )
 
 
-def _interval(differences: Bits, sizes: Bits, seed: int) -> tuple[float, float]:
-    """95 % of the paired bootstrap over documents of a difference in bits per byte."""
+def compare(
+    first: Bits, second: Bits, sizes: Sequence[int], seed: int
+) -> tuple[list[float], tuple[float, float, float]]:
+    """Bits per byte of two models, and their difference with its interval, from their nats on the same documents."""
+    scale = 1 / math.log(2)
+    bits = [float(nats.sum()) * scale / sum(sizes) for nats in (first, second)]
+    low, high = interval((second - first) * scale, np.asarray(sizes, dtype=np.float64), seed)
+    return [round(one, 4) for one in bits], (round(bits[1] - bits[0], 4), round(low, 4), round(high, 4))
+
+
+def interval(differences: Bits, sizes: Bits, seed: int) -> tuple[float, float]:
+    """95 % of the paired bootstrap over documents of a difference, in what is counted for each unit of ``sizes``
+    (Efron and Tibshirani, 1993).
+    """
     random = np.random.default_rng(seed)
     picks = random.integers(0, len(sizes), size=(RESAMPLES, len(sizes)))
-    means = differences[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    means = differences[picks].sum(axis=1) / np.maximum(sizes[picks].sum(axis=1), 1e-9)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
@@ -125,8 +140,12 @@ class ByteModel:
         self.totals: dict[bytes, int] = {}
 
     def read(self, text: bytes) -> float:
-        """Learn ``text`` byte by byte; return the nats it cost, each byte told before it was learned."""
-        nats = 0.0
+        """Learn ``text`` and return the nats it cost."""
+        return float(self.nats(text).sum())
+
+    def nats(self, text: bytes) -> Bits:
+        """Learn ``text`` byte by byte; return what each byte cost, told before it was learned."""
+        nats = np.zeros(len(text))
         for place, byte in enumerate(text):
             chance = 1 / 256
             contexts = [text[max(0, place - order) : place] for order in range(min(NGRAM_ORDER, place) + 1)]
@@ -135,7 +154,7 @@ class ByteModel:
                 if seen is not None:
                     total = self.totals[context]
                     chance = (max(seen.get(byte, 0) - self.DISCOUNT, 0.0) + self.DISCOUNT * len(seen) * chance) / total
-            nats -= math.log(chance)
+            nats[place] = -math.log(chance)
             for context in contexts:
                 seen = self.counts.setdefault(context, {})
                 seen[byte] = seen.get(byte, 0) + 1

@@ -106,13 +106,14 @@ def compare(
     told = [report_of(folder) for folder in (first, second)]
     if told[0].strategy != told[1].strategy:
         raise DataError(
-            f"{first.name} and {second.name} learned commits told in other ways ({told[0].strategy}, {told[1].strategy})",
+            f"{first.name} and {second.name} learned commits told in different ways:"
+            f" {told[0].strategy}, {told[1].strategy}",
             "compare models of one --strategy",
         )
     asked = replace(
         settings,
         train=replace(settings.train, model=str(first)),
-        tokens=replace(settings.tokens, strategy=told[0].strategy),
+        tokens=replace(settings.tokens, strategy=told[0].strategy),  # type: ignore[arg-type]  # a name that was one when it was written
     )
     corpus, ids = read_stream(tokenize(store, source, asked, report)[0])
     hashes = [span.commit_hash for span in corpus.documents]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -48,6 +48,12 @@ class TextTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    def placed(self, text: str) -> tuple[list[int], list[int]]:
+        """The ids of a text, and for each the byte of the text that it ends before."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        bytes_before = list(accumulate((len(char.encode()) for char in text), initial=0))
+        return encoding.ids, [bytes_before[end] for _, end in encoding.offsets]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
