@@ -24,6 +24,7 @@ from benchmarks.measuring import describe, machine, table
 from treering import operations
 from treering.lm.export import REPORT, export_model, told_of
 from treering.lm.gguf import QUANTIZATIONS
+from treering.modelpack import quiet_transformers
 from treering.pipeline.learn import current_model
 from treering.text.strategies import Duplicates, documents
 from treering.tokens.tokenizer import load_tokenizer
@@ -123,6 +124,7 @@ def in_transformers(model: Path, asked: dict[str, Any]) -> tuple[float, list[int
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
+    quiet_transformers()
     loaded: Any = AutoModelForCausalLM.from_pretrained(str(model), local_files_only=True)
     nats, likeliest = 0.0, []
     with torch.inference_mode():

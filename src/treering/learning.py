@@ -57,7 +57,10 @@ def generate(
     if message is not None:
         if prompt:
             raise UsageError("a prompt and a message are two beginnings", "give one of them")
-        prompt = message_prompt(told_of(folder).strategy, message)
+        strategy = told_of(folder).strategy
+        if not strategy:
+            raise UsageError(f"the model in {folder} does not say how it was told commits", "give it a prompt")
+        prompt = message_prompt(strategy, message)
     report.detail(f"model: {folder}")
     return sample(folder, prompt, sampling, count=count, gpu=where.settings.train.gpu, tell=tell)
 

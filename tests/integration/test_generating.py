@@ -1,17 +1,17 @@
 """What a model says after a prompt: by real transformers, with models small enough to make in a moment."""
 
 import json
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repositories import Repo
 from treering import learning, operations
+from treering.cli.main import main
 from treering.errors import ModelError, UsageError
 from treering.lm.export import REPORT, write_model
 from treering.lm.generate import generate, tellable
@@ -27,13 +27,14 @@ def byte_tokenizer() -> TextTokenizer:
     made = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["<|endoftext|>"])
+    made.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
     return TextTokenizer("bytes", made, "<|endoftext|>")
 
 
-def make_model(folder: Path, says: str | None = None) -> Path:
+def make_model(folder: Path, says: str | None = None, *, chat: bool = False) -> Path:
     """A GPT-2 of bytes that reads 64 of them. With ``says``, it goes on from each byte with the next one of that text,
-    where each byte stands once, and after its last with an end-of-text; a ``?`` is half as likely. Else it is random.
+    where each byte stands once, and after its last with an end-of-text, or a chat's end; a ``?`` is half as likely.
+    Else it is random.
     """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -47,7 +48,7 @@ def make_model(folder: Path, says: str | None = None) -> Path:
     )  # fmt: skip
     model: Any = GPT2LMHeadModel(config)
     if says:
-        ids = [*tokenizer.encode([says])[0], tokenizer.eos_id]
+        ids = [*tokenizer.encode([says])[0], tokenizer.eos_id + chat]
         assert len(set(ids)) == len(ids)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -106,6 +107,11 @@ def test_an_end_of_text_ends_it_and_is_not_shown(parrot: Path) -> None:
     assert one.text == " grö\x1b[日x"
     assert one.ended_by == "end"
     assert one.tokens == len(" grö\x1b[日x".encode()) + 1
+
+
+def test_another_control_token_of_the_base_model_ends_it_too(tmp_path: Path) -> None:
+    (one,) = said(make_model(tmp_path / "chat", says="abc", chat=True), "a")
+    assert (one.text, one.ended_by, one.tokens) == ("bc", "end", 3)
 
 
 def test_the_text_is_told_as_it_is_made_in_whole_characters(parrot: Path) -> None:
@@ -247,18 +253,19 @@ def test_a_message_is_begun_as_the_model_was_told_messages(learned: Repo) -> Non
     assert pieces[0] == "Fix"
     with pytest.raises(UsageError, match="two beginnings"):
         learning.generate(where, "x", GREEDY, Reporter(), message="Fix")
+    flat.unlink()
+    with pytest.raises(UsageError, match="does not say how"):
+        learning.generate(where, "", GREEDY, Reporter(), message="Fix", model=str(flat.parent))
 
 
-def treering(repo: Repo, *arguments: str) -> bytes:
-    done = subprocess.run(
-        [sys.executable, "-m", "treering", *arguments, "--repo", str(repo.path)], capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
+def treering(repo: Repo, *arguments: str) -> str:
+    done = CliRunner().invoke(main, [*arguments, "--repo", str(repo.path)])
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
 def test_the_command_prints_the_texts_and_nothing_that_drives_a_terminal(learned: Repo) -> None:
-    shown = treering(learned, "generate", "a", "--temperature", "0", "--count", "2", "--no-gpu").decode()
+    shown = treering(learned, "generate", "a", "--temperature", "0", "--count", "2", "--no-gpu")
     assert shown == "a grö\\x1b[日x\n---\na grö\\x1b[日x\n"
     made = json.loads(treering(learned, "generate", "a", "--temperature", "0", "--stop", "[", "--json"))
     assert made == {

@@ -137,10 +137,12 @@ def export(
 
     report = Reporter.to_stderr(verbose=verbose)
     where = operations.place(repo, store, settings_of(flags))
-    of_history = [option for option, value in {"table": table, "patches": patches, **flags}.items() if value]
     if as_format in learning.MODEL_FORMATS:
-        if of_history:
-            raise UsageError(f"{of_history[0]} says what of the history, and {as_format} is a model", "leave it out")
+        if table or patches or any(value not in (None, ()) for value in flags.values()):
+            raise UsageError(
+                f"--table, --patches and a choice of commits are of the history, and {as_format} is of the model",
+                "leave them out",
+            )
         learn.export_model(where, output, report, as_json=as_json, as_format=as_format, quantize=quantize, model=model)
         return
     if quantize or model:

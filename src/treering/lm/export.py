@@ -1,5 +1,6 @@
 """A trained model's folder: whole or not there. ``AutoModelForCausalLM.from_pretrained`` loads it. And its exports."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         new.mkdir()
         try:
             yield new
+            for path in new.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
             shutil.rmtree(old, ignore_errors=True)
             if folder.exists():
                 folder.rename(old)
@@ -112,7 +117,7 @@ def _copy(model: Path, new: Path, as_format: str) -> None:
     source = model / ADAPTER if as_format == "adapter" else model
     if as_format == "adapter" and not (source / "adapter_config.json").is_file():
         raise ModelError(
-            f"the model {model.name} has no adapter: it was not trained with low-rank adapters",
+            f"the model {model.name} has no adapter: only a training with low-rank adapters keeps one",
             "run `treering train --method lora`, or export --format safetensors",
         )
     for path in sorted((*source.glob("*.safetensors"), *source.glob("*.json"))):

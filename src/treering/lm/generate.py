@@ -54,15 +54,18 @@ def generate(
     device = torch.accelerator.current_accelerator() if gpu and torch.accelerator.is_available() else None
     model.to(device or "cpu").eval()
     inputs = inputs.to(device or "cpu")
+    # No text of a commit holds another control token either: a chat's end, say, of the base model.
+    ends = [number for number, token in tokenizer.added_tokens_decoder.items() if token.special]
+    ends = sorted({tokenizer.eos_token_id, *ends})
     for seed in range(sampling.seed, sampling.seed + count):
         torch.manual_seed(seed)
         tell(prompt)
-        told = _Told(tokenizer, inputs["input_ids"].shape[1], sampling.stop, tell)
+        told = _Told(tokenizer, inputs["input_ids"].shape[1], ends, sampling.stop, tell)
         model.generate(
             **inputs,
             max_new_tokens=max_tokens,
             repetition_penalty=sampling.repetition_penalty,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=ends,
             pad_token_id=tokenizer.eos_token_id,
             stopping_criteria=StoppingCriteriaList([told]),
             **_choice(sampling),
@@ -84,8 +87,8 @@ def _choice(sampling: Sampling) -> dict[str, Any]:
 class _Told:
     """Asked by transformers after each token whether to stop: decodes what is there and tells what is new of it."""
 
-    def __init__(self, tokenizer: Any, asked: int, stops: Sequence[str], tell: Tell) -> None:
-        self._tokenizer, self._asked, self._stops, self._tell = tokenizer, asked, stops, tell
+    def __init__(self, tokenizer: Any, asked: int, ends: Sequence[int], stops: Sequence[str], tell: Tell) -> None:
+        self._tokenizer, self._asked, self._ends, self._stops, self._tell = tokenizer, asked, ends, stops, tell
         self._ids: list[int] = []
         self._text = ""
         self._ended_by: Literal["", "end", "stop"] = ""
@@ -98,7 +101,7 @@ class _Told:
             decoded = self._decoded()
             until, stopped = tellable(decoded, self._stops)
             self._go_on(decoded[:until])
-            self._ended_by = "stop" if stopped else "end" if self._ids[-1] == self._tokenizer.eos_token_id else ""
+            self._ended_by = "stop" if stopped else "end" if self._ids[-1] in self._ends else ""
         return torch.full((ids.shape[0],), bool(self._ended_by), device=ids.device)
 
     def whole(self, seed: int) -> Generated:
