@@ -8,7 +8,6 @@ import click
 
 from treering.cli.options import OneLine, common, emit, settings_of
 from treering.report import Reporter, one_line, printable
-from treering.types import Sampling
 
 MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
 MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
@@ -89,6 +88,7 @@ def generate(
 ) -> None:
     """Let a model go on from a prompt, which it gets as it is."""
     from treering import learning, operations
+    from treering.types import Sampling
 
     where = operations.place(repo, store, settings_of({"gpu": gpu}))
     pieces: list[str] = []
