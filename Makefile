@@ -2,6 +2,7 @@
 # make test                          run all tests
 # make lint                          format, lint, types, floors
 # make check                         lint, then test
+# make llama-test                    run those that want a real llama.cpp, which npm installs first
 # make clean                         remove what the others made here
 
 PYTHON ?= python3
@@ -11,7 +12,9 @@ BIN := .venv/bin
 DEVELOP := .venv/develop.stamp
 INSTALL := .venv/install.stamp
 
-.PHONY: run test lint check clean
+LLAMA := .venv/llama
+
+.PHONY: run test lint check llama-test clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -26,6 +29,9 @@ lint: $(DEVELOP)
 	$(BIN)/lint-imports
 
 check: lint test
+
+llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
+	NODE_LLAMA="$(abspath $(LLAMA))" $(BIN)/python -m pytest -m llama
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .treering pipeline.log
@@ -44,3 +50,9 @@ $(INSTALL): pyproject.toml models.txt
 $(DEVELOP): $(INSTALL)
 	$(BIN)/python -m pip install --quiet --group dev
 	touch $@
+
+# Its programs for one processor only; what other processors and GPUs want is optional there, and hundreds of megabytes.
+$(LLAMA)/package-lock.json:
+	mkdir -p $(LLAMA)
+	npm install --prefix $(LLAMA) --ignore-scripts --omit=optional --no-fund --no-audit \
+	  node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1

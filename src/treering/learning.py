@@ -1,12 +1,14 @@
 """The operations that learn: tokens, a model of them, what it is worth and what it says. Above ``operations.py``."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from treering.errors import UsageError
 from treering.lm import processes
 from treering.lm.base import check_base
+from treering.lm.export import FORMATS, Exported, told_of
+from treering.lm.export import export_model as write_export
 from treering.lm.generate import generate as sample
 from treering.lm.hardware import Machine, machine
 from treering.lm.plan import Plan, plan
@@ -19,7 +21,11 @@ from treering.pipeline import models as model_stage
 from treering.pipeline import tokenize as tokenize_stage
 from treering.pipeline.tasks import TASKS as TASKS
 from treering.report import Reporter
-from treering.types import Corpus
+from treering.text.strategies import message_prompt
+from treering.types import Corpus, Generated, Sampling
+
+MODEL_FORMATS = FORMATS
+"""What a model can be exported as."""
 
 
 def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
@@ -49,11 +55,45 @@ def train(where: Place, report: Reporter, *, resume: bool = True, onward: bool =
     return learned
 
 
-def generate(where: Place, prompt: str, report: Reporter, *, max_tokens: int, temperature: float, seed: int) -> str:
-    """Let the current model go on from a prompt."""
-    folder = _model(where)
+def generate(
+    where: Place,
+    prompt: str,
+    sampling: Sampling,
+    report: Reporter,
+    *,
+    message: str | None = None,
+    count: int = 1,
+    model: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Generated]:
+    """Let a model go on from a prompt, or from the beginning of a commit's ``message``, told as it was in training.
+    ``tell`` gets the prompt and every piece after it as it is made.
+    """
+    folder = _model(where, model or "")
+    if message is not None:
+        if prompt:
+            raise UsageError("a prompt and a message are two beginnings", "give one of them")
+        strategy = told_of(folder).strategy
+        if not strategy:
+            raise UsageError(f"the model in {folder} does not say how it was told commits", "give it a prompt")
+        prompt = message_prompt(strategy, message)
     report.detail(f"model: {folder}")
-    return sample(folder, prompt, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    return sample(folder, prompt, sampling, count=count, gpu=where.settings.train.gpu, tell=tell)
+
+
+def export_model(
+    where: Place,
+    output: Path,
+    report: Reporter,
+    *,
+    as_format: str,
+    quantize: str | None = None,
+    model: str | None = None,
+) -> Exported:
+    """Write a model to a folder for other programs."""
+    folder = _model(where, model or "")
+    report.detail(f"model: {folder}")
+    return write_export(folder, output, as_format, quantize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,5 +181,8 @@ def _model_or_none(where: Place) -> Path | None:
 
 
 def _model(where: Place, name: str = "") -> Path:
+    """The current model, or that of a folder or a name."""
+    if name and (folder := Path(name).expanduser()).is_dir():
+        return folder
     with where.store(existing=True) as store:
         return model_stage.named(store, name)

@@ -5,6 +5,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from treering.errors import UsageError
+
 Status = Literal["A", "M", "D", "R", "C", "T"]
 Flag = Literal["author-date", "committer-date", "encoding", "path-encoding", "shallow", "malformed", "slow"]
 
@@ -369,6 +371,41 @@ class Filters(Struct, frozen=True):
 
 
 NO_FILTERS = Filters()
+
+
+class Sampling(Struct, frozen=True):
+    """How a model goes on from a prompt. Temperature 0 always takes the likeliest token; ``top_k`` 0 is all of them."""
+
+    max_tokens: int = 128
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 50
+    repetition_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    """Texts before which the answer ends."""
+    seed: int = 7
+
+    def __post_init__(self) -> None:
+        may_be = {
+            "max_tokens": self.max_tokens >= 1,
+            "temperature": self.temperature == 0 or 0.01 <= self.temperature <= 10,
+            "top_p": 0 < self.top_p <= 1,
+            "top_k": self.top_k >= 0,
+            "repetition_penalty": 0.1 <= self.repetition_penalty <= 10,
+            "stop": all(self.stop),
+            "seed": 0 <= self.seed < 2**32,
+        }
+        if wrong := [name for name, good in may_be.items() if not good]:
+            raise UsageError(f"{wrong[0]} cannot be {getattr(self, wrong[0])!r}", "see `treering generate --help`")
+
+
+class Generated(Struct, frozen=True):
+    """What a model said after a prompt, and why it ended: an end-of-text, a stop text, or as many tokens as asked."""
+
+    text: str
+    tokens: int
+    seed: int
+    ended_by: Literal["end", "stop", "length"]
 
 
 class FilePrediction(Struct, frozen=True):

@@ -114,16 +114,6 @@ def test_a_repository_is_learned_once_into_a_model_that_transformers_loads(story
     with Store.existing(place(story).folder) as store:
         assert learn_stage.current_model(store) == folder
 
-    text = learning.generate(place(story), "<COMMIT>", Reporter(), max_tokens=4, temperature=0, seed=1)
-    assert text.startswith("<COMMIT>")
-
-
-def test_a_repository_without_a_model_cannot_generate(story: Repo) -> None:
-    operations.scrape(place(story), Reporter())
-    with pytest.raises(ModelError, match="no trained model yet") as caught:
-        learning.generate(place(story), "x", Reporter(), max_tokens=4, temperature=0, seed=1)
-    assert "treering train" in caught.value.hint
-
 
 def test_a_budget_of_no_minutes_is_refused(repo: Repo) -> None:
     repo.commit("one")

@@ -1,5 +1,6 @@
 """The commands that learn: tokenize, train, evaluate, generate; and those that use it: message, suggest."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from treering.report import Reporter, one_line, printable
 
 MODEL = click.option("--model", help="The base model: smollm2-135m, scratch, a Hugging Face name or a folder.")
 MINUTES = click.option("--minutes", type=float, help="The wall-time budget of training [default: 5].")
+WHICH = click.option("--model", help="Another model than the current one: its fingerprint, or a folder.")
 STRATEGY = click.option("--strategy", help="semantic, hierarchical, diff-aware or flat.")
 METHOD = click.option("--method", help="lora, full or qlora.")
 BATCH_SIZE = click.option("--batch-size", type=int, help="Sequences in an optimizer step.")
@@ -75,15 +77,19 @@ def train(
 
 @click.command(cls=OneLine)
 @click.argument("prompt", default="")
-@click.option("--max-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--message", help="Instead of a prompt: the beginning of a commit's message, told as in training.")
+@click.option("--max-tokens", type=int, default=128, show_default=True)
 @click.option(
-    "--temperature",
-    type=click.FloatRange(0, 10),
-    default=0.7,
-    show_default=True,
-    help="0 always takes the likeliest token.",
+    "--temperature", type=float, default=0.7, show_default=True, help="0 always takes the likeliest token; up to 10."
 )
-@click.option("--seed", type=int, default=7, show_default=True)
+@click.option("--top-p", type=float, default=0.95, show_default=True, help="Only the likeliest that make up this much.")
+@click.option("--top-k", type=int, default=50, show_default=True, help="Only so many of the likeliest; 0: all.")
+@click.option("--repetition-penalty", type=float, default=1.0, show_default=True, help="Over 1: say less twice.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be given several times.")
+@click.option("--seed", type=int, default=7, show_default=True, help="The same seed, the same text.")
+@click.option("--count", type=click.IntRange(1, 1000), default=1, show_default=True, help="So many texts.")
+@WHICH
+@click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is one.")
 @common
 def generate(
     repo: Path,
@@ -91,20 +97,37 @@ def generate(
     as_json: bool,
     verbose: bool,
     prompt: str,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
+    message: str | None,
+    count: int,
+    model: str | None,
+    gpu: bool | None,
+    **chosen: Any,
 ) -> None:
-    """Let the current model go on from a prompt."""
+    """Let a model go on from a prompt, which it gets as it is."""
     from treering import learning, operations
+    from treering.types import Sampling
 
-    where = operations.place(repo, store)
-    report = Reporter.to_stderr(verbose=verbose)
-    text = learning.generate(where, prompt, report, max_tokens=max_tokens, temperature=temperature, seed=seed)
+    where = operations.place(repo, store, settings_of({"gpu": gpu}))
+    pieces: list[str] = []
+
+    def tell(piece: str) -> None:
+        pieces.append(piece)
+        if not as_json:
+            click.echo(printable(piece), nl=False)
+            sys.stdout.flush()
+
+    made = learning.generate(
+        where, prompt, Sampling(**chosen), Reporter.to_stderr(verbose=verbose),
+        message=message, count=count, model=model, tell=tell,
+    )  # fmt: skip
+    completions = []
+    for one in made:
+        completions.append(one)
+        if not as_json:
+            click.echo("\n---" if len(completions) < count else "")
     if as_json:
-        emit({"prompt": prompt, "text": text})
-    else:
-        click.echo(printable(text))
+        begun = pieces[0]
+        emit({"prompt": begun, "text": begun + completions[0].text, "completions": completions})
 
 
 @click.command(cls=OneLine)
@@ -180,3 +203,24 @@ def suggest(repo: Path, store: Path | None, as_json: bool, verbose: bool, limit:
     click.echo(one_line(f"Files that come next, by the {told.answered_by}: {told.why}"))
     for file in told.files:
         click.echo(one_line(f"  {file.path} (last in {file.last[:7]})"))
+
+
+def export_model(
+    where: Any,
+    output: Path,
+    report: Reporter,
+    *,
+    as_json: bool,
+    as_format: str,
+    quantize: str | None,
+    model: str | None,
+) -> None:
+    """The half of ``treering export`` that writes a model."""
+    from treering import learning
+
+    exported = learning.export_model(where, output, report, as_format=as_format, quantize=quantize, model=model)
+    if as_json:
+        emit({"folder": str(output), "export": exported})
+        return
+    files = ", ".join(f"{name} ({size / 1e6:,.1f} MB)" for name, size in exported.files.items())
+    click.echo(one_line(f"{exported.model} in {output}: {files}"))

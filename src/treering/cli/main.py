@@ -12,9 +12,10 @@ import click
 from treering import __version__
 from treering.cli import find, learn, qdrant
 from treering.cli.doctor import doctor
-from treering.cli.learn import MINUTES, MODEL, STRATEGY
+from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.models import models
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
+from treering.errors import UsageError
 from treering.report import Reporter, one_line, printable
 
 
@@ -107,9 +108,15 @@ def _tell_secrets(found: Any, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("output", type=PATH)
-@click.option("--format", "as_format", help="jsonl, json, csv or parquet [default: by the file's name].")
-@click.option("--table", default="commits", show_default=True, help="commits or changes.")
+@click.option(
+    "--format",
+    "as_format",
+    help="jsonl, json, csv or parquet [default: by the file's name]; of the model: gguf, safetensors or adapter.",
+)
+@click.option("--table", help="commits or changes [default: commits].")
 @click.option("--patches", is_flag=True, help="With the hunks of every commit.")
+@click.option("--quantize", help="The numbers of a gguf: q8_0, f16 or f32 [default: q8_0].")
+@WHICH
 @chosen
 @strict
 @common
@@ -121,15 +128,28 @@ def export(
     strict: bool,
     output: Path,
     as_format: str | None,
-    table: str,
+    table: str | None,
     patches: bool,
+    quantize: str | None,
+    model: str | None,
     **flags: Any,
 ) -> None:
-    """Write the history to a file for other programs."""
-    from treering import operations
+    """Write the history to a file, or the model to a folder, for other programs."""
+    from treering import learning, operations
 
     report = Reporter.to_stderr(verbose=verbose)
     where = operations.place(repo, store, settings_of(flags))
+    if as_format in learning.MODEL_FORMATS:
+        if table or patches or any(value not in (None, ()) for value in flags.values()):
+            raise UsageError(
+                f"--table, --patches and a choice of commits are of the history, and {as_format} is of the model",
+                "leave them out",
+            )
+        learn.export_model(where, output, report, as_json=as_json, as_format=as_format, quantize=quantize, model=model)
+        return
+    if quantize or model:
+        raise UsageError("--quantize and --model are of a model's export", "give --format gguf")
+    table = table or "commits"
     rows = operations.export(where, output, report, table=table, as_format=as_format, patches=patches)
     if as_json:
         emit({"file": str(output), "rows": rows})

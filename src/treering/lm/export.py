@@ -1,14 +1,24 @@
-"""A trained model's folder: whole or not there. ``AutoModelForCausalLM.from_pretrained`` loads it."""
+"""A trained model's folder: whole or not there. ``AutoModelForCausalLM.from_pretrained`` loads it. And its exports."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from treering.files import os_errors, write_json
+from msgspec import Struct
+
+from treering.errors import ModelError, StoreError, UsageError
+from treering.files import os_errors, read_json, write_json
+from treering.lm.gguf import QUANTIZATIONS, modelfile, write_gguf
 
 REPORT = "training_report.json"
+ADAPTER = "adapter"
+"""The folder of a model that holds its low-rank adapter alone, where it was trained so."""
+EXPORT = "treering_export.json"
+"""Names the files of an export. A folder with other files in it is not replaced."""
+FORMATS = ("gguf", "safetensors", "adapter")
 
 
 @contextmanager
@@ -22,6 +32,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         new.mkdir()
         try:
             yield new
+            for path in new.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
             shutil.rmtree(old, ignore_errors=True)
             if folder.exists():
                 folder.rename(old)
@@ -44,3 +58,79 @@ def write_model(folder: Path, model: Any, eos_id: int, report: object, *, weight
 
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
     write_json(folder / REPORT, report)
+
+
+class Told(Struct, frozen=True):
+    """What an export reads of ``training_report.json``."""
+
+    repo: str = ""
+    strategy: str = ""
+    base_model: str = ""
+    verdict: str = ""
+
+
+class Exported(Struct, frozen=True):
+    """``treering_export.json``: what was exported, from which model, and its files with their sizes in bytes."""
+
+    format: str
+    quantize: str | None
+    model: str
+    repo: str
+    base_model: str
+    verdict: str
+    files: dict[str, int]
+
+
+def told_of(model: Path) -> Told:
+    """What the report of a model says of it; nothing, of a folder that was not trained here."""
+    return read_json(model / REPORT, Told) if (model / REPORT).is_file() else Told()
+
+
+def export_model(model: Path, output: Path, as_format: str, quantize: str | None = None) -> Exported:
+    """Write the model of a folder to the folder ``output``, for other programs: whole, or what was there is untouched.
+
+    Raises :class:`StoreError` if ``output`` is there and not an earlier export.
+    """
+    if as_format == "gguf":
+        quantize = quantize or QUANTIZATIONS[0]
+        if quantize not in QUANTIZATIONS:
+            raise UsageError(f"there is no quantization {quantize!r}", f"give --quantize: {', '.join(QUANTIZATIONS)}")
+    elif quantize:
+        raise UsageError("--quantize is for --format gguf", "leave it out")
+    output = output.expanduser().resolve()
+    _refuse_others(output)
+    told = told_of(model)
+    with replacing_folder(output) as new:
+        if as_format == "gguf":
+            name = f"{told.repo}-git-model" if told.repo else model.name
+            written = write_gguf(model, new / "model.gguf", quantize or "", name)
+            (new / "Modelfile").write_text(modelfile(written), "utf-8")
+        else:
+            _copy(model, new, as_format)
+        files = {path.name: path.stat().st_size for path in sorted(new.iterdir())}
+        exported = Exported(as_format, quantize, model.name, told.repo, told.base_model, told.verdict, files)
+        write_json(new / EXPORT, exported)
+    return exported
+
+
+def _copy(model: Path, new: Path, as_format: str) -> None:
+    source = model / ADAPTER if as_format == "adapter" else model
+    if as_format == "adapter" and not (source / "adapter_config.json").is_file():
+        raise ModelError(
+            f"the model {model.name} has no adapter: only a training with low-rank adapters keeps one",
+            "run `treering train --method lora`, or export --format safetensors",
+        )
+    for path in sorted((*source.glob("*.safetensors"), *source.glob("*.json"))):
+        shutil.copyfile(path, new / path.name)
+
+
+def _refuse_others(output: Path) -> None:
+    """Only what is not there, is empty, or holds nothing but an earlier export may be replaced."""
+    if not output.exists():
+        return
+    known: set[str] = set()
+    if (output / EXPORT).is_file():
+        known = {EXPORT, *read_json(output / EXPORT, Exported).files}
+    if not output.is_dir() or (others := {path.name for path in output.iterdir()} - known):
+        what = f"holds {sorted(others)[0]}, which is not of an earlier export" if output.is_dir() else "is a file"
+        raise StoreError(f"{output} {what}", "choose another folder, or take it away yourself")

@@ -9,6 +9,7 @@ import msgspec
 
 from treering.errors import UsageError, needs
 from treering.files import replacing, write_json_array, write_json_lines
+from treering.lm.export import FORMATS
 from treering.pipeline.common import batched
 from treering.store import Store
 from treering.types import Record
@@ -25,7 +26,10 @@ def format_of(output: Path, table: str, as_format: str | None) -> str:
     """The format that was asked for, or that of the file's name. Raises :class:`UsageError` for one that is none."""
     chosen = as_format or output.suffix.removeprefix(".").lower()
     if chosen not in get_args(Format):
-        raise UsageError(f"there is no format {chosen!r}", f"give --format: {', '.join(get_args(Format))}")
+        known = ", ".join(get_args(Format))
+        raise UsageError(
+            f"there is no format {chosen!r}", f"give --format: {known}; of the model: {', '.join(FORMATS)}"
+        )
     if table not in get_args(Table):
         raise UsageError(f"there is no table {table!r}", f"give --table: {', '.join(get_args(Table))}")
     if chosen == "parquet":

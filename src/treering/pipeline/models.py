@@ -62,7 +62,7 @@ def listed(store: Store) -> list[Model]:
 
 
 def named(store: Store, name: str) -> Path:
-    """The model's folder, by the beginning of its name; the current one where ``name`` is empty."""
+    """The folder of the model whose name begins so; of the current one where ``name`` is empty."""
     if not name:
         folder = current_model(store)
         if folder is None:
@@ -70,10 +70,13 @@ def named(store: Store, name: str) -> Path:
                 "this repository has no trained model yet", "run `treering run`, or `treering train`, first"
             )
         return folder
-    found = [folder for folder in models_of(store) if folder.name.startswith(name)]
+    kept = models_of(store)
+    found = [folder for folder in kept if folder.name.startswith(name)]
     if len(found) != 1:
-        what = f"{len(found)} models begin with" if found else "there is no model"
-        raise UsageError(f"{what} {name!r}", "`treering models list` names them")
+        names = ", ".join(folder.name for folder in kept) or "none"
+        raise UsageError(
+            f"`{name}` is {'not one' if found else 'no'} model", f"name a folder, or one that is kept: {names}"
+        )
     return found[0]
 
 

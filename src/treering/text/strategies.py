@@ -117,6 +117,11 @@ def documents(records: Iterable[Record], strategy: str) -> Iterator[tuple[Record
         subjects.add(record)
 
 
+def message_prompt(strategy: str, message: str) -> str:
+    """The beginning of a commit's message as a strategy tells it, for a model of that strategy to go on from."""
+    return message if strategy == "flat" else f"<MESSAGE> {message}"
+
+
 class Duplicates:
     """Finds commits that say again what an earlier one said: the same patch (a merge and its only child, a
     cherry-pick) or the same message. They would leak over a split in time. Where no patch was read, figures must do.
