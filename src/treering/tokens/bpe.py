@@ -118,7 +118,7 @@ def _ranks(model: Mapping[str, Any], added: set[str]) -> dict[bytes, int]:
     numbers = [vocabulary[token] for token in made]
     if any(first >= second for first, second in pairwise(numbers)):
         raise NotTheSame("its ids are not in the order of its merges")
-    if not all(letters.keys() >= set(token) for token in made):
+    if not letters.keys() >= set("".join(made)):
         raise NotTheSame("its tokens are not of bytes")
     bare = Tokenizer(models.BPE(vocabulary, merges))
     if any(encoding.ids != [number] for encoding, number in zip(bare.encode_batch(made), numbers, strict=True)):
