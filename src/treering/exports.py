@@ -20,7 +20,7 @@ from treering.pipeline import tokenize as tokenize_stage
 from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.store import FOLDER, Store
-from treering.text.strategies import Duplicates
+from treering.text.strategies import Telling
 from treering.tokens.pack import read_sequences, write_sequences
 from treering.types import HistoryStats, Hit, Point, Record, TokenDocument
 from treering.vectors.embedder import Embedder, load_embedder
@@ -100,18 +100,20 @@ def export_tokens(
         None, {}, {"tokens": {"strategy": strategy, "markers": markers, "sequence_length": sequence_length}}
     ).tokens
     tokenizer = tokenize_stage.tokenizer_for(model, markers=chosen.markers)
-    duplicates = Duplicates()
+    telling = Telling()
     repo = ""
     sizes: list[int] = []
 
     def noted() -> Iterator[TokenDocument]:
         nonlocal repo
-        told = tokenize_stage.token_documents(read_json_lines(history, Record), chosen.strategy, tokenizer, duplicates)
+        told = tokenize_stage.token_documents(
+            read_json_lines(history, Record), chosen.strategy, tokenizer, telling, report
+        )
         with json_lines(output) as write:
             for record, encoded in told:
                 repo = repo or record.repo
                 sizes.append(len(encoded.tokens))
-                write({"commit_hash": record.commit_hash, "strategy": chosen.strategy, "tokens": encoded.tokens,
+                write({"commit_hash": record.commit_hash, "strategy": chosen.strategy, "tokens": list(encoded.tokens),
                        "num_tokens": len(encoded.tokens), "duplicate_of": encoded.duplicate_of})  # fmt: skip
                 yield encoded
 
@@ -128,8 +130,8 @@ def export_tokens(
         shortest=min(sizes),
         mean=sum(sizes) / len(sizes),
         longest=max(sizes),
-        repeats_of_a_diff=duplicates.found["diff"],
-        repeats_of_a_message=duplicates.found["message"],
+        repeats_of_a_diff=telling.duplicates.found["diff"],
+        repeats_of_a_message=telling.duplicates.found["message"],
     )
 
 

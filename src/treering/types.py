@@ -1,6 +1,7 @@
 """The values that flow down the road. Structs of msgspec: as frozen as dataclasses, and ten times faster to make."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 from msgspec import Struct, field
@@ -286,27 +287,46 @@ class IndexedCommit(Struct, frozen=True):
     lengths: bytes
 
 
+Content = Literal["message", "body", "paths", "hunks", "metadata"]
+"""What a line of a document tells."""
+
+
 class Document(Struct, frozen=True):
-    """One text of a commit, of one kind (``message``, ``diff``, or a training strategy's name)."""
+    """One text of a commit, of one kind (``message``, ``diff``, or a training strategy's name). ``parts`` says what it
+    tells, from its beginning on, with the bytes of each part. The rest is as in :class:`TokenDocument`.
+    """
 
     commit_hash: str
     kind: str
     text: str
+    parts: tuple[tuple[Content, int], ...] = ()
+    duplicate_of: str | None = None
+    group: str = ""
+
+
+class Amount(Struct, frozen=True):
+    bytes: int
+    tokens: int
 
 
 class TokenDocument(Struct, frozen=True):
     """A document as token ids. ``bytes`` is the length of its UTF-8 text; ``duplicate_of`` an earlier commit that says
-    the same.
+    the same; ``group`` the merge that brought its commit, or itself if it is one that brought some; ``content`` how
+    much of it tells what.
     """
 
     commit_hash: str
-    tokens: tuple[int, ...]
+    tokens: Sequence[int]
     bytes: int
     duplicate_of: str | None = None
+    group: str = ""
+    content: dict[Content, Amount] = {}
 
 
 class Span(Struct, frozen=True):
-    """One document in the stream: ``tokens`` ids, then one end-of-text."""
+    """One document in the stream: ``tokens`` ids, then one end-of-text. Documents of one ``group`` tell parts of the
+    same merge.
+    """
 
     commit_hash: str
     tokens: int
@@ -318,7 +338,8 @@ class Span(Struct, frozen=True):
 class Corpus(Struct, frozen=True):
     """What a stream of tokens is: made of which repository, by which tokenizer, from which documents in which order.
 
-    ``vocab_size`` counts added tokens; every id is below it.
+    ``vocab_size`` counts added tokens; every id is below it. ``sha256`` is of the ids as ``tokens.bin`` has them, then
+    of ``documents`` as JSON.
     """
 
     vocab_size: int
@@ -332,6 +353,7 @@ class Corpus(Struct, frozen=True):
     added_tokens: tuple[str, ...]
     eos_id: int
     documents: tuple[Span, ...]
+    sha256: str = ""
 
 
 class Point(Struct, frozen=True):

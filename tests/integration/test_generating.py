@@ -235,10 +235,10 @@ def test_another_model_is_named_by_its_fingerprint_or_its_folder(learned: Repo, 
         return one.text
 
     assert text(None) == text("ab12") != text("ab34") == text("ab3") == text(str(random))
-    for name, problem in (("ab", "not one model"), ("ff", "no model"), ("", "not one model")):
+    for name, problem in (("ab", "not one model"), ("ff", "no model")):
         with pytest.raises(UsageError, match=problem) as caught:
             text(name)
-        assert "ab12, ab34" in caught.value.hint
+        assert {"ab12", "ab34"} <= set(caught.value.hint.replace(",", "").split())
 
 
 def test_a_message_is_begun_as_the_model_was_told_messages(learned: Repo) -> None:

@@ -1,27 +1,35 @@
 """Real tokenizers from the model pack, and the two forms in which token documents are kept."""
 
+import hashlib
+import io
 import json
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from repositories import Repo
 from treering import learning, operations
 from treering.errors import DataError, ModelError
+from treering.files import read_json
+from treering.pipeline.tokenize import CARD, Dataset, token_documents
 from treering.report import Reporter
 from treering.store import Store
-from treering.text.strategies import STRATEGIES
+from treering.text.strategies import STRATEGIES, Telling
+from treering.tokens.encoding import BATCH, WORKERS, Encoder, tokenized
 from treering.tokens.pack import read_sequences, read_stream, write_sequences, write_stream
-from treering.tokens.tokenizer import TextTokenizer, load_tokenizer, tokenized
-from treering.types import Corpus, Document, Record, TokenDocument
+from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
+from treering.types import Amount, Content, Corpus, Document, Record, TokenDocument
 
 MARKERS = ("<COMMIT>", "<AUTHOR>")
 DOCUMENTS = (
     TokenDocument("a" * 40, (1, 2, 3), 5),
     TokenDocument("b" * 40, (), 0),
-    TokenDocument("c" * 40, (50_000, 4), 7, duplicate_of="a" * 40),
+    TokenDocument("c" * 40, (50_000, 4), 7, duplicate_of="a" * 40, group="d" * 40),
 )
 
 
@@ -154,14 +162,50 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
 def test_documents_are_encoded_in_order_with_their_bytes_and_repeats(gpt2: TextTokenizer) -> None:
     texts = [f"commit {number} é\n" for number in range(600)]
     documents = [
-        (record(number), Document(record(number).commit_hash, "flat", text), "x" if number == 5 else None)
+        (record(number), Document(f"{number:040x}", "flat", text, duplicate_of="x" if number == 5 else None))
         for number, text in enumerate(texts)
     ]
-    made = list(tokenized(iter(documents), gpt2))
+    made = list(tokenized(iter(documents), Encoder(gpt2)))
     assert [one.commit_hash for one, _ in made] == [token.commit_hash for _, token in made]
     assert [gpt2.decode(token.tokens) for _, token in made] == texts
     assert [token.bytes for _, token in made] == [len(text.encode()) for text in texts]
     assert [number for number, (_, token) in enumerate(made) if token.duplicate_of] == [5]
+
+
+def test_a_stream_that_nobody_reads_to_its_end_ends_at_once(gpt2: TextTokenizer) -> None:
+    read = 0
+
+    def endless() -> Iterator[tuple[Record, Document]]:
+        nonlocal read
+        while True:
+            read += 1
+            yield record(read), Document(f"{read:040x}", "flat", "text")
+
+    made = tokenized(endless(), Encoder(gpt2))
+    assert next(made)[1].tokens.tolist() == encoded(gpt2, "text")  # type: ignore[attr-defined]  # an array
+    made.close()
+    assert read <= BATCH * (WORKERS + 1)
+
+
+def test_an_error_in_the_middle_of_a_history_is_told(gpt2: TextTokenizer) -> None:
+    def torn() -> Iterator[tuple[Record, Document]]:
+        yield from ((record(number), Document("", "flat", "text")) for number in range(BATCH * 2))
+        raise DataError("torn")
+
+    with pytest.raises(DataError, match="torn"):
+        list(tokenized(torn(), Encoder(gpt2)))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "plain"])
+def test_each_token_is_counted_where_it_begins(gpt2: TextTokenizer, name: str) -> None:
+    # Three tokens for the sign, of which the first begins in the message: it and its bytes are whole there.
+    parts: tuple[tuple[Content, int], ...] = (("message", len("größe 日 \n".encode())), ("hunks", 4), ("message", 4))
+    document = Document("", "flat", "größe 日 \n a b\nxyz", parts)
+    tokenizer = gpt2 if name == "gpt2" else TextTokenizer(name, prefixed(gpt2), "<|endoftext|>")
+    ((_, made),) = tokenized([(record(1), document)], Encoder(tokenizer))
+    assert sum(amount.tokens for amount in made.content.values()) == len(made.tokens)
+    assert made.content["hunks"] == Amount(4, len(encoded(tokenizer, " a b")))
+    assert made.content["message"].bytes == made.bytes - 4
 
 
 def record(number: int) -> Record:
@@ -170,6 +214,121 @@ def record(number: int) -> Record:
         is_merge=False, files_added=(), files_modified=(), files_deleted=(), insertions=0, deletions=0, diff_summary="",
         stats={}, commit_timestamp=0, parent_hashes=(),
     )  # fmt: skip
+
+
+# tiktoken in the place of Hugging Face ---------------------------------------------------------------------------
+
+
+def prefixed(gpt2: TextTokenizer) -> Tokenizer:
+    """GPT-2 as some of its descendants are: a space before every text."""
+    made = Tokenizer.from_str(gpt2.backend.to_str())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return made
+
+
+def lowercased() -> Tokenizer:
+    made = letters([("a", "b")])
+    made.normalizer = normalizers.Lowercase()
+    return made
+
+
+def letters(merges: list[tuple[str, str]], order: Sequence[str] = (), **settings: Any) -> Tokenizer:
+    """A tokenizer of all bytes and some merges."""
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(order or [first + second for first, second in merges])]
+    model = models.BPE({token: number for number, token in enumerate(dict.fromkeys(tokens))}, merges, **settings)
+    made = Tokenizer(model)
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return made
+
+
+@pytest.mark.parametrize("name", ["gpt2", "smollm2-135m"])
+@pytest.mark.parametrize("markers", [(), MARKERS])
+def test_tiktoken_stands_in_for_the_packed_tokenizers(name: str, markers: tuple[str, ...]) -> None:
+    assert Encoder(load_tokenizer(name, markers)).why_not == ""
+
+
+@pytest.mark.parametrize("name", ["gpt2", "smollm2-135m"])
+def test_every_character_is_encoded_as_hugging_face_does(name: str) -> None:
+    tokenizer = load_tokenizer(name)
+    told = {"Cs": 0, "Lo": 97, "Co": 997, "Cn": 997}  # of letters without case, and of what is no character, some
+    chars = [
+        char
+        for char in map(chr, range(0x110000))
+        if (step := told.get(unicodedata.category(char), 1)) and ord(char) % step == 0
+    ]
+    texts = [f"a{char}b {char}{char}1{char}!{char}  {char}'{char}s" for char in chars]
+    assert len(texts) > 19_000
+    same(tokenizer, texts)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "smollm2-135m"])
+def test_a_million_of_one_character_is_encoded_as_hugging_face_does(name: str) -> None:
+    tokenizer = load_tokenizer(name)
+    same(tokenizer, [char * 1_000_000 for char in (" ", "a")] + [" \t" * 4000 + "x"] * 2 + ["é" * 100_000])
+
+
+def same(tokenizer: TextTokenizer, texts: list[str]) -> None:
+    encoder = Encoder(tokenizer)
+    assert encoder.why_not == ""
+    wrong = [
+        text[:40]
+        for text, (ids, _), right in zip(texts, encoder(texts), tokenizer.encode(texts), strict=True)
+        if ids.tolist() != right
+    ]
+    assert wrong == []
+
+
+def test_what_looks_like_the_mark_between_two_texts_is_text(gpt2: TextTokenizer) -> None:
+    from treering.tokens.bpe import _SEPARATOR
+
+    same(gpt2, ["one", f"two{_SEPARATOR}three", _SEPARATOR, "", "four"])
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (lambda: letters([("b", "c"), ("a", "b"), ("ab", "c")]), "its merges do not make all of its tokens"),
+        (lambda: letters([("b", "c"), ("a", "b")], order=("ab", "bc")), "its ids are not in the order of its merges"),
+        (lambda: letters([("a", "b")], dropout=0.1), "it is no plain BPE"),
+        (lambda: letters([("a", "b")], continuing_subword_prefix=""), ""),
+        (lambda: letters([("a", "b")], end_of_word_suffix="</w>"), "it marks where words begin or end"),
+        (lambda: letters([("a", "b")], order=("ab", "xyz"), ignore_merges=True), "it has tokens that no merge makes"),
+        (lambda: lowercased(), "its texts are normalised first"),
+        (lambda: prefixed(load_tokenizer("gpt2")), "its texts are split in another way"),
+        (lambda: Tokenizer(models.WordLevel({"a": 0}, "a")), "its texts are split in another way"),
+    ],
+)
+def test_a_tokenizer_whose_ids_could_differ_is_left_to_hugging_face(made: Callable[[], Tokenizer], why: str) -> None:
+    tokenizer = TextTokenizer("own", made(), "a")
+    encoder = Encoder(tokenizer)
+    assert encoder.why_not == why
+    if "dropout" not in str(tokenizer.backend.model) and why != "it is no plain BPE":
+        texts = ["abc bc ab xyz", "A b", ""]
+        assert [ids.tolist() for ids, _ in encoder(texts)] == tokenizer.encode(texts)
+
+
+@pytest.mark.parametrize("markers", [("<A>", "<A><B>"), ("<A>x", "x<B>"), ("x<|endoftext|>",), ("<|end",)])
+def test_markers_that_share_letters_are_left_to_hugging_face(markers: tuple[str, ...]) -> None:
+    encoder = Encoder(load_tokenizer("gpt2", markers))
+    assert "overlaps another" in encoder.why_not
+    texts = [f"{one} a{other}{one}<|endoftext|>" for one in markers for other in markers]
+    assert [ids.tolist() for ids, _ in encoder(texts)] == encoder.tokenizer.encode(texts)
+
+
+def test_a_text_that_is_normalised_already_needs_no_normaliser() -> None:
+    made = letters([("a", "b")])
+    made.normalizer = normalizers.NFC()
+    same(TextTokenizer("own", made, "a"), ["ab é ab", "ab e\u0301 ab", "\u212b"])
+
+
+def test_what_encodes_is_told_where_it_is_not_tiktoken(gpt2: TextTokenizer) -> None:
+    said = io.StringIO()
+    tokenizer = TextTokenizer("own", prefixed(gpt2), "<|endoftext|>")
+    list(token_documents([record(1)], "flat", tokenizer, Telling(), Reporter(out=said, verbose=True)))
+    list(token_documents([record(1)], "flat", gpt2, Telling(), Reporter(out=said, verbose=True)))
+    assert said.getvalue() == (
+        "encoding with Hugging Face tokenizers, not tiktoken: its texts are split in another way\n"
+    )
 
 
 # the two forms ---------------------------------------------------------------------------------------------------
@@ -191,9 +350,9 @@ def described(corpus: Corpus) -> None:
     assert (corpus.vocab_size, corpus.num_sequences, corpus.total_tokens, corpus.sequence_length) == (50259, 3, 8, 3)
     assert (corpus.repo, corpus.strategy, corpus.tokenizer, corpus.eos_id) == ("the-block", "flat", "gpt2", 50256)
     assert corpus.added_tokens == MARKERS
-    assert [(span.commit_hash, span.tokens, span.bytes, span.duplicate_of) for span in corpus.documents] == [
-        (one.commit_hash, len(one.tokens), one.bytes, one.duplicate_of) for one in DOCUMENTS
-    ]
+    assert [
+        (span.commit_hash, span.tokens, span.bytes, span.duplicate_of, span.group) for span in corpus.documents
+    ] == [(one.commit_hash, len(one.tokens), one.bytes, one.duplicate_of, one.group) for one in DOCUMENTS]
 
 
 def test_sequences_come_back_as_they_were_written(marked: TextTokenizer, tmp_path: Path) -> None:
@@ -223,6 +382,26 @@ def test_a_stream_comes_back_as_it_was_written(marked: TextTokenizer, tmp_path: 
 
 def test_both_forms_hold_the_same(marked: TextTokenizer, tmp_path: Path) -> None:
     assert sequences(tmp_path / "sequences.json", marked) == stream(tmp_path / "tokens", marked)
+
+
+def test_the_hash_is_of_the_ids_and_of_the_table_of_documents(marked: TextTokenizer, tmp_path: Path) -> None:
+    written = stream(tmp_path / "tokens", marked)
+    table = json.dumps(
+        json.loads((tmp_path / "tokens" / "header.json").read_text())["documents"], separators=(",", ":")
+    )
+    ids = (tmp_path / "tokens" / "tokens.bin").read_bytes()
+    assert written.sha256 == hashlib.sha256(ids + table.encode()).hexdigest()
+
+
+def test_a_stream_of_before_there_were_groups_and_hashes_is_read(marked: TextTokenizer, tmp_path: Path) -> None:
+    stream(tmp_path, marked)
+    header = json.loads((tmp_path / "header.json").read_text())
+    del header["sha256"]
+    for span in header["documents"]:
+        del span["group"]
+    (tmp_path / "header.json").write_text(json.dumps(header))
+    corpus, _ = read_stream(tmp_path)
+    assert (corpus.sha256, {span.group for span in corpus.documents}) == ("", {""})
 
 
 def test_a_file_with_the_seeds_four_keys_only_is_read(tmp_path: Path) -> None:
@@ -329,3 +508,32 @@ def test_a_history_is_tokenised_whole_by_every_strategy_and_once_by_each(story: 
         assert all(name[:7] in text for name, text in zip(hashes, texts, strict=True))
         assert corpus.strategy == strategy
         assert any("@@ -" in text for text in texts) == (strategy == "diff-aware")
+
+
+def test_the_data_card_tells_what_the_tokens_are_made_of_and_nothing_of_when(story: Repo, tmp_path: Path) -> None:
+    flags: dict[str, dict[str, object]] = {"train": {"model": "scratch"}, "tokens": {"strategy": "diff-aware"}}
+    places = [operations.place(story.path, tmp_path / name, flags) for name in ("one", "two")]
+    (folder, corpus), (other, _) = [learning.tokenize(where, Reporter()) for where in places]
+    assert (folder / CARD).read_bytes() == (other / CARD).read_bytes()
+    card = read_json(folder / CARD, Dataset)
+    assert (card.sha256, card.tokens, card.documents) == (corpus.sha256, corpus.total_tokens, len(corpus.documents))
+    assert card.commits == len(corpus.documents)
+    assert sum(amount.bytes for amount in card.content.values()) == card.bytes
+    assert sum(amount.tokens for amount in card.content.values()) + card.end_of_text == card.tokens
+    assert card.content["hunks"].tokens > 0
+    assert sum(card.repeats.values()) == sum(span.duplicate_of is not None for span in corpus.documents)
+    (folder / CARD).unlink()  # as after a kill before the last write
+    assert learning.tokenize(places[0], Reporter()) == (folder, corpus)
+    assert (folder / CARD).read_bytes() == (other / CARD).read_bytes()
+
+
+def test_each_merge_of_a_history_is_in_the_group_of_what_it_brought(story: Repo, tmp_path: Path) -> None:
+    where = operations.place(story.path, tmp_path / "store", {"train": {"model": "scratch"}})
+    _, corpus = learning.tokenize(where, Reporter())
+    with Store.existing(where.folder) as store:
+        brought = {record.commit_hash: record.merged_by or "" for record in store.records()}
+    merges = set(brought.values()) - {""}
+    assert merges
+    assert {span.commit_hash: span.group for span in corpus.documents} == {
+        name: name if name in merges else merge for name, merge in brought.items()
+    }

@@ -27,12 +27,14 @@ from treering.search.lexical import K1, B, Lexical, asked_words
 from treering.store import Store
 from treering.text.document import FIELDS, word_counts
 from treering.text.words import LONGEST, counted, words
+from treering.tokens.encoding import Encoder
 from treering.tokens.pack import blocks
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
 from treering.types import Commit, Corpus, Record, Span
 from treering.vectors.embedder import MAX_PARTS, cut
 
 END_OF_TEXT = "<|endoftext|>"
+PIECES = (END_OF_TEXT, "<COMMIT>", "<|", " ", "\r\n", "a")
 EOS = 0
 
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -51,7 +53,7 @@ code = st.text("aZ_9. é日\nÜß", max_size=60)
 @quick
 @given(documents_of_ids, lengths)
 def test_packing_loses_no_token_and_fills_every_block_but_the_last(documents: list[list[int]], length: int) -> None:
-    made = list(blocks(documents, EOS, length))
+    made = list(blocks(((*document, EOS) for document in documents), length))
     assert [token for block in made for token in block] == [
         token for document in documents for token in (*document, EOS)
     ]
@@ -123,8 +125,15 @@ def marked() -> TextTokenizer:
     return load_tokenizer("gpt2", ("<COMMIT>", "<AUTHOR>"))
 
 
+@pytest.fixture(scope="module")
+def encoders(gpt2: TextTokenizer, marked: TextTokenizer) -> list[Encoder]:
+    made = [Encoder(gpt2), Encoder(marked), Encoder(load_tokenizer("smollm2-135m", ("<COMMIT>", "<AUTHOR>")))]
+    assert [one.why_not for one in made] == ["", "", ""]
+    return made
+
+
 @quick
-@given(texts | st.lists(st.sampled_from([END_OF_TEXT, "<COMMIT>", "<|", " ", "\r\n", "a"]) | texts).map("".join))
+@given(texts | st.lists(st.sampled_from(PIECES) | texts).map("".join))
 @example(END_OF_TEXT)
 @example(f"a message that says {END_OF_TEXT} and goes on")
 @example("\0\x7f\u200d\ufeff \u00a0 don't  \n\n")
@@ -134,6 +143,17 @@ def test_a_text_comes_back_from_its_tokens_unchanged(gpt2: TextTokenizer, marked
         assert tokenizer.decode(ids) == text
         assert tokenizer.eos_id not in ids
         assert all(0 <= token < tokenizer.vocab_size for token in ids)
+
+
+@quick
+@given(st.lists(texts | st.lists(st.sampled_from([*PIECES, "1", "\x04"]) | texts).map("".join), max_size=4))
+def test_tiktoken_gives_the_ids_of_hugging_face(encoders: list[Encoder], many: list[str]) -> None:
+    for encoder in encoders:
+        made = encoder(many)
+        assert [ids.tolist() for ids, _ in made] == encoder.tokenizer.encode(many)
+        ends = [len(text.encode()) for text in many]
+        assert all(starts.tolist() == sorted(starts) for _, starts in made)
+        assert all(0 <= at < end for (_, starts), end in zip(made, ends, strict=True) for at in starts.tolist())
 
 
 @quick

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from treering.text import strategies
 from treering.text.document import (
     FIELDS,
     FUNCTIONS,
@@ -25,7 +26,15 @@ from treering.text.document import (
     word_counts,
 )
 from treering.text.kinds import kind_of
-from treering.text.strategies import MARKERS, STRATEGIES, Duplicates, documents
+from treering.text.strategies import (
+    BODY_CHARACTERS,
+    DOCUMENT_CHARACTERS,
+    MARKERS,
+    STRATEGIES,
+    Duplicates,
+    Telling,
+    documents,
+)
 from treering.text.words import STEM, counted, plain_words, words
 from treering.types import Features, FilePatch, LeftOut, LineStats, Record, Rename
 
@@ -439,6 +448,132 @@ def test_the_order_of_paths_is_always_the_same_and_not_the_alphabets() -> None:
     assert told(wide, "semantic") == told(replace(wide, stats=dict(reversed(wide.stats.items()))), "semantic")
     assert paths != sorted(paths)
     assert len(paths) == 32
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_parts_of_a_document_are_its_bytes_and_say_what_they_tell(strategy: str) -> None:
+    rich = record(
+        message_subject="größe",
+        message_body="a body\n\nof two",
+        patches=(FilePatch("src/lib.rs", "@@ -1 +1 @@\n-é\n"),),
+    )
+    ((_, document),) = documents([rich], strategy)
+    content = document.text.encode()
+    assert sum(size for _, size in document.parts) == len(content)
+    end = 0
+    pieces: dict[str, str] = {}
+    for kind, size in document.parts:
+        pieces[kind] = pieces.get(kind, "") + content[end : end + size].decode()
+        end += size
+    assert "größe" in pieces["message"]
+    assert all(path in pieces["paths"] for path in rich.stats)
+    assert rich.commit_hash[:7] in pieces["metadata"]
+    assert pieces.get("body", "").strip().removeprefix("<BODY> ") == (
+        "" if strategy == "diff-aware" else "a body\n\nof two"
+    )
+    assert pieces.get("hunks") == ("<HUNK> @@ -1 +1 @@\n-é\n" if strategy == "diff-aware" else None)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_giant_commit_is_told_no_longer_than_any_other(strategy: str) -> None:
+    many = {f"{'long' * 300}/{number}.py": LineStats(1, 0) for number in range(40)}
+    giant = record(
+        author_name="a" * 3_000_000, message_subject="s" * 3_000_000, message_body="b\n" * 3_000_000, stats=many
+    )
+    hunks = record(1, stats=many, patches=tuple(FilePatch(path, "@@ -1 +1 @@\n+é\n" * 2000) for path in many))
+    telling = Telling()
+    made = [document.text for _, document in documents([giant, hunks], strategy, telling)]
+    assert all(len(text) <= DOCUMENT_CHARACTERS and text.endswith("\n") for text in made)
+    reason = f"documents from {DOCUMENT_CHARACTERS:,} characters on"
+    assert telling.left_out[reason].bytes > 3_000_000
+
+
+def test_a_long_document_ends_with_a_whole_line_of_its_hunk() -> None:
+    text = "@@ -1 +1 @@\n" + "+0123456789\n" * 5000
+    telling = Telling()
+    ((_, document),) = documents([record(patches=(FilePatch("src/lib.rs", text),))], "diff-aware", telling)
+    assert DOCUMENT_CHARACTERS - 12 < len(document.text) <= DOCUMENT_CHARACTERS
+    assert "\n+0123456789\n" in document.text
+    assert {line for line in document.text.split("\n") if line.startswith("+")} == {"+0123456789"}
+    (left,) = [left for reason, left in telling.left_out.items() if reason.startswith("documents")]
+    assert left.bytes >= len(text) - DOCUMENT_CHARACTERS
+
+
+def test_hunks_of_noise_are_not_told_and_are_counted_by_kind() -> None:
+    stats = {"package-lock.json": LineStats(1, 0), "src/a.py": LineStats(1, 0), "data.csv": LineStats(1, 0)}
+    one = record(stats=stats, patches=tuple(FilePatch(path, f"@@ -0,0 +1 @@\n+of {path}\n", 5) for path in stats))
+    telling = Telling()
+    ((_, document),) = documents([one], "diff-aware", telling)
+    assert "+of src/a.py" in document.text
+    assert document.text.count("<HUNK>") == 1
+    assert all(f"<PATH> {path} +1 -0\n" in document.text for path in stats)
+    assert telling.left_out == {
+        "hunks of lock": LeftOut(1, len("@@ -0,0 +1 @@\n+of package-lock.json\n") + 5),
+        "hunks of data": LeftOut(1, len("@@ -0,0 +1 @@\n+of data.csv\n") + 5),
+        "hunks cut at the caps": LeftOut(1, 5),
+    }
+
+
+def test_the_same_hunk_of_a_file_is_told_once_wherever_it_is() -> None:
+    hunk, moved = "@@ -1 +1,2 @@ fn a()\n one\n+two\n", "@@ -70 +71,2 @@ fn b()\n one\n+two\n"
+    history = [
+        record(1, message_subject="child", patches=(FilePatch("src/lib.rs", hunk),)),
+        record(
+            2, message_subject="merge", patches=(FilePatch("src/lib.rs", moved), FilePatch("src/disputes.rs", hunk))
+        ),
+        record(3, message_subject="other", patches=(FilePatch("src/lib.rs", hunk.replace("two", "three")),)),
+    ]
+    for number, one in enumerate(history):
+        history[number] = replace(one, patch_id=str(number))
+    telling = Telling()
+    child, merge, other = (document.text for _, document in documents(history, "diff-aware", telling))
+    assert f"<HUNK> {hunk}" in child
+    assert merge.count("<HUNK>") == 1
+    assert f"<PATH> src/disputes.rs +230 -0\n<HUNK> {hunk}" in merge
+    assert "+three" in other
+    assert telling.left_out == {"hunks told before": LeftOut(1, len(moved))}
+
+
+def test_what_a_commit_told_that_nothing_is_learned_from_is_told_again() -> None:
+    patch = FilePatch("src/lib.rs", "@@ -1 +1 @@\n+two\n")
+    history = [
+        record(1, message_subject="fix", patch_id="1"),
+        record(2, message_subject="fix", patch_id="2", patches=(patch,)),
+        record(3, message_subject="merge", patch_id="3", patches=(patch,)),
+        record(4, message_subject="another merge", patch_id="4", patches=(patch,)),
+    ]
+    made = [document for _, document in documents(history, "diff-aware")]
+    assert [document.duplicate_of for document in made] == [None, f"{1:040x}", None, None]
+    assert [document.text.count("+two") for document in made] == [0, 1, 1, 0]
+
+
+def test_hunks_of_more_files_than_are_told_are_counted() -> None:
+    stats = {f"src/{number}.py": LineStats(1, 0) for number in range(strategies.PATHS + 8)}
+    telling = Telling()
+    one = record(stats=stats, patches=tuple(FilePatch(path, f"@@ -0,0 +1 @@\n+{path}\n") for path in stats))
+    ((_, document),) = documents([one], "diff-aware", telling)
+    assert document.text.count("<HUNK>") == document.text.count("<PATH>") == strategies.PATHS
+    assert [(reason, left.files) for reason, left in telling.left_out.items()] == [
+        (f"hunks of more than {strategies.PATHS} files", 8)
+    ]
+
+
+def test_what_is_left_out_of_a_long_body_is_counted() -> None:
+    telling = Telling()
+    ((_, document),) = documents([record(message_body="é" * (BODY_CHARACTERS + 7))], "semantic", telling)
+    assert document.text.count("é") == BODY_CHARACTERS
+    assert telling.left_out == {f"bodies from {BODY_CHARACTERS:,} characters on": LeftOut(1, 14)}
+
+
+def test_a_merge_and_what_it_brought_are_one_group() -> None:
+    merge = f"{3:040x}"
+    history = [
+        record(1),
+        record(2, merged_by=merge),
+        record(3, is_merge=True, parent_hashes=(f"{1:040x}", f"{2:040x}")),
+        record(4, is_merge=True, parent_hashes=(merge, f"{1:040x}")),
+    ]
+    assert [document.group for _, document in documents(history, "semantic")] == ["", merge, merge, ""]
 
 
 # repeats ---------------------------------------------------------------------------------------------------------

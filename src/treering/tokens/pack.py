@@ -3,6 +3,7 @@
 The store keeps a memory map of integers beside a JSON header; the seed's ``token_sequences.json`` is an export.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ from treering.types import Corpus, Span, TokenDocument
 Ids = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
 
 
-def blocks(documents: Iterable[Sequence[int]], eos: int, length: int) -> Iterator[list[int]]:
-    """Documents end to end, an end-of-text after each, cut every ``length`` tokens. The last block may be shorter:
-    no token is lost and none is padding.
+def blocks(documents: Iterable[Sequence[int]], length: int) -> Iterator[list[int]]:
+    """Documents end to end, cut every ``length`` tokens. The last block may be shorter: no token is lost and none is
+    padding.
     """
     pending: list[int] = []
     for document in documents:
         pending.extend(document)
-        pending.append(eos)
         while len(pending) >= length:
             yield pending[:length]
             del pending[:length]
@@ -35,13 +35,11 @@ def blocks(documents: Iterable[Sequence[int]], eos: int, length: int) -> Iterato
         yield pending
 
 
-def _described(
-    spans: list[Span], total: int, *, tokenizer: TextTokenizer, repo: str, strategy: str, length: int
-) -> Corpus:
+def _described(noting: "_Noting", *, tokenizer: TextTokenizer, repo: str, strategy: str, length: int) -> Corpus:
     return Corpus(
         vocab_size=tokenizer.vocab_size,
-        num_sequences=-(-total // length),
-        total_tokens=total,
+        num_sequences=-(-noting.total // length),
+        total_tokens=noting.total,
         sequence_length=length,
         repo=repo,
         strategy=strategy,
@@ -49,21 +47,34 @@ def _described(
         tokenizer_fingerprint=tokenizer.fingerprint,
         added_tokens=tokenizer.added,
         eos_id=tokenizer.eos_id,
-        documents=tuple(spans),
+        documents=tuple(noting.spans),
+        sha256=noting.digest(),
     )
 
 
 class _Noting:
-    """Passes token ids on and notes each document's span."""
+    """Passes token ids on, an end-of-text after each document, and notes spans and what decides the stream's hash."""
 
-    def __init__(self, documents: Iterable[TokenDocument]) -> None:
+    def __init__(self, documents: Iterable[TokenDocument], tokenizer: TextTokenizer) -> None:
         self.documents = documents
         self.spans: list[Span] = []
+        self.total = 0
+        self._kind = _integer(tokenizer.vocab_size)
+        self._end = np.array([tokenizer.eos_id], dtype=self._kind)
+        self._hash = hashlib.sha256()
 
-    def __iter__(self) -> Iterator[tuple[int, ...]]:
-        for document in self.documents:
-            self.spans.append(Span(document.commit_hash, len(document.tokens), document.bytes, document.duplicate_of))
-            yield document.tokens
+    def __iter__(self) -> Iterator[Ids]:
+        for one in self.documents:
+            ids = np.concatenate((np.asarray(one.tokens, dtype=self._kind), self._end))
+            self._hash.update(ids.data)
+            self.total += len(ids)
+            self.spans.append(Span(one.commit_hash, len(one.tokens), one.bytes, one.duplicate_of, one.group))
+            yield ids
+
+    def digest(self) -> str:
+        whole = self._hash.copy()
+        whole.update(msgspec.json.encode(self.spans))
+        return whole.hexdigest()
 
 
 def write_sequences(
@@ -78,15 +89,13 @@ def write_sequences(
     """The seed's ``token_sequences.json``: its four keys first, then what a trainer must know. Streamed; ``repo``
     is asked when all documents have passed.
     """
-    noting = _Noting(documents)
-    total = 0
+    noting = _Noting(documents, tokenizer)
     encode = msgspec.json.encode
     with replacing(path) as file:
         file.write(b'{"token_sequences": [')
-        for number, block in enumerate(blocks(noting, tokenizer.eos_id, length)):
+        for number, block in enumerate(blocks((ids.tolist() for ids in noting), length)):
             file.write((b",\n" if number else b"\n") + encode(block))
-            total += len(block)
-        corpus = _described(noting.spans, total, tokenizer=tokenizer, repo=repo(), strategy=strategy, length=length)
+        corpus = _described(noting, tokenizer=tokenizer, repo=repo(), strategy=strategy, length=length)
         file.write(b"\n], " + encode(asdict(corpus))[1:] + b"\n")
     return corpus
 
@@ -101,14 +110,11 @@ def write_stream(
     length: int,
 ) -> Corpus:
     """``tokens.bin`` (little-endian uint16, or uint32 for large vocabularies), then the header that makes it valid."""
-    kind = _integer(tokenizer.vocab_size)
-    noting = _Noting(documents)
-    total = 0
+    noting = _Noting(documents, tokenizer)
     with replacing(folder / "tokens.bin") as file:
-        for block in blocks(noting, tokenizer.eos_id, 1 << 16):
-            file.write(np.asarray(block, dtype=kind).tobytes())
-            total += len(block)
-    corpus = _described(noting.spans, total, tokenizer=tokenizer, repo=repo, strategy=strategy, length=length)
+        for ids in noting:
+            file.write(ids.data)
+    corpus = _described(noting, tokenizer=tokenizer, repo=repo, strategy=strategy, length=length)
     write_json(folder / "header.json", corpus)
     return corpus
 
@@ -121,7 +127,7 @@ def read_stream(folder: Path) -> tuple[Corpus, Ids]:
     with os_errors(path):
         if not corpus.total_tokens:
             raise DataError(f"{folder} holds no tokens", "tokenise a repository that has commits")
-        if not path.is_file() or path.stat().st_size != corpus.total_tokens * np.dtype(kind).itemsize:
+        if not path.is_file() or path.stat().st_size != corpus.total_tokens * kind.itemsize:
             raise DataError(f"{path} is torn", f"delete {folder}: the next run makes it again")
         return corpus, np.memmap(path, dtype=kind, mode="r")
 
@@ -167,5 +173,6 @@ def _without_header(content: dict[str, Any], sequences: list[list[int]]) -> dict
     } | content
 
 
-def _integer(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    return np.uint16 if vocab_size <= 1 << 16 else np.uint32
+def _integer(vocab_size: int) -> "np.dtype[np.uint16] | np.dtype[np.uint32]":
+    """How a token is kept: always little-endian."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")

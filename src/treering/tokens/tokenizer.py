@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate, islice
+from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -11,13 +11,18 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from treering.errors import ModelError, needs
 from treering.files import replacing, write_json
 from treering.modelpack import cache_dir, located, packed
-from treering.types import Document, Record, TokenDocument
 
-BATCH = 256
 ALTERNATIVES = "on every machine with the model pack: gpt2, smollm2-135m; or give a folder that holds a tokenizer.json"
 _FILES = ("tokenizer*.json", "vocab.json", "merges.txt")
 _END_OF_TEXT = ("<|endoftext|>", "</s>", "<eos>", "<|im_end|>", "[SEP]")
-_PROBES = ("a", " Hello  world\n\n\tdef f(x_1): return 12345", "größe 日本 \u00a0😀 don't", "<|endoftext|></s>")
+_SPLIT = ("a", " Hello  world\n\n\tdef f(x_1): return 12345", "größe 日本 \u00a0😀 don't", "<|endoftext|></s>")
+PROBES = (
+    *_SPLIT, "@@ -1,7 +10,8 @@ fn main() {\n-\tlet x = 0x1F;\t// old\r\n+\t\tlet x = 31;\n \n }\n\\ No newline at end",
+    "  1   2\n 3 \t4a5  ", "I'll we've it's DON'T 'S 're'd  'm", "…«»—“quoted”!!??;;  :: $$$ ^^^", "½ ² ٣٤ Ⅷ 一二 x² ೫",
+    "a\u200db\ufeffc\u2028d\u0085e", "שלום עולם नमस्ते สวัสดี", "👩\u200d👩\u200d👧🏳️🇩🇪", "e\u0301 \u0301 ﬁ İ ı ß ẞ ǆ",
+    "\x00\x01\x7f\x80", " " * 40 + "\n" * 9, "",
+)  # fmt: skip
+"""Texts that have between them everything on which two tokenizers could differ."""
 _SPECIAL = 3  # gguf's TokenType.CONTROL
 
 
@@ -34,7 +39,7 @@ class TextTokenizer:
         # an end-of-text stays text.
         tokenizer.add_tokens([AddedToken(marker, special=False, normalized=False) for marker in added])
         tokenizer.encode_special_tokens = True
-        self._tokenizer = tokenizer
+        self.backend = tokenizer
         self.vocab_size: int = tokenizer.get_vocab_size(with_added_tokens=True)
         self.eos_id: int = tokenizer.token_to_id(end_of_text) or 0
 
@@ -43,27 +48,32 @@ class TextTokenizer:
         """Decided by the vocabulary and by how a text that has everything is split. Not by the whole file: the same
         tokenizer is published in files that differ.
         """
-        vocabulary = sorted(self._tokenizer.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
-        return hashlib.sha256(json.dumps([vocabulary, self.encode(_PROBES)]).encode()).hexdigest()[:16]
+        vocabulary = sorted(self.backend.get_vocab(with_added_tokens=True).items(), key=lambda item: item[1])
+        return hashlib.sha256(json.dumps([vocabulary, self.encode(_SPLIT)]).encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        return [encoding.ids for encoding in self.backend.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_with_places(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """The ids of each text, and the character at which each of them begins."""
+        encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encodings]
 
     def placed(self, text: str) -> tuple[list[int], list[int]]:
         """The ids of a text, and for each the byte of the text that it ends before."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = self.backend.encode(text, add_special_tokens=False)
         bytes_before = list(accumulate((len(char.encode()) for char in text), initial=0))
         return encoding.ids, [bytes_before[end] for _, end in encoding.offsets]
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+        return str(self.backend.decode(list(ids), skip_special_tokens=False))
 
     def save(self, folder: Path) -> None:
         """Write the two files that ``AutoTokenizer.from_pretrained`` wants."""
-        self._tokenizer.encode_special_tokens = False
+        self.backend.encode_special_tokens = False
         with replacing(folder / "tokenizer.json") as file:
-            file.write(self._tokenizer.to_str(pretty=True).encode())
-        self._tokenizer.encode_special_tokens = True
+            file.write(self.backend.to_str(pretty=True).encode())
+        self.backend.encode_special_tokens = True
         write_json(
             folder / "tokenizer_config.json",
             {
@@ -149,15 +159,3 @@ def _smollm2() -> Tokenizer:
 
 
 _PACKED = {"gpt2": _gpt2, "smollm2-135m": _smollm2}
-
-
-def tokenized(
-    documents: Iterable[tuple[Record, Document, str | None]], tokenizer: TextTokenizer
-) -> Iterator[tuple[Record, TokenDocument]]:
-    """Encode (record, document, the commit it repeats) in batches, in order."""
-    source = iter(documents)
-    while batch := list(islice(source, BATCH)):
-        texts = [document.text for _, document, _ in batch]
-        for (record, document, duplicate), ids in zip(batch, tokenizer.encode(texts), strict=True):
-            size = len(document.text.encode())
-            yield record, TokenDocument(record.commit_hash, tuple(ids), size, duplicate)
