@@ -122,6 +122,8 @@ class TrainSettings:
     """Decides the order of batches and every random start."""
     gpu: bool = True
     """Whether a GPU is used where there is one."""
+    save_seconds: Annotated[float, Meta(ge=0, le=1e6)] = 60.0
+    """How much of a training a kill may cost: a checkpoint is written so often; 0 is after each step."""
     sharded: bool = False
     """Whether the model is spread over the processes that `torchrun` started (FSDP), not whole in each (DDP)."""
     keep_models: Positive = 3

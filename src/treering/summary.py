@@ -77,31 +77,48 @@ def page_of(summary: Summary | None, bench: Bench | None) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("treering"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    losses = ((summary and summary.training) or {}).get("training", {}).get("losses", ())
+    training = ((summary and summary.training) or {}).get("training", {})
     return environment.get_template("report.html").render(
         summary=msgspec.to_builtins(summary),
-        curve=loss_curve(losses) if losses else "",
+        curve=training_curves(training) if training.get("losses") else "",
         bench=msgspec.to_builtins(bench),
         baseline=BASELINE,
         vote=VOTE,
     )
 
 
-def loss_curve(losses: Sequence[float]) -> str:
-    """The loss of each step and its running mean, as SVG; empty where the extra ``train`` is gone since."""
+def training_curves(training: dict[str, Any]) -> str:
+    """The loss of each step, its running mean and that of the validation commits; below, the learning rate and the
+    tokens a second; as SVG, and empty where the extra ``train`` is gone since.
+    """
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         return ""
 
+    losses = training["losses"]
     window = max(1, len(losses) // 25)
     means = [sum(losses[max(0, end - window) : end]) / min(window, end) for end in range(1, len(losses) + 1)]
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(losses, color="#c9b79c", linewidth=0.8, label="step")
-    axes.plot(means, color="#5b3a1e", linewidth=1.6, label=f"mean of {window}")
-    axes.set(xlabel="step", ylabel="loss (nats per token)")
-    axes.legend(frameon=False)
+    points = training.get("curve", ())
+    figure = Figure(figsize=(7, 5.2 if len(points) > 1 else 3), layout="constrained")
+    rows = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1]) if len(points) > 1 else [figure.subplots()]
+    steps = range(1, len(losses) + 1)
+    rows[0].plot(steps, losses, color="#c9b79c", linewidth=0.8, label="step")
+    rows[0].plot(steps, means, color="#5b3a1e", linewidth=1.6, label=f"mean of {window}")
+    if looks := training.get("validation"):
+        rows[0].plot(*zip(*looks, strict=True), color="#2c6e49", marker="o", markersize=3, label="commits held out")
+    rows[0].set(ylabel="loss (nats per token)")
+    rows[0].legend(frameon=False)
+    if len(points) > 1:
+        step, seconds, tokens, rates = zip(*points, strict=True)
+        rows[1].plot(step, rates, color="#5b3a1e", linewidth=1.2)
+        rows[1].set(ylabel="rate")
+        speeds = [
+            (tokens[one] - tokens[one - 1]) / max(seconds[one] - seconds[one - 1], 1e-3) for one in range(1, len(step))
+        ]
+        rows[2].plot(step[1:], speeds, color="#5b3a1e", linewidth=1.2)
+        rows[2].set(ylabel="tokens/s", ylim=(0, None))
+    rows[-1].set(xlabel="step")
     drawn = io.StringIO()
     figure.savefig(drawn, format="svg", metadata={"Date": None})
     text = drawn.getvalue()

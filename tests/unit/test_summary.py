@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from treering.report import Reporter
-from treering.summary import Summary, page_of, write_bench, write_summary
+from treering.summary import Summary, page_of, training_curves, write_bench, write_summary
 from treering.types import BASELINE, VOTE, Bench, FileRow, SearchRow
 
 SUMMARY = Summary("project", "2024-01-31T12:00:00Z", {"commits": 3}, (), None, None, {"scrape": 0.5}, ())
@@ -125,6 +125,22 @@ def test_a_torn_file_of_the_other_is_left_out_with_a_warning(tmp_path: Path) -> 
     assert [re.sub(r": .*?(\w+\.json)", r": \1", warning)[:30] for warning in report.warnings] == [
         "not in the report: bench.json ", "not in the report: latest.json"
     ]  # fmt: skip
+
+
+def test_the_curves_of_a_training_are_drawn_as_far_as_they_were_noted() -> None:
+    loss = training_curves({"losses": [2.0, 1.5, 1.0]})
+    assert "loss (nats per token)" in loss
+    assert "tokens/s" not in loss
+    whole = training_curves(
+        {
+            "losses": [2.0, 1.5, 1.0],
+            "curve": [(1, 1.0, 100, 1e-3), (2, 2.0, 200, 1e-3), (3, 3.5, 300, 1e-4)],
+            "validation": [(0, 2.5), (3, 1.25)],
+        }
+    )
+    for label in ("commits held out", "rate", "tokens/s"):
+        assert label in whole
+    ElementTree.fromstring(whole)  # noqa: S314  # our own page
 
 
 def test_a_bench_after_the_extra_train_is_gone_leaves_the_curve_out(monkeypatch: pytest.MonkeyPatch) -> None:

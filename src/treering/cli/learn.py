@@ -53,6 +53,7 @@ def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **fla
 @click.option("--seed", type=int, help="Decides the order and every random start.")
 @GPU
 @click.option("--sharded", is_flag=True, default=None, help="Spread the model over torchrun's processes (FSDP).")
+@click.option("--save-seconds", type=float, help="How often a checkpoint is written [default: 60].")
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Go on where a training was interrupted.")
 @click.option("--continue", "onward", is_flag=True, help="Go on from the current model, on the commits since.")
 @common

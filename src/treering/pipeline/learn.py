@@ -233,7 +233,6 @@ def train(
     *,
     resume: bool = True,
     onward: bool = False,
-    save_seconds: float = 60.0,
 ) -> Learned:
     """The model for a token stream of the store: trained now, or the one trained before with the same everything.
 
@@ -250,7 +249,7 @@ def train(
         if new:
             learn(
                 corpus, ids, base, recipe, target, report, resume=resume, after=after, parent=parent,
-                save_seconds=save_seconds,
+                save_seconds=settings.train.save_seconds,
             )  # fmt: skip
         told = report_of(target)
         better = not parent or (told.holdout.difference is not None and told.holdout.difference[2] < 0)
