@@ -1,9 +1,9 @@
 """How fast a training reads: our packed blocks beside a Hugging Face Trainer, packed and padded.
 
-The same model, documents, precision and cores, in turns, each run in a process of its own. *Useful* tokens are those of
-documents: padding is none. The Trainer gets the packed blocks that we train on; or documents cut at the length and padded
-to it (`padding="max_length"`), or each batch padded to its longest. `--memory` compares our loss in chunks with the whole
-one instead. Peak memory is of the process, loading included.
+The same model, documents, precision and cores, in turns, each run in a process of its own. *Useful* tokens are those
+of documents: padding is none. The Trainer gets the packed blocks that we train on; or documents cut at the length and
+padded to it (`padding="max_length"`), or each batch padded to its longest. `--memory` compares our loss in chunks with
+the whole one instead. Peak memory is of the process, loading included.
 
     python benchmarks/training.py REPO --store STORE [--steps 12] [--batch-size 4] [--length 256] [--memory] [--json]
 """

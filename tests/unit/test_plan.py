@@ -17,7 +17,18 @@ GB = 10**9
 
 
 def computer(device: str, memory: float, capability: tuple[int, int] | None = None, devices: int = 1) -> Machine:
-    return Machine(8, 32 * GB, device, "a machine", round(memory * GB), capability, devices, devices, 8)
+    return Machine(
+        8,
+        32 * GB,
+        device,
+        "a machine",
+        round(memory * GB),
+        capability,
+        devices,
+        devices,
+        8,
+        bool(capability and capability >= (8, 0)),
+    )
 
 
 MACHINES = {

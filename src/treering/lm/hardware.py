@@ -11,6 +11,7 @@ from pathlib import Path
 from treering.errors import needs
 
 CGROUPS = Path("/sys/fs/cgroup")
+AMPERE = (8, 0)
 MEMORY_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 """The limit and the use of a control group, in its second version and its first."""
 
@@ -30,6 +31,8 @@ class Machine:
     devices: int
     visible: int
     threads: int
+    bfloat16: bool = False
+    """Whether it multiplies in bfloat16 itself: GPUs from Ampere on; cores with AVX-512 BF16 or AMX."""
 
 
 def machine(*, gpu: bool) -> Machine:
@@ -58,6 +61,7 @@ def machine(*, gpu: bool) -> Machine:
         devices=int(os.environ.get("WORLD_SIZE", "1")),
         visible=visible,
         threads=torch.get_num_threads(),
+        bfloat16=capability >= AMPERE if capability else device == "cpu" and _multiplies_bfloat16(),
     )
 
 
@@ -110,6 +114,14 @@ def _groups() -> Iterator[Path]:
             group = Path(path.lstrip("/"))
             for root in [CGROUPS / kind for kind in kinds.split(",") if kind] or [CGROUPS]:
                 yield from (root / part for part in (group, *group.parents))
+
+
+def _multiplies_bfloat16() -> bool:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return not {"avx512_bf16", "amx_bf16"}.isdisjoint(line.split())
+    return False
 
 
 def _processor() -> str:

@@ -29,7 +29,6 @@ OVERHEAD = {"cpu": 650_000_000, "mps": 500_000_000, "cuda": 300_000_000}
 """The libraries and their work spaces; on the CPU with torch itself (measured). A CUDA context is not free memory."""
 PRESETS = (("cuda-80gb", 70_000_000_000), ("cuda-24gb", 20_000_000_000), ("cuda-8gb", 0))
 """Names of classes of GPUs, by the free memory from which on they hold."""
-AMPERE = (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,9 @@ def _frugal(machine: Machine, shape: Shape, method: str, sequences: int, length:
     return Plan(
         preset=_preset(machine), device=machine.device, precision=precision, base_dtype=_dtype(machine, method),
         method=method, devices=devices, batch_size=batch, accumulate=each // batch,
-        gradient_checkpointing=checkpointing, chunked_loss=chunked, compile=_modern(machine), memory=memory,
-        total=total, limit=limit, fits=fits, reasons=tuple(reasons),
+        gradient_checkpointing=checkpointing, chunked_loss=chunked,
+        compile=machine.device == "cuda" and machine.bfloat16,
+        memory=memory, total=total, limit=limit, fits=fits, reasons=tuple(reasons),
     )  # fmt: skip
 
 
@@ -126,15 +126,13 @@ def memory_of(
     machine: Machine, shape: Shape, method: str, batch: int, length: int, *, chunked: bool, checkpointing: bool
 ) -> dict[str, int]:
     """Bytes on one device, by part, at the highest point of a step."""
-    mixed = machine.device == "cuda"
+    mixed = _precision(machine)[0] != "32-true"
     adapters = 0 if method == "full" else LORA_RANK * shape.sides
     trained = adapters or shape.parameters
-    float_bytes = 2 if mixed else 4
-    weights = {
-        "full": shape.parameters * (6 if mixed else 4),  # autocast keeps copies in half precision beside the masters
-        "lora": shape.parameters * float_bytes,
-        "qlora": shape.linear * FOUR_BIT + (shape.parameters - shape.linear) * float_bytes,
-    }[method]
+    held = 4 if _dtype(machine, method) == "float32" else 2
+    copies = 2 if mixed and held == 4 else 0  # of the weights, in half precision, that autocast makes
+    whole = shape.parameters if method != "qlora" else shape.parameters - shape.linear
+    weights = whole * (held + copies) + (shape.parameters - whole) * FOUR_BIT
     tokens = batch * length
     kept = shape.kept * (HALF if mixed else 1)
     if machine.device == "mps" or (shape.dropout and machine.device == "cpu"):
@@ -171,22 +169,18 @@ def _instead(found: Plan, machine: Machine, shape: Shape, sequences: int, length
         yield "no method fits, nor would a smaller base: free some memory first, or give a smaller --sequence-length"
 
 
-def _modern(machine: Machine) -> bool:
-    return machine.device == "cuda" and machine.capability is not None and machine.capability >= AMPERE
-
-
 def _precision(machine: Machine) -> tuple[str, str]:
+    if machine.bfloat16:
+        return "bf16-mixed", "bfloat16 where it is safe: the products are computed in it"
     if machine.device != "cuda":
-        return "32-true", f"float32 throughout: the {machine.device.upper()} gains nothing safe from less"
-    if _modern(machine):
-        return "bf16-mixed", "bfloat16 where it is safe: this GPU computes in it"
+        return "32-true", f"float32 throughout: this {machine.device.upper()} gains nothing safe from less"
     return "16-mixed", "float16 where it is safe, the loss scaled: this GPU is older than bfloat16"
 
 
 def _dtype(machine: Machine, method: str) -> str:
     if machine.device != "cuda" or method == "full":
         return "float32"
-    return "bfloat16" if _modern(machine) else "float16"
+    return "bfloat16" if machine.bfloat16 else "float16"
 
 
 def _preset(machine: Machine) -> str:

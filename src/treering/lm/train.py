@@ -98,6 +98,7 @@ def _quiet_lightning() -> Iterator[None]:
 
 def _with_adapters(model: Any, added: tuple[int, ...]) -> Any:
     """Low-rank adapters on every linear layer; rows of added tokens are trained whole."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft loads it, and it tells what would be faster
     with needs("train"):
         from peft import LoraConfig, get_peft_model
 
