@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from treering.lm.completion import END, SOURCES, Chances, Completer, Draft, Weights, joined, mixed
+from treering.lm.completion import END, Chances, Completer, Draft, Weights, joined, mixed
 from treering.lm.scorer import Scorer
 from treering.search.benchmark import cleaned
 from treering.search.commits import Finder
@@ -46,8 +46,8 @@ class Mixture:
     beside: Weights
 
 
-EVEN = Mixture({name: (1 / len(SOURCES),) * len(SOURCES) for name in ("first", "other")}, {})
-"""Where nothing was evaluated."""
+USUAL = Mixture({"first": (0.45, 0.2, 0.25, 0.1), "other": (0.5, 0.15, 0.15, 0.2)}, {})
+"""Where nothing was evaluated: about what was fitted on three repositories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,8 @@ class Proposer:
             chances = self._next(draft, prompt, words, how)
             fitting = [place for place, word in enumerate(draft.words) if word.startswith(typed)]
             best = [draft.words[place] for place in sorted(fitting, key=lambda place: -chances[place])[:6]]
-            likeliest = likeliest or [word for word in best if word != END][:5]
+            if not likeliest:  # who asks how it goes on wants a word
+                best = likeliest = [word for word in best if word != END][:5]
             if not best or best[0] == END:
                 break
             words.append(best[0])
