@@ -130,17 +130,15 @@ class Proposer:
         return self._completer.draft([self.subject(number) for number in near], change.words)
 
     def first_tokens(
-        self, draft: Draft, prompt: str, words: Sequence[str]
-    ) -> tuple[Chances, npt.NDArray[np.int64]] | None:
+        self, scorer: Scorer, draft: Draft, prompt: str, words: Sequence[str]
+    ) -> tuple[Chances, npt.NDArray[np.int64]]:
         """A model's chances of the first tokens of a draft's words behind the first 0, 1, … of ``words``, and for each
-        word of the draft where its first token is in them; None without a model.
+        word of the draft where its first token is in them. All models that are asked have one vocabulary.
         """
-        if self.scorer is None:
-            return None
         new = [word for word in draft.words if word not in self._begins]
-        self._begins.update(zip(new, self.scorer.begins(new).tolist() if new else (), strict=True))
+        self._begins.update(zip(new, scorer.begins(new).tolist() if new else (), strict=True))
         tokens, begins = np.unique([self._begins[word] for word in draft.words], return_inverse=True)
-        return self.scorer.first_tokens(prompt, words, tokens), begins
+        return scorer.first_tokens(prompt, words, tokens), begins
 
     def completed(self, change: Change, near: Sequence[int], begin: str, how: Mixture) -> tuple[str, list[str]]:
         """A message that begins so, finished word by word, and the likeliest five of the words that come next."""
@@ -164,10 +162,10 @@ class Proposer:
     def _next(self, draft: Draft, prompt: str, words: Sequence[str], how: Mixture) -> Chances:
         sources, first = draft.chances(words), not words
         without = mixed(sources, how.without, first=first)
-        read = self.first_tokens(draft, prompt, words) if how.beside else None
-        if read is None:
+        if self.scorer is None or not how.beside:
             return without
-        return mixed(np.vstack([sources, joined(read[0][-1], read[1], without)]), how.beside, first=first)
+        model, begins = self.first_tokens(self.scorer, draft, prompt, words)
+        return mixed(np.vstack([sources, joined(model[-1], begins, without)]), how.beside, first=first)
 
     def adapted(self, change: Change, near: Sequence[int]) -> str:
         """The message of the nearest commit, without its numbers, and about the file that this change is of."""
