@@ -67,6 +67,8 @@ def message(finder: Finder, change: Change, model: Path | None, begin: str) -> M
     """The message of a change, or one that begins so, finished."""
     if "\n" in begin:
         raise UsageError("the beginning has more than one line", "give the beginning of the subject")
+    # Undecodable bytes of an argument are surrogates, which no tokenizer takes.
+    begin = begin.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     task = "completion" if begin.strip() else "message"
     known = evaluation_of(model) if model else None
     with opened(finder, model, known, task) as proposer:

@@ -69,7 +69,7 @@ class Change:
         found: list[str] = []
         for path in self.paths[: NEAR * SHOWN_PATHS]:
             *folders, name = path.split("/")
-            found += [name, name.rpartition(".")[0], *folders, *plain_words(name)]
+            found += [name, _stem(path), *folders, *plain_words(_stem(path))]
         inside = (name for function in self.functions for name in identifiers(function))
         return [name for name in (*found, *self.names, *inside, *self.others) if name]
 
