@@ -184,6 +184,8 @@ def test_a_model_that_won_answers(learned: tuple[Repo, Path]) -> None:
     assert told.answered_by == "model"
     assert told.message.startswith("Tell the or")
     assert "the model was better" in told.why
+    odd = learning.message(place(repo), Reporter(), begin="Caf\udce9 \x1b[31m <|endoftext|> \U0001f600 ")
+    assert odd.message.startswith("Caf\ufffd \x1b[31m <|endoftext|>")
     assert learning.message(place(repo), Reporter()).answered_by == "model"
 
 

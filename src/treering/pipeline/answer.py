@@ -17,7 +17,7 @@ from treering.git.staged import staged
 from treering.lm.scorer import Scorer, load_model
 from treering.pipeline.common import Cleaner, Kinds, caps_of
 from treering.pipeline.evaluate import WINDOW, Evaluation, evaluation_of
-from treering.pipeline.propose import EVEN, Change, Mixture, Proposer, change_of
+from treering.pipeline.propose import USUAL, Change, Mixture, Proposer, change_of
 from treering.search.commits import Finder
 from treering.search.files import touches_of
 from treering.search.upcoming import Partner, Theme, fading, partners, plain, themes
@@ -67,6 +67,8 @@ def message(finder: Finder, change: Change, model: Path | None, begin: str) -> M
     """The message of a change, or one that begins so, finished."""
     if "\n" in begin:
         raise UsageError("the beginning has more than one line", "give the beginning of the subject")
+    # Undecodable bytes of an argument are surrogates, which no tokenizer takes.
+    begin = begin.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     task = "completion" if begin.strip() else "message"
     known = evaluation_of(model) if model else None
     with opened(finder, model, known, task) as proposer:
@@ -75,7 +77,7 @@ def message(finder: Finder, change: Change, model: Path | None, begin: str) -> M
         near = proposer.nearest(change, proposer.history.everything)
         likeliest: list[str] = []
         if begin.strip():
-            told = known.mixture if known and known.mixture else EVEN
+            told = known.mixture if known and known.mixture else USUAL
             how = told if proposer.scorer else Mixture(told.without, {})
             said, likeliest = proposer.completed(change, near, begin, how)
         elif proposer.scorer:

@@ -151,10 +151,9 @@ def parts_of(record: Record, text: bytes, strategy: str) -> dict[str, Span]:
 
 
 def measured(
-    folder: Path, tuned: Any, learned: Learned, held: HeldOut, report: Reporter, *, gpu: bool
+    tokenizer: TextTokenizer, base: Any, tuned: Any, learned: Learned, held: HeldOut, report: Reporter, *, gpu: bool
 ) -> tuple[list[PartRow], str, dict[str, float]]:
     """The base and the tuned model and the yardsticks on the later commits: the row of each part, and the verdict."""
-    tokenizer = load_tokenizer(str(folder))
     encoded = [tokenizer.placed(document.text.decode()) for document in held.documents]
     first = _first_within([len(ids) for ids, _ in encoded])
     history = held.history + b"".join(document.text for document in held.documents[:first])
@@ -163,7 +162,7 @@ def measured(
     streams = [np.array(ids, np.int64) for ids, _ in encoded]
     window, eos = learned.recipe.sequence_length, tokenizer.eos_id
     nats = {
-        "base": token_losses(base_of(learned, tokenizer), streams, eos, window, gpu=gpu),
+        "base": token_losses(base, streams, eos, window, gpu=gpu),
         "tuned": token_losses(tuned, streams, eos, window, gpu=gpu),
     }
     ngram, xz = ngram_bits(history, documents), xz_bits(history, documents)
@@ -209,11 +208,12 @@ def evaluate(
     """
     started = time.monotonic()
     learned = read_json(folder / REPORT, Learned)
-    tuned = load_model(folder)
+    tokenizer, tuned = load_tokenizer(str(folder)), load_model(folder)
+    base = base_of(learned, tokenizer)
     held = held_out(finder.store, source, settings, learned, most)
-    parts, verdict, perplexity = measured(folder, tuned, learned, held, report, gpu=settings.train.gpu)
-    tokenizer = load_tokenizer(str(folder))
-    proposer = Proposer(finder, Scorer(tuned, tokenizer, WINDOW))
+    parts, verdict, perplexity = measured(tokenizer, base, tuned, learned, held, report, gpu=settings.train.gpu)
+    scorers = {tasks.BASE: Scorer(base, tokenizer, WINDOW), tasks.MODEL: Scorer(tuned, tokenizer, WINDOW)}
+    proposer = Proposer(finder, scorers[tasks.MODEL])
     cases = tasks.cases_of(proposer, held.records)
     before = evaluation_of(folder)
     made = Evaluation(
@@ -235,7 +235,7 @@ def evaluate(
             rows: list[TaskRow] = []
             mixture, opinions = made.mixture, dict(made.opinions)
             if task == "completion":
-                rows, mixture = tasks.completion(proposer, cases, report, learned.recipe.seed)
+                rows, mixture = tasks.completion(proposer, scorers, cases, report, learned.recipe.seed)
             elif task == "message":
                 rows = tasks.message(proposer, cases, report, learned.recipe.seed)
             elif task:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from treering.lm.completion import END, SOURCES, Chances, Completer, Draft, Weights, joined, mixed
+from treering.lm.completion import END, Chances, Completer, Draft, Weights, joined, mixed
 from treering.lm.scorer import Scorer
 from treering.search.benchmark import cleaned
 from treering.search.commits import Finder
@@ -46,8 +46,8 @@ class Mixture:
     beside: Weights
 
 
-EVEN = Mixture({name: (1 / len(SOURCES),) * len(SOURCES) for name in ("first", "other")}, {})
-"""Where nothing was evaluated."""
+USUAL = Mixture({"first": (0.45, 0.2, 0.25, 0.1), "other": (0.5, 0.15, 0.15, 0.2)}, {})
+"""Where nothing was evaluated: about what was fitted on three repositories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Change:
         found: list[str] = []
         for path in self.paths[: NEAR * SHOWN_PATHS]:
             *folders, name = path.split("/")
-            found += [name, name.rpartition(".")[0], *folders, *plain_words(name)]
+            found += [name, _stem(path), *folders, *plain_words(_stem(path))]
         inside = (name for function in self.functions for name in identifiers(function))
         return [name for name in (*found, *self.names, *inside, *self.others) if name]
 
@@ -130,17 +130,15 @@ class Proposer:
         return self._completer.draft([self.subject(number) for number in near], change.words)
 
     def first_tokens(
-        self, draft: Draft, prompt: str, words: Sequence[str]
-    ) -> tuple[Chances, npt.NDArray[np.int64]] | None:
+        self, scorer: Scorer, draft: Draft, prompt: str, words: Sequence[str]
+    ) -> tuple[Chances, npt.NDArray[np.int64]]:
         """A model's chances of the first tokens of a draft's words behind the first 0, 1, … of ``words``, and for each
-        word of the draft where its first token is in them; None without a model.
+        word of the draft where its first token is in them. All models that are asked have one vocabulary.
         """
-        if self.scorer is None:
-            return None
         new = [word for word in draft.words if word not in self._begins]
-        self._begins.update(zip(new, self.scorer.begins(new).tolist() if new else (), strict=True))
+        self._begins.update(zip(new, scorer.begins(new).tolist() if new else (), strict=True))
         tokens, begins = np.unique([self._begins[word] for word in draft.words], return_inverse=True)
-        return self.scorer.first_tokens(prompt, words, tokens), begins
+        return scorer.first_tokens(prompt, words, tokens), begins
 
     def completed(self, change: Change, near: Sequence[int], begin: str, how: Mixture) -> tuple[str, list[str]]:
         """A message that begins so, finished word by word, and the likeliest five of the words that come next."""
@@ -153,7 +151,8 @@ class Proposer:
             chances = self._next(draft, prompt, words, how)
             fitting = [place for place, word in enumerate(draft.words) if word.startswith(typed)]
             best = [draft.words[place] for place in sorted(fitting, key=lambda place: -chances[place])[:6]]
-            likeliest = likeliest or [word for word in best if word != END][:5]
+            if not likeliest:  # who asks how it goes on wants a word
+                best = likeliest = [word for word in best if word != END][:5]
             if not best or best[0] == END:
                 break
             words.append(best[0])
@@ -163,10 +162,10 @@ class Proposer:
     def _next(self, draft: Draft, prompt: str, words: Sequence[str], how: Mixture) -> Chances:
         sources, first = draft.chances(words), not words
         without = mixed(sources, how.without, first=first)
-        read = self.first_tokens(draft, prompt, words) if how.beside else None
-        if read is None:
+        if self.scorer is None or not how.beside:
             return without
-        return mixed(np.vstack([sources, joined(read[0][-1], read[1], without)]), how.beside, first=first)
+        model, begins = self.first_tokens(self.scorer, draft, prompt, words)
+        return mixed(np.vstack([sources, joined(model[-1], begins, without)]), how.beside, first=first)
 
     def adapted(self, change: Change, near: Sequence[int]) -> str:
         """The message of the nearest commit, without its numbers, and about the file that this change is of."""

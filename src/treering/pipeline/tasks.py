@@ -4,7 +4,7 @@ Every way knows what is reachable from a commit's parent and nothing else; the m
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from treering.git.blame import texts, tree
 from treering.git.shadow import GitFailed, Shadow
 from treering.lm.completion import END, SOURCES, Chances, Draft, Position, Weights, fitted, joined, keys, mixed
+from treering.lm.scorer import Scorer
 from treering.lm.tasks import TaskRow, bleu, judged, rouge_l
 from treering.pipeline.propose import LONGEST, Change, Mixture, Opinion, Proposer, change_of
 from treering.report import Reporter
@@ -31,6 +32,7 @@ LISTED = 50
 WEIGHTS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
 """What a model's opinion of files may weigh beside what needs none."""
 MODEL = "with the model"
+BASE = "with the base model"
 ALONE = "the model alone"
 
 
@@ -66,34 +68,39 @@ def cases_of(proposer: Proposer, records: Sequence[Record]) -> list[Case]:
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """A subject being typed: for each of its words what the sources say, and the model of first tokens."""
+    """A subject being typed: for each of its words what the sources say, and each model of first tokens."""
 
     draft: Draft
     words: list[str]
     sources: list[Chances]
-    model: Chances
+    models: dict[str, Chances]
     begins: npt.NDArray[np.int64]
 
-    def positions(self, without: Weights | None = None) -> Iterator[Position]:
-        """Its places by the sources; with the weights of what is ``without`` a model, by the model too."""
+    def positions(self) -> Iterator[Position]:
+        """Its places by the sources."""
         for place, (word, chances) in enumerate(zip(self.words, self.sources, strict=True)):
-            yield Position(not place, self.beside(place, without) if without else chances, self.draft.place(word))
+            yield Position(not place, chances, self.draft.place(word))
 
-    def beside(self, place: int, without: Weights) -> Chances:
-        """The sources of one place and the model, which shares its chances as they do."""
-        sources = self.sources[place]
-        return np.vstack([sources, joined(self.model[place], self.begins, mixed(sources, without, first=not place))])
+    def beside(self, model: str, without: Weights) -> Iterator[Position]:
+        """Its places by the sources and a model, which shares its chances as the sources do."""
+        for place, one in enumerate(self.positions()):
+            says = joined(self.models[model][place], self.begins, mixed(one.chances, without, first=one.first))
+            yield Position(one.first, np.vstack([one.chances, says]), one.truth)
 
 
-def completion(proposer: Proposer, cases: Sequence[Case], report: Reporter, seed: int) -> tuple[list[TaskRow], Mixture]:
+def completion(
+    proposer: Proposer, scorers: Mapping[str, Scorer], cases: Sequence[Case], report: Reporter, seed: int
+) -> tuple[list[TaskRow], Mixture]:
     """A subject is typed, the change being known: is the likeliest next word the right one, and how many keys does it
-    save to take the word that is shown? Returns the weights of all cases too.
+    save to take the word that is shown? By each of some models (:data:`MODEL` is the one that would answer) and by what
+    needs none. Returns that one's weights on all cases too.
     """
-    typed = [_typed(proposer, case) for case in report.track(cases, len(cases), "completing messages")]
+    typed = [_typed(proposer, scorers, case) for case in report.track(cases, len(cases), "completing messages")]
     right: dict[str, list[float]] = {}
     saved: dict[str, list[float]] = {}
     for fold in range(FOLDS):
-        how = _fitted([one for number, one in enumerate(typed) if number % FOLDS != fold])
+        others = [one for number, one in enumerate(typed) if number % FOLDS != fold]
+        how = {name: _fitted(others, name) for name in scorers}
         for one in typed[fold::FOLDS]:
             for name, ranks in _ways(one, how).items():
                 shown = list(zip(one.words, ranks, strict=True))
@@ -102,39 +109,40 @@ def completion(proposer: Proposer, cases: Sequence[Case], report: Reporter, seed
                 saved.setdefault(name, []).append(_letters(one) - taken)
     order = [one for fold in range(FOLDS) for one in typed[fold::FOLDS]]
     rows = [
-        judged("completion", measure, found, sizes, model=MODEL, neural=(MODEL, ALONE), seed=seed)
+        judged("completion", measure, found, sizes, model=MODEL, neural=(ALONE, *scorers), seed=seed)
         for measure, found, sizes in (
             ("keys saved", saved, [float(_letters(one)) for one in order]),
             ("next word", right, [float(len(one.words)) for one in order]),
         )
     ]
-    return rows, _fitted(typed)
+    return rows, _fitted(typed, MODEL)
 
 
-def _typed(proposer: Proposer, case: Case) -> Typed:
+def _typed(proposer: Proposer, scorers: Mapping[str, Scorer], case: Case) -> Typed:
     proposer.read_to(case.number)
     words = proposer.subject(case.number).split()[:LONGEST]
-    draft = proposer.draft(case.change, case.near)
-    read = proposer.first_tokens(draft, proposer.prompt(case.change, case.near), words)
-    assert read is not None  # noqa: S101  (for mypy: tasks are judged with a model)
-    model, begins = read
-    return Typed(draft, words, [draft.chances(words[:place]) for place in range(len(words))], model, begins)
+    draft, prompt = proposer.draft(case.change, case.near), proposer.prompt(case.change, case.near)
+    read = {name: proposer.first_tokens(scorer, draft, prompt, words) for name, scorer in scorers.items()}
+    sources = [draft.chances(words[:place]) for place in range(len(words))]
+    return Typed(draft, words, sources, {name: model for name, (model, _) in read.items()}, read[MODEL][1])
 
 
-def _fitted(typed: Sequence[Typed]) -> Mixture:
+def _fitted(typed: Sequence[Typed], model: str) -> Mixture:
     without = fitted((place for one in typed for place in one.positions()), len(SOURCES))
-    return Mixture(without, fitted((place for one in typed for place in one.positions(without)), len(SOURCES) + 1))
+    return Mixture(without, fitted((place for one in typed for place in one.beside(model, without)), len(SOURCES) + 1))
 
 
-def _ways(one: Typed, how: Mixture) -> dict[str, list[Chances]]:
+def _ways(one: Typed, how: Mapping[str, Mixture]) -> dict[str, list[Chances]]:
     """How each way ranks the words at each place."""
-    places = range(len(one.words))
+    without = how[MODEL].without
     of_history = {name: (1.0, *(0.0,) * (len(SOURCES) - 1)) for name in ("first", "other")}
     return {
-        "words of the history": [one.sources[place][0] for place in places],
-        "words of all sources": [mixed(one.sources[place], how.without, first=not place) for place in places],
-        ALONE: [one.beside(place, of_history)[-1] for place in places],
-        MODEL: [mixed(one.beside(place, how.without), how.beside, first=not place) for place in places],
+        "words of the history": [place.chances[0] for place in one.positions()],
+        "words of all sources": [mixed(place.chances, without, first=place.first) for place in one.positions()],
+        ALONE: [place.chances[-1] for place in one.beside(MODEL, of_history)],
+    } | {
+        name: [mixed(place.chances, mixture.beside, first=place.first) for place in one.beside(name, without)]
+        for name, mixture in how.items()
     }
 
 
