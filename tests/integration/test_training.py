@@ -85,6 +85,13 @@ def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path) ->
     assert found is None
 
 
+def test_a_training_goes_on_with_other_micro_batches(tmp_path: Path, undisturbed: Training) -> None:
+    tuned(tmp_path, replace(RECIPE, max_steps=3), replace(PLAN, batch_size=1, accumulate=4), save_seconds=0.0)
+    made = tuned(tmp_path)
+    assert made.resumed_at == 2
+    assert made.losses == LOSSES(undisturbed.losses, abs=2e-3)
+
+
 def test_without_resume_a_training_begins_anew(tmp_path: Path) -> None:
     tuned(tmp_path, save_seconds=0.0)
     assert tuned(tmp_path, resume=False).resumed_at == 0

@@ -54,6 +54,7 @@ class Session:
         self.optimizer: Any = None
         self._optimizer_state: dict[str, Any] = {}
         self._device = ""
+        self._saved = self._saving = self._told = 0.0
         self._step_tokens: dict[int, int] = {}
         if plan.compile and recipe.minutes >= COMPILED_FROM:
             for layer in layers_of(model):
@@ -66,11 +67,11 @@ class Session:
     def trained(self) -> dict[str, Any]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
-    def resume(self, found: tuple[checkpoint.Progress, dict[str, Any], dict[str, Any]] | None) -> None:
-        if found is None:
-            return
-        self.progress, weights, self._optimizer_state = found
+    def resume(self, progress: checkpoint.Progress, weights: dict[str, Any], optimizer: dict[str, Any]) -> None:
+        """Take up the state of an earlier run."""
+        self.progress, self._optimizer_state = progress, optimizer
         self.resumed_at = self.progress.step
+        self._cut(self.progress.batch_size)  # there may be more or fewer processes than then
         self.budget.before = self.progress.gone
         import torch
 
@@ -147,18 +148,23 @@ class Session:
 
     def _halve(self, lacking: str) -> None:
         """Outside of the exception, whose frames hold the memory that is lacking."""
-        share = self.recipe.batch_size // count()
         if self.progress.batch_size == 1 or count() > 1:
             raise ModelError(
                 f"there is not enough memory to train on {self.progress.batch_size} sequence(s) at once: {lacking}",
                 "--method lora, a shorter --sequence-length or a smaller --model need less: `treering doctor --train`",
             )
-        smaller = max(size for size in range(1, self.progress.batch_size // 2 + 1) if share % size == 0)
-        self.progress.batch_size, self.progress.accumulate = smaller, share // smaller
+        self._cut(self.progress.batch_size // 2)
         self.optimizer.zero_grad()
         self.report.warn(
-            f"out of memory: going on with {smaller} sequence(s) at once and {share // smaller} micro-batches a step"
+            f"out of memory: going on with {self.progress.batch_size} sequence(s) at once and"
+            f" {self.progress.accumulate} micro-batches a step"
         )
+
+    def _cut(self, most: int) -> None:
+        """Part a step into micro-batches of at most so many sequences."""
+        share = self.recipe.batch_size // count()
+        size = max(size for size in range(1, min(most, share) + 1) if share % size == 0)
+        self.progress.batch_size, self.progress.accumulate = size, share // size
 
     def _fit(self) -> None:
         import lightning
@@ -211,7 +217,7 @@ class Session:
         self.budget.look(self.progress.step)
         self._saved, self._saving = time.monotonic(), 0.0
         self._told = 0.0
-        if not self.progress.step:
+        if not self.progress.validation:
             self._look(trainer)
 
     def stepped(self, trainer: Any, module: Any) -> None:

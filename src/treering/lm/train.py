@@ -64,10 +64,11 @@ def fine_tune(
         return _with_adapters(model, added)
 
     session = Session(made(light=True), data, recipe, plan, report, name, checkpoints, separator, save_seconds)
-    if resume:
-        session.resume(checkpoint.newest(checkpoints, name, report))
-    elif checkpoints.exists():
-        shutil.rmtree(checkpoints)
+    found = checkpoint.newest(checkpoints, name, report) if resume else None
+    if found:
+        session.resume(*found)
+    elif rank() == 0:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     with _quiet_lightning():
         while not session.ran():
             torch.cuda.empty_cache()
