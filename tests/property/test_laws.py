@@ -25,7 +25,7 @@ from treering.search.history import History
 from treering.search.lexical import K1, B, Lexical, asked_words
 from treering.store import Store
 from treering.text.document import FIELDS, word_counts
-from treering.text.words import LONGEST, counted, words
+from treering.text.words import LONGEST, forms, words, written
 from treering.tokens.pack import blocks
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
 from treering.types import Commit, Corpus, Record, Span
@@ -165,7 +165,16 @@ def test_words_of_texts_side_by_side_are_the_words_of_both(one: str, other: str)
 @quick
 @given(texts | code)
 def test_words_counted_are_the_words_that_come(text: str) -> None:
-    assert counted(text) == Counter(words(text))
+    assert found_by(written(text)) == Counter(words(text))
+
+
+def found_by(counts: Mapping[str, int]) -> Counter[str]:
+    """Words as they are written, as what they are found by."""
+    found: Counter[str] = Counter()
+    for word, count in counts.items():
+        for form in forms(word):
+            found[form] += count
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +259,7 @@ def test_bm25_over_what_may_be_seen_is_bm25_by_its_formula(
     history = indexed(store, *commits, merged_by=merged_by)
     mask = np.arange(len(history)) < seen
     fields = [
-        [Counter(field) for field in word_counts(features, store.hunks(number))]
+        [found_by(field) for field in word_counts(features, store.hunks(number))]
         for number, features in store.features()
     ][:seen]
     own = [fields[number][0].copy() for number in range(len(fields))]

@@ -20,6 +20,7 @@ from treering.search.history import History
 from treering.store import BATCH, Store
 from treering.text import document, secrets
 from treering.text import kinds as kind_rules
+from treering.text.words import forms
 from treering.types import Commit, Placed, Point, Record, commit_of, record_of
 from treering.vectors.embedder import Embedder, parts
 from treering.vectors.flat import FlatMatrix
@@ -124,7 +125,7 @@ def index_words(store: Store, report: Reporter) -> int:
     waiting = store.wordless()
     for batch in batched(report.track(waiting, len(waiting), "indexing words"), WORDS_BATCH):
         said = store.features(batch)
-        store.add_words({number: document.word_counts(one, store.hunks(number)) for number, one in said})
+        store.add_words({number: document.word_counts(one, store.hunks(number)) for number, one in said}, forms)
     want_hunks(store)
     return len(waiting)
 

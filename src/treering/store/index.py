@@ -1,7 +1,9 @@
 """The tables of the index: what commits say, who holds a word, and what each vector's row is."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count, pairwise
 
 import msgspec
 import numpy as np
@@ -14,6 +16,43 @@ HOLDER = np.dtype([("commit", "<u4"), ("field", "u1"), ("count", "<u2")])
 """One record of a word's postings: which commit holds it, in which field, how often."""
 
 Holders = npt.NDArray[np.void]
+
+
+def _postings(
+    written: Mapping[int, Sequence[Counter[str]]], forms: Callable[[str], Sequence[str]]
+) -> tuple[dict[str, bytes], list[bytes]]:
+    """Who holds each form, in order, and how many words each field of each commit has. A text's words are counted as
+    they are written, so that each is looked at once, however many forms it has; the forms are added up as arrays.
+    """
+    number: dict[str, int] = defaultdict(count().__next__)
+    said: list[int] = []
+    often: list[int] = []
+    for words in chain.from_iterable(written.values()):
+        said += map(number.__getitem__, words)
+        often += words.values()
+    form_number: dict[str, int] = defaultdict(count().__next__)
+    of = [[form_number[form] for form in forms(word)] for word in number]
+    sizes = np.array([len(words) for words in chain.from_iterable(written.values())], np.int64)
+    many = np.array([len(one) for one in of], np.int64)[said]
+    owners = np.repeat(np.repeat(np.arange(len(sizes)), sizes), many)
+    # One number for each form in each field of each commit: in order, those of one form follow each other.
+    keys = np.fromiter(chain.from_iterable([of[word] for word in said]), np.int64) * len(sizes) + owners
+    order = np.argsort(keys, kind="stable")
+    firsts = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    counts = np.add.reduceat(np.repeat(often, many)[order], firsts) if len(firsts) else np.empty(0, np.int64)
+    found, owners = np.divmod(keys[order][firsts], len(sizes))
+    fields = len(sizes) // len(written)
+    holders = np.empty(len(found), HOLDER)
+    holders["commit"] = np.array(list(written))[owners // fields]
+    holders["field"] = owners % fields
+    holders["count"] = np.minimum(counts, np.iinfo("<u2").max)
+    lengths = np.bincount(owners, counts, len(sizes)).astype("<u4").reshape(-1, fields)
+    ends = np.cumsum(np.bincount(found, minlength=len(form_number))).tolist()
+    places = dict(zip(form_number, pairwise([0, *ends]), strict=True))
+    return (
+        {form: holders[start:end].tobytes() for form, (start, end) in sorted(places.items())},
+        [row.tobytes() for row in lengths],
+    )
 
 
 class IndexTables(CommitTables):
@@ -77,38 +116,18 @@ class IndexTables(CommitTables):
         """Ids of the commits whose features are known and whose words are not indexed."""
         return [row[0] for row in self.db.execute("SELECT commit_id FROM documents WHERE lengths IS NULL")]
 
-    def add_words(self, counts: Mapping[int, Sequence[Mapping[str, int]]]) -> None:
-        """Index how often each word stands in each field of some commits, all or none."""
-        numbers: dict[str, int] = {}
-        held: list[int] = []
-        often: list[int] = []
-        for fields in counts.values():
-            for words in fields:
-                held += [numbers.setdefault(word, len(numbers)) for word in words]
-                often += words.values()
-        sizes = np.array([[len(words) for words in fields] for fields in counts.values()]).reshape(len(counts), -1)
-        holders = np.empty(len(held), HOLDER)
-        holders["commit"] = np.repeat(np.array(list(counts), np.int64), sizes.sum(axis=1))
-        holders["field"] = np.repeat(np.tile(np.arange(sizes.shape[1]), len(counts)), sizes.ravel())
-        holders["count"] = np.minimum(often, np.iinfo("<u2").max)
-        holders = holders[np.argsort(held, kind="stable")]
-        ends = np.cumsum(np.bincount(held, minlength=len(numbers))).tolist()
-        starts = [0, *ends]
-        first = min(counts, default=0)
+    def add_words(self, written: Mapping[int, Sequence[Counter[str]]], forms: Callable[[str], Sequence[str]]) -> None:
+        """Index how often each word is written in each field of some commits, all or none. ``forms`` are what a written
+        word is found by.
+        """
+        holders, lengths = _postings(written, forms)
+        first = min(written)
         with self.transaction():
             self.db.executemany(
-                "INSERT INTO postings VALUES (?, ?, ?)",
-                (
-                    (word, first, holders[starts[number] : ends[number]].tobytes())
-                    for word, number in sorted(numbers.items())
-                ),
+                "INSERT INTO postings VALUES (?, ?, ?)", ((word, first, held) for word, held in holders.items())
             )
             self.db.executemany(
-                "UPDATE documents SET lengths = ? WHERE commit_id = ?",
-                (
-                    (np.array([sum(words.values()) for words in fields], "<u4").tobytes(), commit_id)
-                    for commit_id, fields in counts.items()
-                ),
+                "UPDATE documents SET lengths = ? WHERE commit_id = ?", zip(lengths, written, strict=True)
             )
 
     def searchable(self) -> bool:
