@@ -101,7 +101,7 @@ def warm(store: Store, count: int) -> Figures:
     for query in queries[:50]:
         vector = embed(finder.dense.embedder, [query])[0]
         brute = exact @ vector.astype(np.float64)
-        best = np.sort(finder.dense.rows @ vector)[::-1][:10]
+        best = np.sort(np.einsum("ij,j->i", finder.dense.rows, vector))[::-1][:10]
         agreed += bool(np.allclose(best, np.sort(brute)[::-1][:10], atol=1e-6))
     return {
         "commits": len(finder.history),

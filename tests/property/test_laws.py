@@ -22,7 +22,7 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.fusion import z_scores
 from treering.search.history import History
-from treering.search.lexical import K1, B, Lexical, asked_words
+from treering.search.lexical import K1, B, Lexical, Scope, asked_words
 from treering.store import Store
 from treering.text.document import FIELDS, word_counts
 from treering.text.words import LONGEST, forms, words, written
@@ -202,7 +202,7 @@ def test_every_word_of_a_text_finds_it(store: Store, text: str) -> None:
     history = indexed(store, told(1, text))
     for word in re.findall(r"\w+", text):
         for asked in (word, word.lower(), f'"{word}*'):
-            assert Lexical(history, asked_words(asked), history.everything).coverage()[0] > 0
+            assert Lexical(Scope(history, history.everything), asked_words(asked)).coverage()[0] > 0
 
 
 # what a question may see -----------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_bm25_over_what_may_be_seen_is_bm25_by_its_formula(
         if merge <= len(fields):
             fields[number - 1][0].update(own[merge - 1])
     asked = list(dict.fromkeys(words(query)))
-    scores = Lexical(history, asked, mask).bm25(weights)
+    scores = Lexical(Scope(history, mask), asked).bm25(weights)
     assert scores[:seen].tolist() == pytest.approx(brute_force(fields, asked, weights))
     assert not scores[seen:].any()
 
