@@ -125,7 +125,7 @@ def index_words(store: Store, report: Reporter) -> int:
     waiting = store.wordless()
     for batch in batched(report.track(waiting, len(waiting), "indexing words"), WORDS_BATCH):
         said = store.features(batch)
-        store.add_words({number: document.word_counts(one, store.hunks(number)) for number, one in said}, forms)
+        store.add_words(((number, document.word_counts(one, store.hunks(number))) for number, one in said), forms)
     want_hunks(store)
     return len(waiting)
 
