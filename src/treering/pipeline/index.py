@@ -20,6 +20,7 @@ from treering.search.history import History
 from treering.store import BATCH, Store
 from treering.text import document, secrets
 from treering.text import kinds as kind_rules
+from treering.text.words import forms
 from treering.types import Commit, Placed, Point, Record, commit_of, record_of
 from treering.vectors.embedder import Embedder, parts
 from treering.vectors.flat import FlatMatrix
@@ -124,7 +125,7 @@ def index_words(store: Store, report: Reporter) -> int:
     waiting = store.wordless()
     for batch in batched(report.track(waiting, len(waiting), "indexing words"), WORDS_BATCH):
         said = store.features(batch)
-        store.add_words({number: document.word_counts(one, store.hunks(number)) for number, one in said})
+        store.add_words(((number, document.word_counts(one, store.hunks(number))) for number, one in said), forms)
     want_hunks(store)
     return len(waiting)
 
@@ -147,7 +148,8 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
         report.warn("the file of vectors is gone or torn: they are made again")
         store.forget_vectors(model.fingerprint)
     missing = store.unembedded(model.fingerprint)
-    # The first part of a text comes last: where it is named, all are.
+    # The first part of a text comes last: where it is named, all are. A kill may have left some that are without it.
+    there = set(store.vector_names(model.fingerprint)) if missing else set()
     owners: tuple[dict[str, list[tuple[int, str, int]]], dict[str, list[tuple[int, str, int]]]] = ({}, {})
     for commit_id, said in store.features(missing):
         wanted = [(kind, text) for kind, text in document.texts(said) if kind in missing[commit_id]]
@@ -156,7 +158,8 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
             cut["hunks"] = document.hunk_texts(store.hunks(commit_id))
         for kind, of in cut.items():
             for part, text in enumerate(of):
-                owners[part == 0].setdefault(text, []).append((commit_id, kind, part))
+                if (commit_id, kind, part) not in there:
+                    owners[part == 0].setdefault(text, []).append((commit_id, kind, part))
     named = before = store.vectors(model.fingerprint)
     made = ((owned[text], row) for owned in owners if owned for text, row in _embedded(model, list(owned)))
     for batch in batched(report.track(made, sum(map(len, owners)), "embedding texts"), FLUSH):

@@ -21,7 +21,7 @@ from treering.git.shadow import GitFailed, Shadow
 from treering.search.commits import Finder
 from treering.search.files import FEATURES, Predictor
 from treering.search.history import History, Mask, Scores
-from treering.search.lexical import MESSAGE, Lexical, asked_words
+from treering.search.lexical import MESSAGE, Lexical, Scope, asked_words
 from treering.text.document import is_changelog
 from treering.text.references import references
 from treering.text.words import vocabulary, words
@@ -220,7 +220,7 @@ def rankers(finder: Finder, messages: Mapping[int, str]) -> dict[str, Ranker]:
         return [number for number in numbers if any(word in lowered[number] for word in asked)]
 
     def bm25(query: str, mask: Mask) -> list[int]:
-        scores = Lexical(history, asked_words(query), mask, merge_texts=False).bm25({MESSAGE: 1.0})
+        scores = Lexical(Scope(history, mask, merge_texts=False), asked_words(query)).bm25({MESSAGE: 1.0})
         return ranked(np.where(scores > 0, scores, -np.inf), mask & plain)
 
     def dense(query: str, mask: Mask) -> list[int]:

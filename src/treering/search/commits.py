@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -22,6 +23,7 @@ from treering.search.lexical import (
     PATHS,
     PROSE,
     Lexical,
+    Scope,
     asked_words,
 )
 from treering.search.query import chosen, code_words, exact, phrases
@@ -71,28 +73,40 @@ class Finder:
         self.history = History(store)
         self.dense = Dense(self.history, embedder, index, lost) if embedder else None
         self.weights = weights
+        self._whole = Scope(self.history, self.history.everything)
 
     def ask(
         self, query: str, *, mask: Mask | None = None, through: Mask | None = None, merge_texts: bool = True
     ) -> Asked:
         """Rank the commits of ``mask`` (what the question may know of: all, by default) that are let ``through``."""
         mask = self.history.everything if mask is None else mask
-        leg = Lexical(self.history, asked_words(query), mask, merge_texts=merge_texts)
-        cosines: Mapping[str, Scores] = {}
-        if self.dense and self.dense.count and query.strip():
-            # A message may have come to say nothing later: the vectors of its hunks are not of that day.
-            seen = {"hunks": mask & self.history.empty(mask)}
-            found = self.dense.ask(query, whole=mask is self.history.everything)
-            cosines = {kind: np.where(seen.get(kind, mask), near, np.nan) for kind, near in found.items()}
-        legs = self._legs(query, leg, cosines, mask, mask if through is None else mask & through)
+        with ThreadPoolExecutor(1) as beside:  # the model computes while the words are looked up
+            cosines = beside.submit(self._cosines, query, mask)
+            leg = Lexical(self._scope(mask, merge_texts=merge_texts), asked_words(query))
+            legs = self._legs(query, leg, cosines, mask, mask if through is None else mask & through)
         scores = fused(legs, self.weights)
         order = np.lexsort((-legs.numbers, -scores))
-        return Asked(query, legs.numbers[order], scores[order], cosines, leg, legs)
+        return Asked(query, legs.numbers[order], scores[order], cosines.result(), leg, legs)
 
-    def _legs(self, query: str, leg: Lexical, cosines: Mapping[str, Scores], mask: Mask, through: Mask) -> Legs:
+    def _cosines(self, query: str, mask: Mask) -> Mapping[str, Scores]:
+        """How near the texts of the commits of ``mask`` are; nothing where there are no vectors or no query."""
+        if not self.dense or not self.dense.count or not query.strip():
+            return {}
+        found = self.dense.ask(query, whole=mask is self.history.everything)
+        # A message may have come to say nothing later: the vectors of its hunks are not of that day.
+        seen = {"hunks": mask & self.history.empty(mask)}
+        return {kind: np.where(seen.get(kind, mask), near, np.nan) for kind, near in found.items()}
+
+    def _scope(self, mask: Mask, *, merge_texts: bool = True) -> Scope:
+        if mask is self.history.everything and merge_texts:
+            return self._whole
+        return Scope(self.history, mask, merge_texts=merge_texts)
+
+    def _legs(self, query: str, leg: Lexical, asked: Future[Mapping[str, Scores]], mask: Mask, through: Mask) -> Legs:
         """The best :data:`CANDIDATES` commits of the text and of each kind of vectors, scored by all."""
         fields = {number: leg.bm25({number: 1.0}) for number in (OWN, *DIFF_SIDE)}
         text, coverage = leg.bm25(TEXT), leg.coverage()
+        cosines = asked.result()
         near = [_filled(cosines[kind], mask) for kind in ("message", "code")] if cosines else []
         legs = (text, *(near or [fields[DIFF]]), *([np.nan_to_num(cosines["hunks"], nan=-np.inf)] if cosines else []))
         numbers = _best(legs, through if near else through & (coverage > 0))
@@ -103,7 +117,7 @@ class Finder:
         literal = np.zeros(len(numbers))
         if code := code_words(query):
             whole = {word for name in code for word in list(words(name))[:1]}
-            literal = z(Lexical(self.history, whole, mask, merge_texts=leg.merge_texts).coverage())
+            literal = z(Lexical(leg.scope, whole).coverage())
         message, code_near = map(z, near) if near else (np.zeros(len(numbers)), np.zeros(len(numbers)))
         diff = np.sum([*(z(fields[number]) for number in DIFF_SIDE), code_near], axis=0)
         empty, plain = self.history.empty(mask), mask & ~self.history.merges
@@ -157,7 +171,7 @@ class Finder:
         """The commits that hold a phrase literally, in any case."""
         # The first and the last word may be parts of longer ones.
         inner = asked_words(phrase.partition(" ")[2].rpartition(" ")[0]) if phrase.count(" ") > 1 else []
-        leg = Lexical(self.history, inner, mask)
+        leg = Lexical(self._scope(mask), inner)
         all_words = leg.coverage() > 1 - 1e-9 if inner else mask
         found = np.zeros(len(self.history), bool)
         wanted = phrase.casefold()

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering.search.history import History, Mask, Numbers, Scores
-from treering.search.lexical import FUNCTIONS, IDENTIFIERS, MESSAGE, OWN, PATHS, PROSE, Lexical, asked_words
+from treering.search.lexical import FUNCTIONS, IDENTIFIERS, MESSAGE, OWN, PATHS, PROSE, Lexical, Scope, asked_words
 from treering.text.words import vocabulary
 from treering.types import FilePrediction
 
@@ -95,7 +95,7 @@ class Predictor:
         seen = mask[touches.commits]
         commits, files = touches.commits[seen], touches.files[seen]
         count = len(touches.names)
-        leg = Lexical(history, asked_words(task), mask)
+        leg = Lexical(Scope(history, mask), asked_words(task))
         text, messages = leg.bm25(TEXT), leg.bm25({MESSAGE: 1.0})
         age = 1 - np.cumsum(mask) / max(1, mask.sum())  # among what is known: later commits age nothing
         known_files = np.bincount(files, minlength=count) > 0

@@ -6,10 +6,11 @@ saturation where they are read as one text (BM25F), and after it where each has 
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import numpy as np
 
-from treering.search.history import Held, History, Mask, Numbers, Scores
+from treering.search.history import REMEMBERED, Held, History, Mask, Numbers, Scores
 from treering.text.document import FIELDS
 from treering.text.words import STEM, words
 
@@ -39,26 +40,33 @@ def asked_words(query: str) -> list[str]:
     return [word for word in asked if word.rstrip(STEM) not in STOP_WORDS][:LONGEST_QUERY] or asked[:LONGEST_QUERY]
 
 
-class Lexical:
-    """The words of one query, looked up in one history."""
+class Scope:
+    """What questions may see of a history, and what is the same for all that may see it. With ``merge_texts`` the
+    message of the merge that brought a commit in counts as its own.
+    """
 
-    def __init__(self, history: History, asked: Iterable[str], mask: Mask, *, merge_texts: bool = True) -> None:
-        """``mask`` is what the question may see. With ``merge_texts`` the message of the merge that brought a commit in
-        counts as its own.
-        """
+    def __init__(self, history: History, mask: Mask, *, merge_texts: bool = True) -> None:
         self.history = history
         self.mask = mask
-        self.merge_texts = merge_texts
-        self.words = list(asked)
+        self.seen = int(mask.sum())
+        self.held = lru_cache(maxsize=REMEMBERED)(self._held)
         brought = mask & (history.merged_by >= 0) & mask[history.merged_by]
         self._brought = np.flatnonzero(brought) if merge_texts else np.empty(0, np.int64)
         self._brings = np.zeros(len(history), bool)
         self._brings[history.merged_by[self._brought]] = True
-        self._held = [self._look_up(word) for word in self.words]
         self._lengths = np.column_stack((history.lengths, history.lengths[:, MESSAGE])).astype(np.float64)
         self._lengths[self._brought, MESSAGE] += history.lengths[history.merged_by[self._brought], MESSAGE]
+        self._norms: dict[tuple[tuple[int, float], ...], Scores] = {}
 
-    def _look_up(self, word: str) -> Held:
+    def norm(self, weights: Mapping[int, float]) -> Scores:
+        """What BM25 adds to how often a word stands in a commit, by the length of the fields named."""
+        key = tuple(weights.items())
+        if key not in self._norms:
+            lengths = self._lengths[:, list(weights)] @ np.array(list(weights.values()))
+            self._norms[key] = K1 * (1 - B + B * lengths / max(float(np.mean(lengths[self.mask])), 1e-9))
+        return self._norms[key]
+
+    def _held(self, word: str) -> Held:
         held = self.history.held(word)
         if self.mask is not self.history.everything:
             held = held.within(self.mask)
@@ -76,14 +84,22 @@ class Lexical:
             anywhere = np.flatnonzero(of_all)
         return Held(found, anywhere)
 
+
+class Lexical:
+    """The words of one query, looked up in what it may see."""
+
+    def __init__(self, scope: Scope, asked: Iterable[str]) -> None:
+        self.scope = scope
+        self.words = list(asked)
+        self._held = [scope.held(word) for word in self.words]
+
     def bm25(self, weights: Mapping[int, float]) -> Scores:
         """BM25 of the fields named, read as one text in which each counts as often as its weight says."""
-        scores = np.zeros(len(self.history))
-        seen = int(self.mask.sum())
+        size, seen = len(self.scope.history), self.scope.seen
+        scores = np.zeros(size)
         if not seen:
             return scores
-        lengths = self._lengths[:, list(weights)] @ np.array(list(weights.values()))
-        norm = K1 * (1 - B + B * lengths / max(float(np.mean(lengths[self.mask])), 1e-9))
+        norm = self.scope.norm(weights)
         for held in self._held:
             there = [(field, weight) for field, weight in weights.items() if field in held.fields]
             if not there:
@@ -92,7 +108,7 @@ class Lexical:
                 numbers, counts = held.fields[there[0][0]]
                 counts = counts * there[0][1]
             else:
-                of_all = np.zeros(len(self.history))
+                of_all = np.zeros(size)
                 for field, weight in there:
                     numbers, counts = held.fields[field]
                     of_all[numbers] += weight * counts
@@ -103,12 +119,12 @@ class Lexical:
 
     def rarity(self) -> dict[str, float]:
         """How rare each word is: the inverse document frequency over what may be seen."""
-        seen = int(self.mask.sum())
+        seen = self.scope.seen
         return {word: _rarity(len(held.anywhere), seen) for word, held in zip(self.words, self._held, strict=True)}
 
     def coverage(self) -> Scores:
         """What part of the query a commit holds in any field: its words, weighted by how rare they are; 0 to 1."""
-        found, rarity = np.zeros(len(self.history)), self.rarity()
+        found, rarity = np.zeros(len(self.scope.history)), self.rarity()
         for word, held in zip(self.words, self._held, strict=True):
             found[held.anywhere] += rarity[word]
         return found / sum(rarity.values()) if rarity else found

@@ -46,14 +46,19 @@ def best_hunk(patches: Iterable[FilePatch], wanted: set[str], quoted: Sequence[s
     hunks = [(patch.path, text) for patch in patches for text in patch.text.split("\n@@ -")]
     if not hunks:
         return None
-    # What cannot hold more words than the best so far is not cut into words. A stem may end otherwise than its word.
+    # What cannot hold a word, or more words than the best so far, is not cut into words. A stem may end otherwise than
+    # its word.
     phrases = [phrase.lower() for phrase in quoted]
     stubs = phrases + [word[: -len(STEM) - 1] if word.endswith(STEM) else word for word in wanted]
-    most = [sum(stub in text for stub in stubs) for text in (text.lower() for _, text in hunks)]
+
+    def could_hold(text: str) -> int:
+        lowered = text.lower()
+        return sum([stub in lowered for stub in stubs])
 
     def held(text: str) -> int:
         return len(wanted & vocabulary(text)) + sum(phrase in text.lower() for phrase in phrases)
 
+    most = [could_hold(text) for _, text in hunks]
     best, shared = 0, -1
     for place in sorted(range(len(hunks)), key=lambda place: -most[place]):
         if most[place] < shared:
@@ -64,7 +69,7 @@ def best_hunk(patches: Iterable[FilePatch], wanted: set[str], quoted: Sequence[s
                 best, shared = place, own
     path, text = hunks[best]
     head, *lines = (text if text.startswith("@@ -") else f"@@ -{text}").rstrip("\n").split("\n")
-    telling = (place for place, line in enumerate(lines) if line[:1] in ("+", "-") and held(line))
+    telling = (place for place, line in enumerate(lines) if line[:1] in ("+", "-") and could_hold(line) and held(line))
     start = max(0, min(next(telling, 0) - 2, len(lines) - HUNK_LINES))
     shown = lines[start : start + HUNK_LINES]
     return FilePatch(path, "\n".join((head, *shown)), len("\n".join(lines)) - len("\n".join(shown)))

@@ -1,7 +1,9 @@
 """The tables of the index: what commits say, who holds a word, and what each vector's row is."""
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count, pairwise
 
 import msgspec
 import numpy as np
@@ -77,38 +79,21 @@ class IndexTables(CommitTables):
         """Ids of the commits whose features are known and whose words are not indexed."""
         return [row[0] for row in self.db.execute("SELECT commit_id FROM documents WHERE lengths IS NULL")]
 
-    def add_words(self, counts: Mapping[int, Sequence[Mapping[str, int]]]) -> None:
-        """Index how often each word stands in each field of some commits, all or none."""
-        numbers: dict[str, int] = {}
-        held: list[int] = []
-        often: list[int] = []
-        for fields in counts.values():
-            for words in fields:
-                held += [numbers.setdefault(word, len(numbers)) for word in words]
-                often += words.values()
-        sizes = np.array([[len(words) for words in fields] for fields in counts.values()]).reshape(len(counts), -1)
-        holders = np.empty(len(held), HOLDER)
-        holders["commit"] = np.repeat(np.array(list(counts), np.int64), sizes.sum(axis=1))
-        holders["field"] = np.repeat(np.tile(np.arange(sizes.shape[1]), len(counts)), sizes.ravel())
-        holders["count"] = np.minimum(often, np.iinfo("<u2").max)
-        holders = holders[np.argsort(held, kind="stable")]
-        ends = np.cumsum(np.bincount(held, minlength=len(numbers))).tolist()
-        starts = [0, *ends]
-        first = min(counts, default=0)
+    def add_words(
+        self, written: Iterable[tuple[int, Sequence[Counter[str]]]], forms: Callable[[str], Sequence[str]]
+    ) -> None:
+        """Index how often each word is written in each field of some commits, all or none. ``forms`` are what a written
+        word is found by.
+        """
+        holders, lengths = _postings(written, forms)
+        first = min(lengths)
         with self.transaction():
             self.db.executemany(
-                "INSERT INTO postings VALUES (?, ?, ?)",
-                (
-                    (word, first, holders[starts[number] : ends[number]].tobytes())
-                    for word, number in sorted(numbers.items())
-                ),
+                "INSERT INTO postings VALUES (?, ?, ?)", ((word, first, held) for word, held in holders.items())
             )
             self.db.executemany(
                 "UPDATE documents SET lengths = ? WHERE commit_id = ?",
-                (
-                    (np.array([sum(words.values()) for words in fields], "<u4").tobytes(), commit_id)
-                    for commit_id, fields in counts.items()
-                ),
+                ((row, commit_id) for commit_id, row in lengths.items()),
             )
 
     def searchable(self) -> bool:
@@ -196,3 +181,48 @@ class IndexTables(CommitTables):
         return self.db.execute(
             "SELECT commit_id, kind, part FROM vectors WHERE fingerprint = ? ORDER BY row", (fingerprint,)
         ).fetchall()
+
+
+def _postings(
+    written: Iterable[tuple[int, Sequence[Counter[str]]]], forms: Callable[[str], Sequence[str]]
+) -> tuple[dict[str, bytes], dict[int, bytes]]:
+    """Who holds each form, in order, and how many words each field of each commit has. A text's words are counted as
+    they are written, so that each is looked at once, however many forms it has; the forms are added up as arrays.
+    """
+    number: dict[str, int] = defaultdict(count().__next__)
+    ids: list[int] = []
+    said: list[int] = []
+    often: list[int] = []
+    each: list[int] = []
+    for commit_id, fields in written:
+        ids.append(commit_id)
+        for words in fields:
+            said += map(number.__getitem__, words)
+            often += words.values()
+            each.append(len(words))
+    form_number: dict[str, int] = defaultdict(count().__next__)
+    of = [[form_number[form] for form in forms(word)] for word in number]
+    sizes = np.array(each, np.int64)
+    many = np.array([len(one) for one in of], np.int64)[said]
+    # One number for each form in each field of each commit: in order, those of one form follow each other.
+    keys = np.fromiter(chain.from_iterable(map(of.__getitem__, said)), np.int64)
+    keys *= len(sizes)
+    keys += np.repeat(np.repeat(np.arange(len(sizes), dtype=np.int32), sizes), many)
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    firsts = np.flatnonzero(np.diff(keys, prepend=-1))
+    often_each = np.repeat(np.array(often, np.int32), many)[order]
+    counts = np.add.reduceat(often_each, firsts) if len(firsts) else often_each
+    found, owners = np.divmod(keys[firsts], len(sizes))
+    width = len(sizes) // len(ids)
+    holders = np.empty(len(found), HOLDER)
+    holders["commit"] = np.array(ids)[owners // width]
+    holders["field"] = owners % width
+    holders["count"] = np.minimum(counts, np.iinfo("<u2").max)
+    rows = np.bincount(owners, counts, len(sizes)).astype("<u4").reshape(-1, width)
+    ends = np.cumsum(np.bincount(found, minlength=len(form_number))).tolist()
+    places = dict(zip(form_number, pairwise([0, *ends]), strict=True))
+    return (
+        {form: holders[start:end].tobytes() for form, (start, end) in sorted(places.items())},
+        {commit_id: row.tobytes() for commit_id, row in zip(ids, rows, strict=True)},
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 
 from treering.text.kinds import NOISE, Kind
-from treering.text.words import counted, identifiers, vocabulary
+from treering.text.words import identifiers, vocabulary, written
 from treering.types import Features, FilePatch, LeftOut, Record
 
 FINGERPRINT = "document-6"
@@ -57,24 +57,24 @@ def telling(patches: Sequence[FilePatch], kind: Callable[[str], Kind]) -> tuple[
 def features(record: Record, kind: Callable[[str], Kind]) -> Features:
     """The fields of one commit but its lines. Bounded, whatever the size of the commit."""
     functions: dict[str, None] = {}
-    added: Counter[str] = Counter()
+    added: list[str] = []
     prose: list[str] = []
     for patch in telling(record.patches, kind):
         docs = kind(patch.path) == "docs"
         for line in patch.text.split("\n"):
             if line.startswith("+"):
                 if not docs:
-                    added.update(identifiers(line[1:]))
+                    added += identifiers(line[1:])
                 if (said := line[1:].strip() if docs else _said(line[1:])) and len(_LETTERS.findall(said)) > 1:
                     prose.append(said)
-            elif (hunk := _HUNK.match(line)) and hunk[1].strip():
+            elif line.startswith("@") and (hunk := _HUNK.match(line)) and hunk[1].strip():
                 functions[hunk[1].strip()] = None
     renamed_from = (rename.old_path for rename in record.files_renamed)
     return Features(
         message=record.message,
         paths=tuple(dict.fromkeys((*record.paths, *renamed_from)))[:PATHS],
         functions=tuple(functions)[:FUNCTIONS],
-        identifiers=dict(added.most_common(IDENTIFIERS)),
+        identifiers=dict(Counter(added).most_common(IDENTIFIERS)),
         prose="\n".join(dict.fromkeys(prose))[:PROSE_CHARACTERS],
     )
 
@@ -98,16 +98,16 @@ def left_out(record: Record, kind: Callable[[str], Kind]) -> dict[str, LeftOut]:
     return found
 
 
-def word_counts(one: Features, hunks: Sequence[FilePatch]) -> tuple[dict[str, int], ...]:
-    """How often each word stands in each of :data:`FIELDS`."""
+def word_counts(one: Features, hunks: Sequence[FilePatch]) -> tuple[Counter[str], ...]:
+    """How often each word is written in each of :data:`FIELDS`."""
     lines = (line[1:] for patch in hunks for line in patch.text.split("\n") if line[:1] in ("+", "-"))
     return (
-        counted(one.message),
-        counted("\n".join(one.paths)),
-        counted("\n".join(one.functions)),
-        counted("\n".join(one.identifiers)),
-        counted(one.prose),
-        counted("\n".join(lines)),
+        written(one.message),
+        written("\n".join(one.paths)),
+        written("\n".join(one.functions)),
+        written("\n".join(one.identifiers)),
+        written(one.prose),
+        written("\n".join(lines)),
     )
 
 

@@ -21,7 +21,7 @@ def words(text: str) -> Iterator[str]:
     the stems of English words, marked with ``~``, so that `expire` meets `expiring`, but itself before.
     """
     for word in _WORD.findall(text):
-        yield from _forms(word)
+        yield from forms(word)
 
 
 def plain_words(text: str) -> Iterator[str]:
@@ -31,20 +31,17 @@ def plain_words(text: str) -> Iterator[str]:
 
 def vocabulary(text: str) -> set[str]:
     """All of :func:`words`, each once."""
-    return set().union(*map(_forms, set(_WORD.findall(text))))
+    return set().union(*map(forms, set(_WORD.findall(text))))
 
 
-def counted(text: str) -> dict[str, int]:
-    """How often each of :func:`words` comes. Every word is looked at once, however often it is there."""
-    found: dict[str, int] = {}
-    for word, count in Counter(_WORD.findall(text)).items():
-        for form in _forms(word):
-            found[form] = found.get(form, 0) + count
-    return found
+def written(text: str) -> Counter[str]:
+    """How often each word is there as it is written; what it is found by, :func:`forms` says."""
+    return Counter(_WORD.findall(text))
 
 
 @lru_cache(maxsize=1 << 16)
-def _forms(word: str) -> tuple[str, ...]:
+def forms(word: str) -> tuple[str, ...]:
+    """What :func:`words` makes of one word as it is written."""
     if len(word) > LONGEST:
         return ()
     parts = [part.lower() for part in _parts(word)]
@@ -75,6 +72,6 @@ def _shape(char: str) -> str:
     return "_" if char == "_" else "0" if char.isdecimal() else "A" if char.isupper() else "a"
 
 
-def identifiers(text: str) -> Iterator[str]:
+def identifiers(text: str) -> list[str]:
     """The names in a line of code, as written."""
-    yield from _IDENTIFIER.findall(text)
+    return _IDENTIFIER.findall(text)
