@@ -146,7 +146,10 @@ def _ours(chosen: Any, data: Any, corpus: Any) -> dict[str, float]:
         hardware(gpu=False), shape_of(BASE), method=chosen.method, sequences=chosen.batch_size,
         sequence_length=chosen.length,
     )  # fmt: skip
-    planned = replace(planned, chunked_loss=chosen.way.endswith("chunked"), gradient_checkpointing=False)
+    planned = replace(
+        planned, precision="32-true", batch_size=chosen.batch_size, accumulate=1,
+        chunked_loss=chosen.way.endswith("chunked"), gradient_checkpointing=False,
+    )  # fmt: skip
     data = replace(data, validation=HeldOut((), (), ()))  # the Trainer looks at none either
     model = _loaded(chosen, corpus)
     with tempfile.TemporaryDirectory() as folder:
@@ -155,7 +158,7 @@ def _ours(chosen: Any, data: Any, corpus: Any) -> dict[str, float]:
             lambda: model, data, recipe, planned, Reporter(), name="benchmark", checkpoints=Path(folder) / "c",
             adapter=Path(folder) / "a", save_seconds=1e9,
         )  # fmt: skip
-    return _told(told.tokens, told.tokens, started) | {"seconds": told.seconds}
+    return _told(told.tokens, told.tokens, started)
 
 
 def _trainer(chosen: Any, texts: list[list[int]], corpus: Any) -> dict[str, float]:

@@ -30,7 +30,7 @@ MODEL_FORMATS = FORMATS
 
 def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
     """Bring the store up to date and its history into a token stream for the base model."""
-    scrape(where, report)
+    scrape(where, report, patches=True)  # by their patches repeated commits are known
     with where.store() as store:
         return tokenize_stage.tokenize(store, where.source, where.settings, report)
 
@@ -43,8 +43,10 @@ def train(where: Place, report: Reporter, *, resume: bool = True, onward: bool =
     """
     if where.settings.train.minutes == 0:
         raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number")
+    if onward:
+        where = _as_current(where)
     check_base(where.settings.train.model)
-    folder = Path(processes.shared(lambda: str(tokenize(where, report)[0])))
+    folder = Path(processes.shared("tokens", lambda: str(tokenize(where, report)[0])))
     with where.store() as store:
         if processes.rank():
             learn_stage.follow(store, folder, where.settings, resume=resume, onward=onward)
@@ -173,6 +175,19 @@ def compare_models(where: Place, first: str, second: str, report: Reporter) -> m
     with where.store(existing=True) as store:
         folders = model_stage.named(store, first), model_stage.named(store, second)
         return model_stage.compare(store, where.source, where.settings, *folders, report)
+
+
+def _as_current(where: Place) -> Place:
+    """The place with the settings by which its current model reads a history."""
+    folder = _model(where)
+    told = learn_stage.report_of(folder)
+    chosen = {
+        "train": {"model": str(folder)},
+        "tokens": {"strategy": told.strategy, "sequence_length": told.recipe.sequence_length},
+    }
+    settings = where.settings
+    train, tokens = replace(settings.train, **chosen["train"]), replace(settings.tokens, **chosen["tokens"])  # type: ignore[arg-type]  # as they were written
+    return replace(where, settings=replace(settings, train=train, tokens=tokens))
 
 
 def _model_or_none(where: Place) -> Path | None:

@@ -90,6 +90,32 @@ def test_a_model_that_is_not_shown_to_be_better_does_not_take_the_place(grown: t
     assert learned.folder.name in {row.name for row in rows}
 
 
+def test_a_chosen_model_stays_the_current_one_until_another_is_trained(grown: tuple[Repo, str, str]) -> None:
+    repo, first, second = grown
+    learning.use_model(place(repo), first)
+    learning.use_model(place(repo), second)
+    again = trained(place(repo, max_steps=4))
+    assert again.current
+    learning.use_model(place(repo), second)
+    settled = trained(place(repo, max_steps=4))
+    assert (settled.new, settled.current) == (False, False)
+    assert [row.name for row in learning.models(place(repo)) if row.current] == [second]
+
+
+def test_going_on_reads_the_history_as_the_model_was_told_it(grown: tuple[Repo, str, str]) -> None:
+    repo, _, _ = grown
+    flat = operations.place(
+        repo.path, None,
+        {"train": {"model": "scratch", "method": "full", "max_steps": 2, "gpu": False}, "tokens": {"strategy": "flat"}},
+    )  # fmt: skip
+    parent = trained(flat).folder.name
+    grow(repo, 60, 80)
+    learned = trained(
+        operations.place(repo.path, None, {"train": {"max_steps": 2, "gpu": False, "method": "full"}}), onward=True
+    )
+    assert (learned.report.strategy, learned.report.parent) == ("flat", parent)
+
+
 def test_models_are_listed_used_and_removed_by_the_beginning_of_their_names(grown: tuple[Repo, str, str]) -> None:
     repo, first, second = grown
     where = place(repo)
@@ -129,6 +155,6 @@ def test_going_on_needs_a_model_and_enough_new_commits(grown: tuple[Repo, str, s
     assert "--continue" in few.value.hint
     other = Repo(tmp_path / "other")
     grow(other, 0, 10)
-    with pytest.raises(ModelError, match="no current model") as none:
+    operations.scrape(place(other), Reporter())
+    with pytest.raises(ModelError, match="no trained model yet"):
         learning.train(place(other), Reporter(), onward=True)
-    assert "--continue" in none.value.hint

@@ -217,11 +217,15 @@ def test_a_training_ends_with_its_steps_or_its_tokens(tmp_path: Path) -> None:
 
 
 def test_a_training_that_makes_validation_worse_stops_and_gives_its_best(tmp_path: Path) -> None:
-    made = tuned(tmp_path, replace(RECIPE, learning_rate=0.3, epochs=8))
+    import torch
+
+    given, made = finely_tuned(tmp_path, replace(RECIPE, learning_rate=0.3, epochs=8))
     losses = [loss for _, loss in made.validation]
     assert made.stopped_by == "validation"
     assert made.steps < 8 * 13 / 4
     assert min(losses) not in losses[-3:]
+    best = checkpoint.best(tmp_path / "checkpoints") or dict(model().named_parameters())
+    assert all(torch.equal(parameter, best[name]) for name, parameter in given.named_parameters())
 
 
 def test_what_was_done_is_told_as_a_curve(undisturbed: Training) -> None:

@@ -95,9 +95,14 @@ def test_the_hold_out_is_bounded_in_documents() -> None:
 
 
 def test_the_hold_out_is_bounded_in_tokens() -> None:
-    data = split(*corpus([HOLD_OUT_TOKENS // 2] * 40))
-    assert [document[0] for document in later(data)] == [39, 40]
-    assert data.train_documents == 38
+    data = split(*corpus([HOLD_OUT_TOKENS // 16] * 400))
+    assert len(later(data)) == 16
+    assert data.train_documents == 384
+
+
+def test_large_documents_are_held_out_as_many_as_a_figure_needs() -> None:
+    data = split(*corpus([HOLD_OUT_TOKENS // 2] * 400))
+    assert len(later(data)) == TOO_FEW
 
 
 def test_one_huge_newest_commit_is_held_out_all_the_same() -> None:

@@ -24,6 +24,8 @@ def list_models(repo: Path, store: Path | None, as_json: bool, verbose: bool) ->
     if as_json:
         emit(found)
         return
+    if not found:
+        click.echo("no models yet: run `treering train`", err=True)
     for model in found:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(model.made))
         before, after = (f"{bits:.3f}" if bits is not None else "?" for bits in model.bits_per_byte)

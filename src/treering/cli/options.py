@@ -135,18 +135,14 @@ def check(report: Reporter, *, strictly: bool) -> None:
         )
 
 
-_SECTION_OF = {
-    "strategy": "tokens", "markers": "tokens", "sequence_length": "tokens", "model": "train", "minutes": "train",
-    "method": "train", "epochs": "train", "batch_size": "train", "learning_rate": "train", "seed": "train",
-    "gpu": "train", "branches": "scrape", "since": "scrape", "until": "scrape", "paths": "scrape", "author": "scrape",
-    "merges": "scrape", "max_commits": "scrape", "refs": "scrape", "mailmap": "scrape",
-    "allow_secrets": "scrape",
-}  # fmt: skip
-
-
 def settings_of(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Flags by the section of the settings they override."""
+    """Flags by the section of the settings they override: each has the name of its setting."""
+    from dataclasses import fields
+
+    from treering.config import SECTIONS
+
+    section_of = {one.name: name for name in ("scrape", "tokens", "train") for one in fields(SECTIONS[name])}
     chosen: dict[str, dict[str, Any]] = {}
     for name, value in flags.items():
-        chosen.setdefault(_SECTION_OF[name], {})[name] = value
+        chosen.setdefault(section_of[name], {})[name] = value
     return chosen

@@ -75,6 +75,21 @@ def load_base(name: str, vocab_size: int, added: Mapping[int, Sequence[int]], *,
     return model
 
 
+def load_model(folder: Path) -> Any:
+    """A model that a training of ours wrote, in float32. Raises :class:`ModelError`."""
+    with needs("train"):
+        from safetensors import SafetensorError
+        from transformers import AutoModelForCausalLM
+
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"there is no model in {folder}", "run `treering train` first")
+    quiet_transformers()
+    try:
+        return AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"the model in {folder} cannot be loaded: {error}", "train it again") from error
+
+
 def lightened(model: Any, *, dtype: str, four_bit: bool) -> Any:
     """The model with frozen weights that take less memory: in ``dtype``, or those of its matrices in 4 bits (NF4 with
     constants that are quantised again: Dettmers et al. 2023). Its output layer stays as it is.

@@ -1,6 +1,5 @@
 """The state of a training on disk: whole or not there, the last two kept, safetensors and JSON, nothing unpickled."""
 
-import errno
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ import msgspec
 
 from treering.errors import DataError
 from treering.files import os_errors, read_json, write_json
+from treering.lm.export import tensors_written
 from treering.report import Reporter
 
 KEPT = 2
@@ -81,12 +81,8 @@ def best(folder: Path) -> dict[str, Any]:
 
 
 def _written(path: Path, tensors: Mapping[str, Any], save_file: Any) -> None:
-    from safetensors import SafetensorError
-
-    try:
+    with tensors_written(path):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:  # it tells what the system said in words only
-        raise OSError(errno.ENOSPC if "space" in str(error) else errno.EIO, str(error)) from error
     _flushed(path)
 
 

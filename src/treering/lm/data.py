@@ -15,6 +15,7 @@ Tokens = npt.NDArray[np.int64]
 HOLD_OUT_SHARE = 0.1
 HOLD_OUT_DOCUMENTS = 64
 HOLD_OUT_TOKENS = 16384
+"""Beyond this many only as many documents as a figure needs are held out."""
 TOO_FEW = 8
 """Below this many held-out documents a figure says little; a short history gives up to a quarter to reach it."""
 VALIDATION_SHARE = 0.2
@@ -80,7 +81,8 @@ class Split:
 
 
 def split(corpus: Corpus, ids: npt.NDArray[Any], *, after: str = "", seed: int = 0) -> Split:
-    """Hold out the newest tenth of the documents: at most 64, or 16k tokens; of a short history up to a quarter.
+    """Hold out the newest tenth of the documents: at most 64, or 16k tokens if that is 8; of a short history up to a
+    quarter.
     Documents that repeat an earlier one are in no part, and a merge is never parted from the commits it brought: over
     a split in time both would leak.
 
@@ -106,7 +108,7 @@ def split(corpus: Corpus, ids: npt.NDArray[Any], *, after: str = "", seed: int =
     tokens = 0
     for number in reversed(new[-wanted:]):
         tokens += corpus.documents[number].tokens
-        if held and tokens > HOLD_OUT_TOKENS:
+        if len(held) >= TOO_FEW and tokens > HOLD_OUT_TOKENS:
             break
         held.insert(0, number)
     earlier = unique[: unique.index(held[0])]

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from treering.errors import ModelError
 from treering.lm.data import TOO_FEW, Tokens
 
 Bits = npt.NDArray[np.float64]
 
 RESAMPLES = 2000
+LARGEST = 500.0
+"""Nats a token beyond which a model is none."""
 NGRAM_ORDER = 6
 NGRAM_BYTES = 400_000
 """How much of the newest training text the n-gram reads: enough to tell, and seconds of work."""
@@ -51,7 +54,11 @@ def token_losses(model: Any, documents: Sequence[Tokens], eos: int, window: int,
     owner = np.concatenate([np.append(np.full(len(document), number), -1) for number, document in enumerate(documents)])
     losses = np.zeros(len(owner))
     device = torch.accelerator.current_accelerator() if gpu and torch.accelerator.is_available() else None
-    model.to(device or "cpu").eval()
+    try:
+        model.to(device or "cpu").eval()
+    except torch.OutOfMemoryError:  # it is judged in float32, and may have been trained in less
+        device = None
+        model.to("cpu").eval()
     with torch.inference_mode():
         for start in range(0, len(owner), window):
             piece = torch.from_numpy(stream[start : start + window + 1]).to(device or "cpu")
@@ -66,6 +73,8 @@ def judge(base: Bits, tuned: Bits, ngram: Bits, tokens: int, sizes: Sequence[int
     can be told.
     """
     total = float(tuned.sum())
+    if not math.isfinite(total) or total / tokens > LARGEST:
+        raise ModelError(f"the model is spoilt: {total / tokens:.0f} nats a token", "lower the learning rate")
     size = sum(sizes)
     if not all(sizes):
         return HoldOut(

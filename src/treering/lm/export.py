@@ -1,5 +1,6 @@
 """A trained model's folder: whole or not there. ``AutoModelForCausalLM.from_pretrained`` loads it. And its exports."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,16 +23,29 @@ FORMATS = ("gguf", "safetensors", "adapter")
 
 
 @contextmanager
+def tensors_written(path: Path) -> Iterator[None]:
+    """Name the file and the way out when tensors cannot be written: safetensors tells what the system said in words."""
+    from safetensors import SafetensorError
+
+    with os_errors(path):
+        try:
+            yield
+        except SafetensorError as error:
+            raise OSError(errno.ENOSPC if "space" in str(error) else errno.EIO, str(error)) from error
+
+
+@contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill; when the block ends it takes the place of ``folder``, which until then is untouched."""
+    new = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
     with os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        new = folder.with_name(f".{folder.name}.new")
-        old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
-        try:
-            yield new
+    try:
+        yield new
+        with os_errors(folder):
             for path in new.rglob("*"):
                 if path.is_file():
                     with path.open("rb") as file:
@@ -41,8 +55,8 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             new.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def write_model(folder: Path, model: Any, eos_id: int, report: object, *, weights_format: str = "safetensors") -> None:
@@ -50,7 +64,8 @@ def write_model(folder: Path, model: Any, eos_id: int, report: object, *, weight
     model.config.eos_token_id = model.generation_config.eos_token_id = eos_id
     model.config.bos_token_id = model.generation_config.bos_token_id = eos_id
     model.generation_config.pad_token_id = eos_id
-    model.save_pretrained(folder)
+    with tensors_written(folder):
+        model.save_pretrained(folder)
     for weights in folder.glob("*.safetensors"):  # made private, whatever the user's umask says
         weights.chmod((folder / "config.json").stat().st_mode)
     if weights_format == "bin":

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from treering.errors import ModelError, UsageError, needs
-from treering.modelpack import quiet_transformers
+from treering.lm.base import load_model
 from treering.types import Generated, Sampling
 
 Tell = Callable[[str], None]
@@ -23,21 +23,17 @@ def generate(
     """
     with needs("train"):
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM, AutoTokenizer, StoppingCriteriaList
+        from transformers import AutoTokenizer, StoppingCriteriaList
 
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
         raise UsageError("the prompt is no UTF-8 text", "give it in UTF-8") from error
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"there is no model in {folder}", "run `treering train` first")
-    quiet_transformers()
+    model = load_model(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"the model in {folder} cannot be loaded: {error}", "train it again") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}", "train it again") from error
     # What merely looks like an end-of-text is text, as it was in training.
     inputs = (
         tokenizer(prompt, return_tensors="pt", add_special_tokens=False, split_special_tokens=True)

@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from treering.lm.data import Tokens
 
 IGNORED = -100
+WARM_UP = 0.02
 WARM_UP_STEPS = (5, 100)
-"""The least and the most; between them a fiftieth of the steps."""
+"""The share of the budget that warms up, and its steps at least and at most."""
 DECAY = 0.3
 CHUNK = 256
 """Rows of logits that exist at once where the loss is made in chunks."""
@@ -44,8 +45,8 @@ class Budget:
 
     def rate(self, step: int) -> float:
         """The share of the peak learning rate: a short warm-up, flat, then down to a tenth over the last 30 %."""
-        least, most = WARM_UP_STEPS
-        warm = min(1.0, (step + 1) / min(max(self.steps // 50, least), most))
+        done = max((step + 1) / WARM_UP_STEPS[1], (step + 1) / max(self.steps, 1) / WARM_UP, self.spent / WARM_UP)
+        warm = min(1.0, (step + 1) / WARM_UP_STEPS[0], done)
         return warm * (1.0 if self.spent <= 1 - DECAY else 0.1 + 0.9 * (1 - self.spent) / DECAY)
 
 

@@ -24,15 +24,15 @@ def of_host() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def shared(make: Callable[[], str]) -> str:
-    """What ``make`` gives, made by the first process of each host; the others wait for it."""
+def shared(what: str, make: Callable[[], str]) -> str:
+    """What ``make`` gives, made by the first process of each host; the others wait for it. ``what`` is its name."""
     if count() == 1:
         return make()
     from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]  # they are there
 
     meeting, _, _ = next(iter(rendezvous("env://")))
     store = PrefixStore("treering", meeting)
-    key = f"made on host {os.environ.get('GROUP_RANK', '0')}"
+    key = f"{what} of host {os.environ.get('GROUP_RANK', '0')}"
     if os.environ.get("LOCAL_RANK", "0") == "0":
         store.set(key, make())
     store.wait([key], timedelta(days=1))

@@ -1,14 +1,10 @@
 """A causal language model, open to be asked how likely texts are and how one goes on. Knows nothing of commits."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-from treering.errors import ModelError, needs
-from treering.modelpack import quiet_transformers
 
 Chances = npt.NDArray[np.float64]
 
@@ -23,17 +19,6 @@ class Codec(Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
-
-
-def load_model(folder: Path) -> Any:
-    """The model that a training wrote, in float32. Raises :class:`ModelError`."""
-    with needs("train"):
-        from transformers import AutoModelForCausalLM
-
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"there is no model in {folder}", "run `treering train` first")
-    quiet_transformers()
-    return AutoModelForCausalLM.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
 
 
 class Scorer:

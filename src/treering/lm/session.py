@@ -103,12 +103,13 @@ class Session:
         self.progress.scaler = scaler.state_dict() if scaler else None
         self.progress.gone = self.budget.gone()
         trained = self.trained()
-        weights = {name: whole(parameter.detach()).cpu() for name, parameter in trained.items()}
-        state = {
-            f"{name}/{key}": whole(value).cpu()
-            for name, parameter in trained.items()
-            for key, value in self.optimizer.state[parameter].items()
-        }
+        weights: dict[str, Any] = {}
+        state: dict[str, Any] = {}
+        for name, parameter in trained.items():
+            for key, value in (("", parameter.detach()), *self.optimizer.state[parameter].items()):
+                kept = whole(value)  # every process helps to put it together, one keeps it
+                if rank() == 0:
+                    (state if key else weights)[f"{name}/{key}" if key else name] = kept.cpu()
         if rank() == 0:
             checkpoint.save(self.checkpoints, self.progress, weights, state)
 
@@ -154,7 +155,8 @@ class Session:
                 "--method lora, a shorter --sequence-length or a smaller --model need less: `treering doctor --train`",
             )
         self._cut(self.progress.batch_size // 2)
-        self.optimizer.zero_grad()
+        if self.optimizer:
+            self.optimizer.zero_grad()
         self.report.warn(
             f"out of memory: going on with {self.progress.batch_size} sequence(s) at once and"
             f" {self.progress.accumulate} micro-batches a step"
@@ -283,7 +285,8 @@ class Session:
             epoch = min((read - 1) // len(self.blocks), self.recipe.epochs - 1)
             done = read / len(self.blocks) - epoch
             steps_of_epoch = max(1, round(done * len(self.blocks) / self.recipe.batch_size))
-            self.report.say(_line(epoch, self.recipe.epochs, min(done, 1.0), self.progress.losses[-steps_of_epoch:]))
+            line = _line(epoch, self.recipe.epochs, min(done, 1.0), self.progress.losses[-steps_of_epoch:])
+            self.report.say(f"{line}  ({self.budget.spent:.0%} of the budget)")
 
     def _keep(self, trainer: Any) -> None:
         """A checkpoint, when the last is old enough for what it costs."""
@@ -303,7 +306,7 @@ class Session:
         """The trained model, whole, on the CPU; the best one seen if it got worse from there on."""
         import torch
 
-        weights = {name: whole(parameter.detach()) for name, parameter in self.trained().items()}
+        weights = {name: whole(parameter.detach()).cpu() for name, parameter in self.trained().items()}
         if self.stopped_by == "validation":
             weights = checkpoint.best(self.checkpoints)
         rounded = self.recipe.method == "qlora" or self.plan.base_dtype != "float32"

@@ -51,7 +51,7 @@ def shape_of(base: str) -> Shape:
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         with torch.device("meta"):  # shapes without memory
             model = AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"`{base}` has a config that describes no language model: {error}", ALTERNATIVES) from error
     text = config.get_text_config()
     head = model.get_output_embeddings()

@@ -13,6 +13,7 @@ from treering.errors import UsageError, needs
 from treering.lm import checkpoint
 from treering.lm.base import lightened
 from treering.lm.data import Split
+from treering.lm.export import tensors_written
 from treering.lm.plan import LORA_RANK, Plan
 from treering.lm.processes import count, rank
 from treering.lm.recipe import Recipe, Training
@@ -53,6 +54,11 @@ def fine_tune(
             f"{recipe.batch_size} sequences a step cannot be shared by {count()} processes",
             "give --batch-size a multiple of them",
         )
+    if recipe.sharded and (count() == 1 or recipe.method == "qlora" or plan.precision == "16-mixed"):
+        raise UsageError(
+            "a model is sharded over several processes, by `full` or `lora`, on GPUs from Ampere on or on CPUs",
+            "start it with torchrun (docs/scaling.md), or leave out --sharded",
+        )
     torch.manual_seed(recipe.seed)
 
     def made(*, light: bool) -> Any:
@@ -75,7 +81,8 @@ def fine_tune(
     model = session.result(partial(made, light=False))
     if recipe.method != "full":
         if rank() == 0:
-            model.save_pretrained(str(adapter))
+            with tensors_written(adapter):
+                model.save_pretrained(str(adapter))
         model = model.merge_and_unload()
     return model, session.told()
 

@@ -14,7 +14,8 @@ from treering.git.blame import tree
 from treering.git.reader import Source, read_refs
 from treering.git.shadow import GitFailed, shadow_of
 from treering.git.staged import staged
-from treering.lm.scorer import Scorer, load_model
+from treering.lm.base import load_model
+from treering.lm.scorer import Scorer
 from treering.pipeline.common import Cleaner, Kinds, caps_of
 from treering.pipeline.evaluate import WINDOW, Evaluation, evaluation_of
 from treering.pipeline.propose import USUAL, Change, Mixture, Proposer, change_of

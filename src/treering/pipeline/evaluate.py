@@ -17,11 +17,11 @@ from treering.config import Settings
 from treering.errors import DataError
 from treering.files import read_json, write_json
 from treering.git.shadow import Source, shadow_of
-from treering.lm.base import SCRATCH, load_base
+from treering.lm.base import SCRATCH, load_base, load_model
 from treering.lm.data import HOLD_OUT_TOKENS
 from treering.lm.evaluate import NGRAM_BYTES, judge, token_losses
 from treering.lm.export import REPORT
-from treering.lm.scorer import Scorer, load_model
+from treering.lm.scorer import Scorer
 from treering.lm.tasks import TaskRow
 from treering.lm.yardsticks import WHOLE, PartRow, Span, Told, ngram_bits, part_row, token_bits, xz_bits
 from treering.pipeline import tasks
@@ -31,7 +31,7 @@ from treering.pipeline.tokenize import told_records
 from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.store import Store
-from treering.text.strategies import BODY_CHARACTERS, NEEDS_PATCHES, Duplicates, documents
+from treering.text.strategies import BODY_CHARACTERS, NEEDS_PATCHES, Telling, documents
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
 from treering.types import Record
 
@@ -53,6 +53,13 @@ class Learned(msgspec.Struct, frozen=True):
     held_out_first: str
     vocab_size: int
     recipe: Recipe = Recipe()
+    judged_first: str = ""
+    parent: str = ""
+
+    @property
+    def first(self) -> str:
+        """The first commit that had no say in the model: it neither learned from it nor was chosen by it."""
+        return self.judged_first or self.held_out_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +106,15 @@ def held_out(store: Store, source: Source, settings: Settings, learned: Learned,
     Raises :class:`DataError` if that commit is gone.
     """
     caps = caps_of(settings) if learned.strategy in NEEDS_PATCHES else None
-    duplicates = Duplicates()
+    kinds = store.paths()
+    telling = Telling(lambda path: kinds.get(path, ""))
     before = bytearray()
     later: deque[tuple[Record, Told]] = deque()
     first: Record | None = None
     with told_records(store, source, settings, caps) as every:
-        for record, document in documents(every, learned.strategy):
-            first = record if record.commit_hash == learned.held_out_first else first
-            if duplicates.of(record) is not None:
+        for record, document in documents(every, learned.strategy, telling):
+            first = record if record.commit_hash == learned.first else first
+            if document.duplicate_of is not None:
                 continue
             text = document.text.encode()
             # A branch that came later can put an older commit behind it.
@@ -120,7 +128,7 @@ def held_out(store: Store, source: Source, settings: Settings, learned: Learned,
                 del before[:-NGRAM_BYTES]
     if first is None:
         raise DataError(
-            f"the history no longer holds commit {learned.held_out_first[:12]}, from which on the model was judged",
+            f"the history no longer holds commit {learned.first[:12]}, from which on the model was judged",
             "run `treering train` again",
         )
     if not later:
@@ -209,7 +217,7 @@ def evaluate(
     started = time.monotonic()
     learned = read_json(folder / REPORT, Learned)
     tokenizer, tuned = load_tokenizer(str(folder)), load_model(folder)
-    base = base_of(learned, tokenizer)
+    base = base_of(folder, learned, tokenizer)
     held = held_out(finder.store, source, settings, learned, most)
     parts, verdict, perplexity = measured(tokenizer, base, tuned, learned, held, report, gpu=settings.train.gpu)
     scorers = {tasks.BASE: Scorer(base, tokenizer, WINDOW), tasks.MODEL: Scorer(tuned, tokenizer, WINDOW)}
@@ -221,7 +229,7 @@ def evaluate(
         model=folder.name,
         made="",
         seconds=0.0,
-        held_out_first=learned.held_out_first,
+        held_out_first=learned.first,
         commits=len(held.records),
         perplexity=perplexity,
         parts=tuple(parts),
@@ -253,8 +261,10 @@ def evaluate(
     return made
 
 
-def base_of(learned: Learned, tokenizer: TextTokenizer) -> Any:
-    """The model as it was before its training."""
+def base_of(folder: Path, learned: Learned, tokenizer: TextTokenizer) -> Any:
+    """The model in ``folder`` as it was before its training: the base, or the model that it went on from."""
+    if learned.parent:
+        return load_model(folder.parent / learned.parent)
     first, marked = learned.vocab_size - len(tokenizer.added), tokenizer.added and learned.base_model != SCRATCH
     words = load_tokenizer(learned.base_model).encode(tokenizer.added) if marked else []
     added = dict(enumerate(words, start=first))

@@ -11,7 +11,7 @@ from treering.config import Settings
 from treering.errors import DataError, ModelError
 from treering.files import read_json, replacing
 from treering.lm.base import SCRATCH, check_base, load_base
-from treering.lm.data import HeldOut, Split, split
+from treering.lm.data import TOO_FEW, HeldOut, Split, split
 from treering.lm.evaluate import HoldOut, document_losses, judge, ngram_losses
 from treering.lm.export import REPORT, replacing_folder, write_model
 from treering.lm.hardware import machine
@@ -53,6 +53,7 @@ class TrainingReport:
     with_held_out_left_out: int = 0
     plan: Plan | None = None
     parent: str = ""
+    judged_first: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,12 @@ def learn(
         f"training on {data.train_documents:,} commits ({len(data.train):,} tokens), judging on the"
         f" {len(data.held_out.documents)} newest; {data.duplicates:,} that repeat another are in neither"
     )
+    if not course.plan.fits:
+        report.warn(f"this training may run out of memory: {'; '.join(course.plan.reasons[-2:])}")
     checkpoints = checkpoints_of(folder)
+    for left in folder.parent.glob(".*.checkpoints"):
+        if left != checkpoints:
+            report.warn("a training of another history or other settings was not finished: this one begins anew")
     with replacing_folder(folder) as new:  # before the work, not after: a place that cannot be written is told at once
         before = course.losses(course.load())
         model, training = course.tuned(report, checkpoints, new / "adapter", resume=resume, save_seconds=save_seconds)
@@ -192,6 +198,7 @@ def learn(
             held_out_first=(*data.validation.commits, *data.held_out.commits)[0],
             vocab_size=corpus.vocab_size,
             parent=parent,
+            judged_first=data.held_out.commits[0],
         )
         write_model(new, model, course.tokenizer.eos_id, told, weights_format=weights_format)
         course.tokenizer.save(new)
@@ -245,17 +252,19 @@ def train(
     base, parent, after = _base(store, settings, onward=onward)
     target = _target(store, folder, corpus, base, recipe)
     with store.holding("trainer.lock", "treering train"):
-        new = not (target / REPORT).is_file()
+        new = not resume or not (target / REPORT).is_file()
         if new:
             learn(
                 corpus, ids, base, recipe, target, report, resume=resume, after=after, parent=parent,
                 save_seconds=settings.train.save_seconds,
             )  # fmt: skip
         told = report_of(target)
-        better = not parent or (told.holdout.difference is not None and told.holdout.difference[2] < 0)
-        if better:  # also for a model that was there: another may be current, or a kill came before this line
+        # Where it was the last that was trained, the user may have chosen another since: that one stays.
+        settled = not new and store.last_runs().get("train", {}).get("model") == target.name
+        better = current_model(store) == target if settled else not parent or _is_better(told.holdout)
+        if better:
             make_current(store, target)
-        if new:
+        if not settled:
             with store.writing("treering train"):
                 _forget_old(store, settings.train.keep_models)
                 store.log_run(
@@ -270,6 +279,11 @@ def train(
                 )
                 write_manifest(store)
     return Learned(target, told, new, better)
+
+
+def _is_better(holdout: HoldOut) -> bool:
+    """Whether a model is shown to be better than the one it went on from."""
+    return holdout.documents >= TOO_FEW and holdout.difference is not None and holdout.difference[2] < 0
 
 
 def follow(store: Store, folder: Path, settings: Settings, *, resume: bool = True, onward: bool = False) -> None:
@@ -294,7 +308,9 @@ def _base(store: Store, settings: Settings, *, onward: bool) -> tuple[str, str, 
 
 
 def _target(store: Store, folder: Path, corpus: Corpus, base: str, recipe: Recipe) -> Path:
-    name = fingerprint_of(FINGERPRINT, folder.name, Path(base).name, asdict(recipe))
+    """Named by all that decides the model; one of ours by its name, wherever the store lies."""
+    of = Path(base).name if Path(base).is_relative_to(store.folder) else base
+    name = fingerprint_of(FINGERPRINT, folder.name, of, asdict(recipe))
     return store.folder / "models" / f"{corpus.repo or 'repo'}-git-model" / name
 
 
@@ -322,10 +338,11 @@ def models_of(store: Store) -> list[Path]:
 def _forget_old(store: Store, keep: int) -> None:
     """Remove all models but the current one and the newest ``keep``, and the states of trainings that were given up."""
     current = current_model(store)
+    needed = {current.name, report_of(current).parent} if current else set()
     for old in models_of(store)[keep:]:
-        if old != current:
+        if old.name not in needed:
             shutil.rmtree(old, ignore_errors=True)
-    for left in (store.folder / "models").glob("*/.*.checkpoints"):
+    for left in (store.folder / "models").glob("*/.*"):
         shutil.rmtree(left, ignore_errors=True)
 
 

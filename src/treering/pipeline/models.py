@@ -13,6 +13,7 @@ from treering.lm.base import load_base
 from treering.lm.data import HOLD_OUT_DOCUMENTS, HOLD_OUT_TOKENS, TOO_FEW
 from treering.lm.evaluate import compare as compare_losses
 from treering.lm.evaluate import document_losses
+from treering.lm.export import REPORT
 from treering.pipeline.learn import current_model, models_of, report_of
 from treering.pipeline.tokenize import tokenize
 from treering.report import Reporter
@@ -48,7 +49,7 @@ def listed(store: Store) -> list[Model]:
             Model(
                 name=folder.name,
                 current=folder == current,
-                made=folder.stat().st_mtime,
+                made=(folder / REPORT).stat().st_mtime,
                 base=report.parent or report.base_model,
                 method=report.recipe.method,
                 tokens=report.training.tokens,
@@ -82,9 +83,11 @@ def named(store: Store, name: str) -> Path:
 
 def remove(store: Store, name: str) -> Path:
     """Remove a model that is not the current one."""
-    folder = named(store, name)
-    if folder == current_model(store):
+    folder, current = named(store, name), current_model(store)
+    if folder == current:
         raise UsageError(f"{folder.name} is the current model", "`treering models use` another one first")
+    if current and report_of(current).parent == folder.name:
+        raise UsageError(f"the current model went on from {folder.name}", "`treering models use` another one first")
     shutil.rmtree(folder)
     return folder
 
@@ -121,7 +124,7 @@ def compare(
     corpus, ids = read_stream(tokenize(store, source, asked, report)[0])
     hashes = [span.commit_hash for span in corpus.documents]
     try:
-        start = max(hashes.index(one.held_out_first) for one in told)
+        start = max(hashes.index(one.judged_first or one.held_out_first) for one in told)
     except ValueError as error:
         raise DataError(
             "the commits that these models were judged from are not in this history any more", "train them again"
@@ -133,7 +136,7 @@ def compare(
         span = corpus.documents[number]
         if span.duplicate_of is None and span.tokens and len(chosen) < HOLD_OUT_DOCUMENTS:
             tokens += span.tokens
-            if chosen and tokens > HOLD_OUT_TOKENS:
+            if len(chosen) >= TOO_FEW and tokens > HOLD_OUT_TOKENS:
                 break
             chosen.insert(0, number)
     if len(chosen) < TOO_FEW:
