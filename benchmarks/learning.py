@@ -1,11 +1,11 @@
 """What fine-tuning within a time budget is worth: the base model, the tuned one and an adaptive byte n-gram, in bits
 per byte of the newest commits, which none of them learned from.
 
-Runs `treering train --repo REPO --minutes M` as one whole process in a store of its own, gone at the end. The relative
-change is the tuned model against the base; its interval is the report's 95 % of a paired bootstrap over the held-out
-documents, divided by the base's bits per byte (which stands still).
+Runs `treering train --repo REPO --minutes M` as one whole process in a store of its own, gone at the end unless
+`--store` names one. The relative change is the tuned model against the base; its interval is the report's 95 % of a
+paired bootstrap over the held-out documents, divided by the base's bits per byte (which stands still).
 
-    python benchmarks/learning.py REPO [--minutes 5] [--json]
+    python benchmarks/learning.py REPO [--minutes 5] [--store STORE] [--json]
 """
 
 import argparse
@@ -24,11 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("repo", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--store", type=Path)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     where = machine()
     with tempfile.TemporaryDirectory(prefix="treering-benchmark-") as folder:
-        place = ("--repo", chosen.repo.resolve(), "--store", Path(folder) / "store")
+        place = ("--repo", chosen.repo.resolve(), "--store", (chosen.store or Path(folder) / "store").resolve())
         done = timed([TREERING, "train", *place, "--minutes", str(chosen.minutes), "--json"])
     if done.code:
         raise SystemExit(f"treering train ended with {done.code}: {done.complaint}")

@@ -114,9 +114,12 @@ def one(chosen: Any) -> dict[str, float]:
 
 
 def _loaded(chosen: Any, corpus: Any) -> Any:
-    from treering.lm.base import load_base
+    from treering.lm.base import load_base, load_model
 
-    return load_base(BASE, corpus.vocab_size, {}, positions=chosen.length, seed=7)
+    model = load_base(BASE, corpus.vocab_size, {}, positions=chosen.length, seed=7)
+    with tempfile.TemporaryDirectory() as folder:  # the Trainer refuses what was read out of a GGUF
+        model.save_pretrained(folder)
+        return load_model(Path(folder))
 
 
 def _told(useful: int, every: int, started: tuple[float, float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ HOLD_OUT_TOKENS = 16384
 TOO_FEW = 8
 """Below this many held-out documents a figure says little; a short history gives up to a quarter to reach it."""
 VALIDATION_SHARE = 0.2
-VALIDATION_TOKENS = 1024
+VALIDATION_TOKENS = 2048
 """The oldest of what is held out watches the training, and the verdict does not count it: what chose a model cannot
 judge it."""
 LINE_OF_HISTORY = 64

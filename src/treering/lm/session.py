@@ -10,7 +10,7 @@ from typing import Any
 from treering.errors import ModelError
 from treering.lm import checkpoint
 from treering.lm.base import layers_of
-from treering.lm.data import Blocks, HeldOut, Split, sequences
+from treering.lm.data import TOO_FEW, Blocks, HeldOut, Split, sequences
 from treering.lm.plan import Plan
 from treering.lm.processes import count, of_host, placed, rank, shard, strategy, whole
 from treering.lm.recipe import Recipe, Training, limit, steps
@@ -19,7 +19,9 @@ from treering.report import Reporter
 LOOKS = 6
 """How often the validation documents are looked at: in equal parts of the budget."""
 PATIENCE = 3
-"""After so many looks without a new best the training stops, and the best is what it gives."""
+RISE = 1.02
+"""Where so many looks in a row are worse than the best by this factor, training stops and the best is what it gives. Over
+fewer documents than a figure needs a look says too little for that."""
 COMPILED_FROM = 10.0
 """Minutes of training from which on compiling the model pays."""
 SAVING_SHARE = 0.05
@@ -47,6 +49,7 @@ class Session:
         self.checkpoints, self.save_seconds = checkpoints, save_seconds
         self.blocks = Blocks(data.train, recipe.sequence_length)
         self.watched = _watched(data.validation, separator, recipe.sequence_length)
+        self.enough = len(data.validation.documents) >= TOO_FEW
         self.budget = Budget(steps(len(self.blocks), recipe), recipe.minutes * 60)
         self.progress = checkpoint.Progress(name, batch_size=plan.batch_size, accumulate=plan.accumulate)
         self.resumed_at = 0
@@ -276,7 +279,8 @@ class Session:
 
     def _patience_is_over(self) -> bool:
         losses = [loss for _, loss in self.progress.validation]
-        return count() == 1 and len(losses) > PATIENCE and min(losses[-PATIENCE:]) > min(losses[:-PATIENCE])
+        told = count() == 1 and self.enough and len(losses) > PATIENCE
+        return told and min(losses[-PATIENCE:]) > RISE * min(losses[:-PATIENCE])
 
     def _say(self, *, last: bool) -> None:
         if rank() == 0 and (last or time.monotonic() - self._told > 15):
