@@ -10,7 +10,7 @@ from pathlib import Path
 
 from treering.config import load
 from treering.errors import DataError, ModelError, UsageError
-from treering.files import json_lines, read_json_lines, write_json_array, write_json_lines
+from treering.files import json_lines, locked, os_errors, read_json_lines, write_json_array, write_json_lines
 from treering.git.reader import locate
 from treering.lm.base import check_base
 from treering.pipeline import index as index_stage
@@ -236,4 +236,7 @@ def train_export(
     if Path(corpus.repo).name != corpus.repo or corpus.repo == "..":
         raise DataError(f"{tokens}: `repo` is {corpus.repo!r}, which is no name of a repository", "make the file again")
     folder = output_dir / f"{corpus.repo or 'repo'}-git-model-final"
-    return folder, learn_stage.learn(corpus, ids, base, recipe, folder, report, weights_format=weights_format)
+    with os_errors(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
+    with locked(output_dir / ".trainer.lock", "model_trainer.py"):
+        return folder, learn_stage.learn(corpus, ids, base, recipe, folder, report, weights_format=weights_format)

@@ -1,16 +1,18 @@
 """Whole files: replaced through a temporary name, JSON lines read with their numbers."""
 
 import errno
+import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TextIO, TypeVar
 
 import msgspec
 
-from treering.errors import DataError, DiskFull, StoreError
+from treering.errors import DataError, DiskFull, StoreBusy, StoreError
 
 T = TypeVar("T")
 
@@ -45,6 +47,42 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, who: str, *, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock that ``path`` is inside the block. Waits up to ``patience`` seconds for another, then raises
+    :class:`StoreBusy` naming it. A killed holder's lock is gone with it.
+    """
+    with os_errors(path):
+        # A link would let a repository choose what is truncated.
+        lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+")
+    with lock:
+        _take(lock, path, patience)
+        with os_errors(path):
+            lock.seek(0)
+            lock.truncate(0)
+            lock.write(f"{who} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n")
+            lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)
+
+
+def _take(lock: TextIO, path: Path, patience: float) -> None:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                lock.seek(0)
+                holder = lock.read().strip() or "another process"
+                raise StoreBusy(
+                    f"{path.parent} is in use by {holder}", "wait for it, or stop it, and run it again"
+                ) from None
+            time.sleep(0.05)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -9,6 +9,7 @@ import pytest
 from repositories import Repo, at_home
 from treering import learning, operations
 from treering.errors import DataError, ModelError, StoreBusy, UsageError
+from treering.files import locked
 from treering.operations import Place
 from treering.pipeline import learn as learn_stage
 from treering.report import Reporter
@@ -144,7 +145,7 @@ def test_two_models_are_compared_on_what_neither_learned_from(grown: tuple[Repo,
 
 def test_two_trainings_at_once_are_refused_and_say_who_is_at_it(grown: tuple[Repo, str, str]) -> None:
     where = place(grown[0], seed=8)
-    with where.store() as store, store.holding("trainer.lock", "treering train"):  # noqa: SIM117
+    with locked(where.folder / "trainer.lock", "treering train"):  # noqa: SIM117
         with pytest.raises(StoreBusy, match="in use by treering train"):
             learning.train(where, Reporter())
 

@@ -20,8 +20,8 @@ LOOKS = 6
 """How often the validation documents are looked at: in equal parts of the budget."""
 PATIENCE = 3
 RISE = 1.02
-"""Where so many looks in a row are worse than the best by this factor, training stops and the best is what it gives. Over
-fewer documents than a figure needs a look says too little for that."""
+"""Where so many looks in a row are worse than the best by this factor, training stops and the best is what it gives.
+Over fewer documents than a figure needs a look says too little for that."""
 COMPILED_FROM = 10.0
 """Minutes of training from which on compiling the model pays."""
 SAVING_SHARE = 0.05

@@ -9,7 +9,7 @@ from typing import Any
 
 from treering.config import Settings
 from treering.errors import DataError, ModelError
-from treering.files import read_json, replacing
+from treering.files import locked, read_json, replacing
 from treering.lm.base import SCRATCH, check_base, load_base
 from treering.lm.data import TOO_FEW, HeldOut, Split, split
 from treering.lm.evaluate import HoldOut, document_losses, judge, ngram_losses
@@ -251,7 +251,7 @@ def train(
     recipe = recipe_of(settings)
     base, parent, after = _base(store, settings, onward=onward)
     target = _target(store, folder, corpus, base, recipe)
-    with store.holding("trainer.lock", "treering train"):
+    with locked(store.folder / "trainer.lock", "treering train"):
         new = not resume or not (target / REPORT).is_file()
         if new:
             learn(

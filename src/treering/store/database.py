@@ -4,7 +4,6 @@ Everything of one commit goes in with one transaction, so a kill leaves all or n
 work beside one writer; a second writer waits, then is told who holds it.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,12 +12,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Self
 
 import platformdirs
 
 from treering.errors import StoreBusy, StoreError
-from treering.files import os_errors
+from treering.files import locked, os_errors
 from treering.store.schema import MIGRATIONS, meant, sqlite_errors
 
 FOLDER = ".treering"
@@ -171,45 +170,12 @@ class Database:
         if self._writing:
             yield
             return
-        with self.holding("writer.lock", who, patience=patience):
+        with locked(self.folder / "writer.lock", who, patience=patience):
             self._writing = True
             try:
                 yield
             finally:
                 self._writing = False
-
-    @contextmanager
-    def holding(self, name: str, who: str, *, patience: float = 0.0) -> Iterator[None]:
-        """Hold a lock of the store's folder inside the block, or raise :class:`StoreBusy` naming who holds it."""
-        path = self.folder / name
-        with os_errors(path):
-            # A link would let a repository choose what is truncated.
-            lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644), "r+")
-        with lock:
-            self._take_lock(lock, patience)
-            with os_errors(path):
-                lock.seek(0)
-                lock.truncate(0)
-                lock.write(f"{who} (process {os.getpid()}, since {time.strftime('%H:%M:%S')})\n")
-                lock.flush()
-            try:
-                yield
-            finally:
-                lock.truncate(0)
-
-    def _take_lock(self, lock: TextIO, patience: float) -> None:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    lock.seek(0)
-                    holder = lock.read().strip() or "another process"
-                    raise StoreBusy(
-                        f"{self.folder} is in use by {holder}", "wait for it, or stop it, and run it again"
-                    ) from None
-                time.sleep(0.05)
 
     def _forget(self) -> None:
         """Called when a transaction is rolled back: what was remembered of its rows is not true."""
