@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -64,6 +65,28 @@ def test_a_training_that_is_killed_goes_on_with_the_same_losses(tmp_path: Path, 
     assert told(folder)["losses"] == list(whole.losses)
     assert told(folder)["validation"] == [list(one) for one in whole.validation]
     assert told(folder)["resumed_at"] > 0
+
+
+def test_an_interrupt_ends_a_training_after_its_step_with_a_checkpoint(
+    tmp_path: Path, undisturbed: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from treering.lm.session import Session
+
+    real = Session.stepped
+
+    def interrupted(self: Session, *told: Any) -> None:
+        if self.progress.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        real(self, *told)
+
+    monkeypatch.setattr(Session, "stepped", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tuned(tmp_path)
+    monkeypatch.undo()
+    made = tuned(tmp_path)
+    assert made.resumed_at == 3
+    assert made.losses == undisturbed.losses
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_last_two_checkpoints_are_kept_and_a_torn_one_is_passed_over(tmp_path: Path) -> None:

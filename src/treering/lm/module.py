@@ -11,14 +11,13 @@ import torch.nn.functional as functional
 from torch.utils.checkpoint import checkpoint
 
 from treering.lm.data import Tokens
+from treering.lm.plan import CHUNK
 
 IGNORED = -100
 WARM_UP = 0.02
 WARM_UP_STEPS = (5, 100)
 """The share of the budget that warms up, and its steps at least and at most."""
 DECAY = 0.3
-CHUNK = 256
-"""Rows of logits that exist at once where the loss is made in chunks."""
 
 
 @dataclass(slots=True)

@@ -1,8 +1,11 @@
 """One training: from its first step, or where it was killed, to the end of its budget, through lack of memory."""
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,7 @@ class Session:
         self._optimizer_state: dict[str, Any] = {}
         self._device = ""
         self._saved = self._saving = self._told = 0.0
+        self._stop = False
         self._step_tokens: dict[int, int] = {}
         if plan.compile and recipe.minutes >= COMPILED_FROM:
             for layer in layers_of(model):
@@ -209,9 +213,28 @@ class Session:
         )  # fmt: skip
         loader: Any = torch.utils.data.DataLoader(self.blocks, batch_sampler=Order(), collate_fn=collate)  # type: ignore[arg-type]  # blocks are a data set
         try:
-            trainer.fit(module, loader)
+            with self._asked_to_stop():
+                trainer.fit(module, loader)
         except SystemExit as error:  # what Lightning makes of a signal
             raise KeyboardInterrupt from error
+
+    @contextmanager
+    def _asked_to_stop(self) -> Iterator[None]:
+        """Ctrl-C ends the training after the step under way, with a checkpoint; a second one ends it at once."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+            yield
+            return
+
+        def ask(*_: object) -> None:
+            self._stop = True
+            signal.signal(signal.SIGINT, before)
+
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def begin(self, trainer: Any) -> None:
         """When everything is loaded: from here on the time counts."""
@@ -251,6 +274,9 @@ class Session:
             self.stopped_by = "validation"
         self._say(last=bool(trainer.should_stop))
         self._keep(trainer)
+        if self._stop and not trainer.should_stop:
+            self.save(trainer)
+            raise KeyboardInterrupt
 
     def _look(self, trainer: Any) -> None:
         """The mean loss of the validation documents."""
