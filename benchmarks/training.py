@@ -3,7 +3,8 @@
 The same model, documents, precision and cores, in turns, each run in a process of its own. *Useful* tokens are those
 of documents: padding is none. The Trainer gets the packed blocks that we train on; or documents cut at the length and
 padded to it (`padding="max_length"`), or each batch padded to its longest. `--memory` compares our loss in chunks with
-the whole one instead. Peak memory is of the process, loading included.
+the whole one instead. Each run trains twice, for two steps and for `--steps` more than that, and the difference is
+told: what comes before and after the steps is not counted. Peak memory is of the process, loading included.
 
     python benchmarks/training.py REPO --store STORE [--steps 12] [--batch-size 4] [--length 256] [--memory] [--json]
 """
@@ -88,7 +89,12 @@ def main() -> None:
 
 
 def one(chosen: Any) -> dict[str, float]:
-    """Train one way for some steps; loading is not counted."""
+    """Train one way, for two steps and for some more: what the others cost."""
+    short, long = (_one(chosen, steps) for steps in (2, 2 + chosen.steps))
+    return {key: long[key] - (short[key] if key != "peak" else 0) for key in long}
+
+
+def _one(chosen: Any, steps: int) -> dict[str, float]:
     warnings.simplefilter("ignore")
     from treering import learning, operations
     from treering.lm.data import Blocks, split
@@ -97,20 +103,20 @@ def one(chosen: Any) -> dict[str, float]:
 
     flags = {
         "tokens": {"sequence_length": chosen.length, "strategy": chosen.strategy},
-        "train": {"method": chosen.method, "batch_size": chosen.batch_size, "max_steps": chosen.steps, "gpu": False},
+        "train": {"method": chosen.method, "batch_size": chosen.batch_size, "max_steps": steps, "gpu": False},
     }
     folder, _ = learning.tokenize(operations.place(chosen.repo, chosen.store, flags), Reporter())
     corpus, ids = read_stream(folder)
     data = split(corpus, ids)
     if chosen.way.startswith("treering"):
-        return _ours(chosen, data, corpus)
+        return _ours(chosen, data, corpus, steps)
     if chosen.way == "trainer-packed":
         blocks = Blocks(data.train, chosen.length)
         texts = [blocks[number][:-1].tolist() for number in range(len(blocks) - 1)]
     else:
         documents = zip(data.train.starts, data.train.stops, strict=True)
         texts = [ids[start:stop][: chosen.length].tolist() for start, stop in documents]
-    return _trainer(chosen, texts[-chosen.steps * chosen.batch_size :], corpus)
+    return _trainer(chosen, texts[-steps * chosen.batch_size :], corpus, steps)
 
 
 def _loaded(chosen: Any, corpus: Any) -> Any:
@@ -132,7 +138,7 @@ def _told(useful: int, every: int, started: tuple[float, float]) -> dict[str, fl
     }
 
 
-def _ours(chosen: Any, data: Any, corpus: Any) -> dict[str, float]:
+def _ours(chosen: Any, data: Any, corpus: Any, steps: int) -> dict[str, float]:
     from treering.lm.data import HeldOut
     from treering.lm.hardware import machine as hardware
     from treering.lm.plan import plan
@@ -143,7 +149,7 @@ def _ours(chosen: Any, data: Any, corpus: Any) -> dict[str, float]:
 
     recipe = Recipe(
         method=chosen.method, minutes=1e6, epochs=1000, batch_size=chosen.batch_size, learning_rate=1e-3,
-        sequence_length=chosen.length, seed=7, gpu=False, max_steps=chosen.steps,
+        sequence_length=chosen.length, seed=7, gpu=False, max_steps=steps,
     )  # fmt: skip
     planned = plan(
         hardware(gpu=False), shape_of(BASE), method=chosen.method, sequences=chosen.batch_size,
@@ -164,7 +170,7 @@ def _ours(chosen: Any, data: Any, corpus: Any) -> dict[str, float]:
     return _told(told.tokens, told.tokens, started)
 
 
-def _trainer(chosen: Any, texts: list[list[int]], corpus: Any) -> dict[str, float]:
+def _trainer(chosen: Any, texts: list[list[int]], corpus: Any, steps: int) -> dict[str, float]:
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import Trainer, TrainingArguments
@@ -195,7 +201,7 @@ def _trainer(chosen: Any, texts: list[list[int]], corpus: Any) -> dict[str, floa
             model=model,
             args=TrainingArguments(
                 output_dir=folder,
-                max_steps=chosen.steps,
+                max_steps=steps,
                 per_device_train_batch_size=chosen.batch_size,
                 learning_rate=1e-3,
                 report_to=[],

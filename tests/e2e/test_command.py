@@ -254,7 +254,12 @@ def test_a_training_that_is_interrupted_says_so(tmp_path: Path, sent: signal.Sig
     said = process.communicate(timeout=120)[1]
     assert process.returncode == 130, said
     assert "interrupted" in said
-    assert not list((repo.path / ".treering").rglob("*.safetensors"))
+    models = repo.path / ".treering" / "models"
+    assert not list(models.rglob("training_report.json"))
+    if sent == signal.SIGINT:  # what was done is kept, and the next run goes on from it
+        assert list(models.glob("*/.*.checkpoints/step-*/weights.safetensors"))
+        other = ("train", "--model", "scratch", "--max-steps", "1")
+        assert "was not finished: this one begins anew" in treering(*other, cwd=repo.path).stderr
 
 
 def test_a_message_and_suggestions_are_printed_with_who_answered_on_stderr(indexed: Path) -> None:
