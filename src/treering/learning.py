@@ -43,15 +43,16 @@ def train(where: Place, report: Reporter, *, resume: bool = True, onward: bool =
     """
     if where.settings.train.minutes == 0:
         raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number")
-    if onward:
-        where = _as_current(where)
+    parent = _model(where) if onward else None
+    if parent:
+        where = _as_told(where, parent)
     check_base(where.settings.train.model)
     folder = Path(processes.shared("tokens", lambda: str(tokenize(where, report)[0])))
     with where.store() as store:
         if processes.rank():
-            learn_stage.follow(store, folder, where.settings, resume=resume, onward=onward)
+            learn_stage.follow(store, folder, where.settings, resume=resume, parent=parent)
             return None
-        learned = learn_stage.train(store, folder, where.settings, report, resume=resume, onward=onward)
+        learned = learn_stage.train(store, folder, where.settings, report, resume=resume, parent=parent)
     if not learned.new:
         report.say("nothing new to learn: this history was learned with these settings before")
     return learned
@@ -177,17 +178,15 @@ def compare_models(where: Place, first: str, second: str, report: Reporter) -> m
         return model_stage.compare(store, where.source, where.settings, *folders, report)
 
 
-def _as_current(where: Place) -> Place:
-    """The place with the settings by which its current model reads a history."""
-    folder = _model(where)
-    told = learn_stage.report_of(folder)
-    chosen = {
-        "train": {"model": str(folder)},
-        "tokens": {"strategy": told.strategy, "sequence_length": told.recipe.sequence_length},
-    }
-    settings = where.settings
-    train, tokens = replace(settings.train, **chosen["train"]), replace(settings.tokens, **chosen["tokens"])  # type: ignore[arg-type]  # as they were written
-    return replace(where, settings=replace(settings, train=train, tokens=tokens))
+def _as_told(where: Place, model: Path) -> Place:
+    """The place with a model as the base, and the settings by which it was told the history."""
+    told, settings = learn_stage.report_of(model), where.settings
+    tokens = replace(
+        settings.tokens,
+        strategy=told.strategy,  # type: ignore[arg-type]  # a name that was one when it was written
+        sequence_length=told.recipe.sequence_length,
+    )
+    return replace(where, settings=replace(settings, train=replace(settings.train, model=str(model)), tokens=tokens))
 
 
 def _model_or_none(where: Place) -> Path | None:

@@ -1,6 +1,5 @@
 """The state of a training on disk: whole or not there, the last two kept, safetensors and JSON, nothing unpickled."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,12 +8,12 @@ from typing import Any
 import msgspec
 
 from treering.errors import DataError
-from treering.files import os_errors, read_json, write_json
-from treering.lm.export import tensors_written
+from treering.files import read_json, write_json
+from treering.lm.export import replacing_folder, tensors_written
 from treering.report import Reporter
 
 KEPT = 2
-_STATE, _WEIGHTS, _OPTIMIZER, _BEST = "state.json", "weights.safetensors", "optimizer.safetensors", "best.safetensors"
+_STATE, _WEIGHTS, _OPTIMIZER, _BEST = "state.json", "weights.safetensors", "optimizer.safetensors", "best"
 
 
 class Progress(msgspec.Struct):
@@ -38,60 +37,34 @@ class Progress(msgspec.Struct):
 
 
 def save(folder: Path, progress: Progress, weights: Mapping[str, Any], optimizer: Mapping[str, Any]) -> None:
-    """Write ``step-<number>`` in ``folder``: flushed, then named. The second but last one is removed."""
-    from safetensors.torch import save_file
-
-    target = folder / f"step-{progress.step:09d}"
-    new = folder / f".{target.name}.new"
-    with os_errors(target):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir()
-        try:
-            for name, tensors in ((_WEIGHTS, weights), (_OPTIMIZER, optimizer)):
-                _written(new / name, tensors, save_file)
-            write_json(new / _STATE, progress)
-            shutil.rmtree(target, ignore_errors=True)
-            new.rename(target)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-        _flushed(folder)
-        for old in _steps(folder)[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
+    """Write ``step-<number>`` in ``folder``: flushed, then named. All but the last two are removed."""
+    with replacing_folder(folder / f"step-{progress.step:09d}") as new:
+        _write(new / _WEIGHTS, weights)
+        _write(new / _OPTIMIZER, optimizer)
+        write_json(new / _STATE, progress)
+    for old in _steps(folder)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def save_best(folder: Path, weights: Mapping[str, Any]) -> None:
     """Keep the weights of the best look at the validation documents."""
-    from safetensors.torch import save_file
-
-    path = folder / _BEST
-    new = folder / f".{_BEST}.new"
-    with os_errors(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        _written(new, weights, save_file)
-        new.replace(path)
+    with replacing_folder(folder / _BEST) as new:
+        _write(new / _WEIGHTS, weights)
 
 
 def best(folder: Path) -> dict[str, Any]:
     """Those weights; empty where no look was better than the one before the first step."""
     from safetensors.torch import load_file
 
-    path = folder / _BEST
+    path = folder / _BEST / _WEIGHTS
     return dict(load_file(path)) if path.is_file() else {}
 
 
-def _written(path: Path, tensors: Mapping[str, Any], save_file: Any) -> None:
+def _write(path: Path, tensors: Mapping[str, Any]) -> None:
+    from safetensors.torch import save_file
+
     with tensors_written(path):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    _flushed(path)
-
-
-def _flushed(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def newest(folder: Path, name: str, report: Reporter) -> tuple[Progress, dict[str, Any], dict[str, Any]] | None:

@@ -48,15 +48,24 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         with os_errors(folder):
             for path in new.rglob("*"):
                 if path.is_file():
-                    with path.open("rb") as file:
-                        os.fsync(file.fileno())
+                    _flushed(path)
             shutil.rmtree(old, ignore_errors=True)
             if folder.exists():
                 folder.rename(old)
             new.rename(folder)
+            _flushed(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _flushed(path: Path) -> None:
+    """See that a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_model(folder: Path, model: Any, eos_id: int, report: object, *, weights_format: str = "safetensors") -> None:

@@ -222,7 +222,8 @@ class Session:
     def _asked_to_stop(self) -> Iterator[None]:
         """Ctrl-C ends the training after the step under way, with a checkpoint; a second one ends it at once."""
         before = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is not threading.main_thread() or before is not signal.default_int_handler:
+        alone = count() == 1 and threading.current_thread() is threading.main_thread()
+        if not alone or before is not signal.default_int_handler:
             yield
             return
 

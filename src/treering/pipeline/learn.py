@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from treering.config import Settings
-from treering.errors import DataError, ModelError
+from treering.errors import DataError
 from treering.files import locked, read_json, replacing
+from treering.lm import processes
 from treering.lm.base import SCRATCH, check_base, load_base
 from treering.lm.data import TOO_FEW, HeldOut, Split, split
 from treering.lm.evaluate import HoldOut, document_losses, judge, ngram_losses
@@ -127,17 +130,24 @@ def _course(corpus: Corpus, ids: Ids, base: str, recipe: Recipe, *, after: str =
         added={first + number: ids for number, ids in enumerate(words)},
         data=split(corpus, ids, after=after, seed=recipe.seed),
         recipe=recipe,
-        plan=plan(
-            machine(gpu=recipe.gpu),
-            shape_of(base),
-            method=recipe.method,
-            sequences=recipe.batch_size,
-            sequence_length=recipe.sequence_length,
-        ),
+        plan=_planned(base, recipe),
         vocab_size=corpus.vocab_size,
         eos_id=corpus.eos_id,
         name=fingerprint_of(FINGERPRINT, base, after, asdict(recipe), _identity(corpus, ids)),
     )
+
+
+def _planned(base: str, recipe: Recipe) -> Plan:
+    """The plan, made once for all processes of a host: each would find another amount of memory free."""
+
+    def made() -> str:
+        planned = plan(
+            machine(gpu=recipe.gpu), shape_of(base), method=recipe.method, sequences=recipe.batch_size,
+            sequence_length=recipe.sequence_length,
+        )  # fmt: skip
+        return msgspec.json.encode(planned).decode()
+
+    return msgspec.json.decode(processes.shared("plan", made), type=Plan)
 
 
 def _identity(corpus: Corpus, ids: Ids) -> str:
@@ -239,24 +249,24 @@ def train(
     report: Reporter,
     *,
     resume: bool = True,
-    onward: bool = False,
+    parent: Path | None = None,
 ) -> Learned:
     """The model for a token stream of the store: trained now, or the one trained before with the same everything.
 
-    ``onward`` goes on from the current model: the new one takes its place only if it is shown to be better on the
-    newest commits, which neither learned from.
+    Where the settings' base is ``parent``, the current model, the new one takes its place only if it is shown to be
+    better on the newest commits, which neither learned from.
     """
     started = time.time()
     corpus, ids = read_stream(folder)
     recipe = recipe_of(settings)
-    base, parent, after = _base(store, settings, onward=onward)
+    base, after = settings.train.model, _after(parent)
     target = _target(store, folder, corpus, base, recipe)
     with locked(store.folder / "trainer.lock", "treering train"):
         new = not resume or not (target / REPORT).is_file()
         if new:
             learn(
-                corpus, ids, base, recipe, target, report, resume=resume, after=after, parent=parent,
-                save_seconds=settings.train.save_seconds,
+                corpus, ids, base, recipe, target, report, resume=resume, after=after,
+                parent=parent.name if parent else "", save_seconds=settings.train.save_seconds,
             )  # fmt: skip
         told = report_of(target)
         # Where it was the last that was trained, the user may have chosen another since: that one stays.
@@ -286,25 +296,20 @@ def _is_better(holdout: HoldOut) -> bool:
     return holdout.documents >= TOO_FEW and holdout.difference is not None and holdout.difference[2] < 0
 
 
-def follow(store: Store, folder: Path, settings: Settings, *, resume: bool = True, onward: bool = False) -> None:
+def follow(store: Store, folder: Path, settings: Settings, *, resume: bool = True, parent: Path | None = None) -> None:
     """The same training in another process than the first, which alone judges, writes and tells."""
     corpus, ids = read_stream(folder)
     recipe = recipe_of(settings)
-    base, _, after = _base(store, settings, onward=onward)
+    base = settings.train.model
     target = _target(store, folder, corpus, base, recipe)
-    if not (target / REPORT).is_file():
-        course = _course(corpus, ids, base, recipe, after=after)
+    if not resume or not (target / REPORT).is_file():
+        course = _course(corpus, ids, base, recipe, after=_after(parent))
         course.tuned(Reporter(), checkpoints_of(target), target / "adapter", resume=resume)
 
 
-def _base(store: Store, settings: Settings, *, onward: bool) -> tuple[str, str, str]:
-    """What is trained: the base model, or the current one; then its name and the first commit it did not learn from."""
-    if not onward:
-        return settings.train.model, "", ""
-    parent = current_model(store)
-    if parent is None:
-        raise ModelError("there is no current model to go on from", "train one first, without --continue")
-    return str(parent), parent.name, report_of(parent).held_out_first
+def _after(parent: Path | None) -> str:
+    """The first commit that a model did not learn from."""
+    return report_of(parent).held_out_first if parent else ""
 
 
 def _target(store: Store, folder: Path, corpus: Corpus, base: str, recipe: Recipe) -> Path:
