@@ -35,12 +35,12 @@ def staged(source: Source, caps: Caps, *, seconds: float) -> Diff:
             if shadow.run("ls-files", "--unmerged", "-z"):
                 raise UsageError("the index holds conflicts", "resolve them and stage the result: git add")
             tree = shadow.run("write-tree", "--missing-ok").decode("ascii").strip()
+            parents = _head(source)
+            said = [part for parent in parents for part in ("-p", parent)]
+            made = shadow.run(*_NOBODY, "commit-tree", tree, *said, "-m", "staged").decode("ascii").strip()
+            (diff,) = read_diffs(shadow, [Node(made, parents)], workers=1, seconds=seconds, caps=caps)
         except GitFailed as error:
             raise RepositoryError(f"the index of {source.git_dir} cannot be read: {error}", "run `git fsck`") from error
-        parents = _head(source)
-        said = [part for parent in parents for part in ("-p", parent)]
-        made = shadow.run(*_NOBODY, "commit-tree", tree, *said, "-m", "staged").decode("ascii").strip()
-        (diff,) = read_diffs(shadow, [Node(made, parents)], workers=1, seconds=seconds, caps=caps)
     if not diff.changes:
         raise nothing
     return diff

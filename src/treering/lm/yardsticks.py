@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from treering.lm.evaluate import NGRAM_BYTES, Bits, ByteModel, interval
 
@@ -69,7 +70,7 @@ def xz_bits(history: bytes, documents: Sequence[Told]) -> dict[str, Bits]:
     return found
 
 
-def token_bits(nats: Bits, ends: Sequence[int], part: Span) -> float:
+def token_bits(nats: Bits, ends: npt.ArrayLike, part: Span) -> float:
     """What the tokens of a part cost: a token is of the part that its last byte is in. ``ends`` are bytes."""
     begin, end = part
     last = np.asarray(ends) - 1

@@ -18,7 +18,7 @@ from treering.errors import DataError
 from treering.files import read_json, write_json
 from treering.git.shadow import Source, shadow_of
 from treering.lm.base import SCRATCH, load_base, load_model
-from treering.lm.data import HOLD_OUT_TOKENS
+from treering.lm.data import HOLD_OUT_TOKENS, TOO_FEW
 from treering.lm.evaluate import NGRAM_BYTES, judge, token_losses
 from treering.lm.export import REPORT
 from treering.lm.scorer import Scorer
@@ -32,6 +32,7 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.store import Store
 from treering.text.strategies import BODY_CHARACTERS, NEEDS_PATCHES, Telling, documents
+from treering.tokens.encoding import Encoder
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
 from treering.types import Record
 
@@ -162,12 +163,17 @@ def measured(
     tokenizer: TextTokenizer, base: Any, tuned: Any, learned: Learned, held: HeldOut, report: Reporter, *, gpu: bool
 ) -> tuple[list[PartRow], str, dict[str, float]]:
     """The base and the tuned model and the yardsticks on the later commits: the row of each part, and the verdict."""
-    encoded = [tokenizer.placed(document.text.decode()) for document in held.documents]
+    read = Encoder(tokenizer)([document.text.decode() for document in held.documents])
+    # A token ends where the next one begins.
+    encoded = [
+        (ids, np.append(begins[1:], len(document.text)))
+        for (ids, begins), document in zip(read, held.documents, strict=True)
+    ]
     first = _first_within([len(ids) for ids, _ in encoded])
     history = held.history + b"".join(document.text for document in held.documents[:first])
     documents, encoded = held.documents[first:], encoded[first:]
     report.say(f"judging on {len(documents):,} later commits")
-    streams = [np.array(ids, np.int64) for ids, _ in encoded]
+    streams = [ids.astype(np.int64) for ids, _ in encoded]
     window, eos = learned.recipe.sequence_length, tokenizer.eos_id
     nats = {
         "base": token_losses(base, streams, eos, window, gpu=gpu),
@@ -196,9 +202,9 @@ def measured(
 
 
 def _first_within(tokens: Sequence[int]) -> int:
-    """The oldest document from which on all together are short enough; the newest alone always is."""
+    """The oldest document from which on all together are short enough; as many as a figure needs always are."""
     total = np.cumsum(tokens[::-1])
-    return len(tokens) - max(1, int((total <= HOLD_OUT_TOKENS).sum()))
+    return max(0, len(tokens) - max(TOO_FEW, int((total <= HOLD_OUT_TOKENS).sum())))
 
 
 def evaluate(

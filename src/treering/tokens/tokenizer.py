@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -58,12 +57,6 @@ class TextTokenizer:
         """The ids of each text, and the character at which each of them begins."""
         encodings = self.backend.encode_batch(list(texts), add_special_tokens=False)
         return [(encoding.ids, [start for start, _ in encoding.offsets]) for encoding in encodings]
-
-    def placed(self, text: str) -> tuple[list[int], list[int]]:
-        """The ids of a text, and for each the byte of the text that it ends before."""
-        encoding = self.backend.encode(text, add_special_tokens=False)
-        bytes_before = list(accumulate((len(char.encode()) for char in text), initial=0))
-        return encoding.ids, [bytes_before[end] for _, end in encoding.offsets]
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.backend.decode(list(ids), skip_special_tokens=False))
