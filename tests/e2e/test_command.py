@@ -235,6 +235,18 @@ def test_an_interrupt_ends_with_130_and_keeps_what_was_done(tmp_path: Path) -> N
     assert parsed("status", cwd=repo.path)["model"] is None
 
 
+def test_an_interrupt_within_an_import_ends_with_130_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "from treering.cli.options import guarded\n"
+        "code = 'import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)'\n"
+        "guarded(lambda: exec(code))()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "interrupted" in done.stderr) == (130, True)
+
+
 def test_a_reader_that_goes_away_is_no_error_of_ours(indexed: Path) -> None:
     command = f"{sys.executable} -m treering search market --json | head -c 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=indexed, capture_output=True, text=True, check=False)
