@@ -10,7 +10,9 @@
     ├── DataError            5  a file given as input is torn, empty or made for something else; an index holds nothing
     ├── ModelError           6  a model is not on this machine, or is not what it should be
     │   └── MissingExtra        an optional part of treering is not installed
-    └── Incomplete           7  the work was done but is partial, and --strict was given
+    ├── Incomplete           7  the work was done but is partial, and --strict was given
+    ├── BudgetError          8  a ceiling of spending is reached, or a price is not known: nothing was spent
+    └── ServiceError         9  a service that is asked does not answer or refuses, or ours cannot start
 
 130 is an interrupt (Ctrl-C). Codes are part of the command line's promise: docs/errors.md.
 """
@@ -69,6 +71,14 @@ class MissingExtra(ModelError):  # noqa: N818
 
 class Incomplete(TreeringError):  # noqa: N818
     exit_code = 7
+
+
+class BudgetError(TreeringError):
+    exit_code = 8
+
+
+class ServiceError(TreeringError):
+    exit_code = 9
 
 
 @contextmanager

@@ -6,9 +6,8 @@ import posixpath
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from contextlib import ExitStack, contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,7 @@ from treering.search import benchmark
 from treering.search.commits import Finder
 from treering.search.files import Predictor
 from treering.summary import write_bench
-from treering.types import NO_FILTERS, Bench, FilePrediction, Filters, Hit
+from treering.types import NO_FILTERS, Bench, FilePatch, FilePrediction, Filters, Hit, Record
 
 _LINE = re.compile(r"(.+):0*([1-9][0-9]{0,8})", re.DOTALL)
 
@@ -34,68 +33,79 @@ LONGEST_QUERY = 20_000
 """Characters of a query that are read; what comes after is a file, not a question."""
 
 
-def search(where: Place, query: str, report: Reporter, *, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
-    """The commits that answer a question in words, best first. ``at`` knows only what is reachable from a commit."""
-    if not query.strip():
-        raise UsageError("the query is empty", "say in words what the commit did")
-    with finder(where, report) as opened:
-        return opened.search(_text(query), limit=where.settings.search.limit, filters=_texts(filters), at=at)
+class CommitDetail(msgspec.Struct, frozen=True):
+    """A commit with its hunks, as far as they are indexed: capped, without secrets and what is no text."""
+
+    commit: Record
+    hunks: tuple[FilePatch, ...]
 
 
-def _text(text: str) -> str:
-    """What is asked, cut, and as the store tells undecodable bytes: an argument of the command line has them as
-    surrogates, which SQLite does not take.
+class Desk:
+    """A repository's index, open for many questions, with what they need beside it. One thread uses it at a time.
+
+    What only some questions need is opened by the first that does.
     """
-    return text[:LONGEST_QUERY].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
+    def __init__(self, where: Place, finder: Finder, stack: ExitStack) -> None:
+        self.where, self.finder = where, finder
+        self._stack = stack
 
-def _texts(filters: Filters) -> Filters:
-    return replace(filters, author=_text(filters.author), branch=_text(filters.branch), path=_text(filters.path))
+    @cached_property
+    def shadow(self) -> Shadow:
+        return self._stack.enter_context(shadow_of(self.where.source))
 
+    @cached_property
+    def predictor(self) -> Predictor:
+        return Predictor(self.finder.history)
 
-def similar(where: Place, commit: str, report: Reporter, *, filters: Filters = NO_FILTERS) -> list[Hit]:
-    """The commits that do most nearly what one commit does."""
-    with finder(where, report) as opened:
-        return opened.similar(commit, limit=where.settings.search.limit, filters=_texts(filters))
+    @cached_property
+    def tip(self) -> str:
+        """The newest commit that is indexed of the first of the refs."""
+        refs, history = read_refs(self.where.source, self.where.settings.scrape), self.finder.history
+        return next((ref.tip for ref in refs if ref.tip in history.number), history.hashes[-1])
 
+    @property
+    def limit(self) -> int:
+        """How many results are given where it is not said."""
+        return self.where.settings.search.limit
 
-def why(where: Place, place: str, report: Reporter) -> list[Hit]:
-    """The commits that explain a file, or a line of it (``FILE:LINE``): those that wrote it by git's own blame, those
-    that changed the line before, then those that search finds for its words.
-    """
-    named = _LINE.fullmatch(_text(place))
-    path, line = (named[1], int(named[2])) if named else (_text(place), None)
-    path = posixpath.normpath(path)
-    limit = where.settings.search.limit
-    with finder(where, report) as opened, shadow_of(where.source) as shadow:
-        tip = newest(where, opened)
-        wrote = blamed(shadow, tip, path, line)
+    def search(self, query: str, *, limit: int = 0, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
+        """The commits that answer a question in words, best first; ``at`` knows only what that commit reaches."""
+        if not query.strip():
+            raise UsageError("the query is empty", "say in words what the commit did")
+        return self.finder.search(text_of(query), limit=limit or self.limit, filters=_texts(filters), at=at)
+
+    def similar(self, commit: str, *, limit: int = 0, filters: Filters = NO_FILTERS) -> list[Hit]:
+        """The commits that do most nearly what one commit does."""
+        return self.finder.similar(commit, limit=limit or self.limit, filters=_texts(filters))
+
+    def why(self, place: str, *, limit: int = 0) -> list[Hit]:
+        """The commits that explain a file, or a line of it (``FILE:LINE``): those that wrote it by git's own blame,
+        those that changed the line before, then those that search finds for its words.
+        """
+        named = _LINE.fullmatch(text_of(place))
+        path, line = (named[1], int(named[2])) if named else (text_of(place), None)
+        path = posixpath.normpath(path)
+        limit = limit or self.limit
+        wrote = blamed(self.shadow, self.tip, path, line)
         reasons = {name: f"wrote {count:,} of its lines" if line is None else "wrote it" for name, count in wrote}
-        for name in line_history(shadow, tip, path, line) if line else ():
+        for name in line_history(self.shadow, self.tip, path, line) if line else ():
             reasons.setdefault(name, "changed it before")
-        content = texts(shadow, tip, [path]).get(path, "").split("\n")
+        content = texts(self.shadow, self.tip, [path]).get(path, "").split("\n")
         words = content[line - 1] if line and line <= len(content) else path
-        hits = opened.told({name: reason for name, reason in reasons.items() if name in opened.history.number}, words)
-        found = opened.search(_text(f"{path} {words}"), limit=limit, filters=Filters(path=path))
+        finder = self.finder
+        hits = finder.told({name: reason for name, reason in reasons.items() if name in finder.history.number}, words)
+        found = finder.search(text_of(f"{path} {words}"), limit=limit, filters=Filters(path=path))
         return [*hits, *(hit for hit in found if hit.commit_hash not in reasons)][:limit]
 
+    def commit(self, name: str) -> CommitDetail:
+        """All that is known of one commit, by its hash or the beginning of it, with the hunks that are indexed."""
+        number = self.finder.history.find(text_of(name))
+        commit_id = int(self.finder.history.ids[number])
+        (record,) = self.finder.store.records(ids=[commit_id])
+        return CommitDetail(record, self.finder.store.hunks(commit_id))
 
-def newest(where: Place, opened: Finder) -> str:
-    """The newest commit that is indexed of the first of the refs."""
-    refs = read_refs(where.source, where.settings.scrape)
-    return next((ref.tip for ref in refs if ref.tip in opened.history.number), opened.history.hashes[-1])
-
-
-@dataclass(frozen=True, slots=True)
-class Forecaster:
-    """A predictor of files, open, with the trees that its candidates come from."""
-
-    finder: Finder
-    predictor: Predictor
-    shadow: Shadow
-    tip: str
-
-    def files(self, task: str, *, limit: int, given: Sequence[str] = (), at: str = "") -> list[FilePrediction]:
+    def files(self, task: str, *, limit: int = 0, given: Sequence[str] = (), at: str = "") -> list[FilePrediction]:
         """The files of ``at`` (the newest commit, by default) that a task will touch; nothing later is known."""
         if not task.strip():
             raise UsageError("the task is empty", "say in words what is to be done")
@@ -108,22 +118,54 @@ class Forecaster:
             touches = self.predictor.touches
             candidates = sorted({touches.names[file] for file in touches.files[mask[touches.commits]]})
 
-        contents = partial(texts, self.shadow, commit)
-        return self.predictor.predict(_text(task), candidates, mask=mask, limit=limit, given=given, contents=contents)
+        return self.predictor.predict(
+            text_of(task), candidates, mask=mask, limit=limit or self.limit, given=given,
+            contents=partial(texts, self.shadow, commit),
+        )  # fmt: skip
 
 
 @contextmanager
-def forecaster(where: Place, report: Reporter) -> Iterator[Forecaster]:
-    with finder(where, report, vectors=False) as opened, shadow_of(where.source) as shadow:
-        yield Forecaster(opened, Predictor(opened.history), shadow, newest(where, opened))
+def desk(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Desk]:
+    """Open a repository's index for questions."""
+    with finder(where, report, vectors=vectors) as opened, ExitStack() as stack:
+        yield Desk(where, opened, stack)
+
+
+def search(where: Place, query: str, report: Reporter, *, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
+    """:meth:`Desk.search` of a repository."""
+    with desk(where, report) as opened:
+        return opened.search(query, filters=filters, at=at)
+
+
+def similar(where: Place, commit: str, report: Reporter, *, filters: Filters = NO_FILTERS) -> list[Hit]:
+    """:meth:`Desk.similar` of a repository."""
+    with desk(where, report) as opened:
+        return opened.similar(commit, filters=filters)
+
+
+def why(where: Place, place: str, report: Reporter) -> list[Hit]:
+    """:meth:`Desk.why` of a repository."""
+    with desk(where, report) as opened:
+        return opened.why(place)
 
 
 def files(
     where: Place, task: str, report: Reporter, *, given: Sequence[str] = (), at: str = ""
 ) -> list[FilePrediction]:
-    """The files that a task will probably touch, best first, each with a reason."""
-    with forecaster(where, report) as opened:
-        return opened.files(task, limit=where.settings.search.limit, given=given, at=at)
+    """:meth:`Desk.files` of a repository."""
+    with desk(where, report, vectors=False) as opened:
+        return opened.files(task, given=given, at=at)
+
+
+def text_of(text: str) -> str:
+    """What is asked, cut, and as the store tells undecodable bytes: an argument of the command line has them as
+    surrogates, which SQLite does not take.
+    """
+    return text[:LONGEST_QUERY].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _texts(filters: Filters) -> Filters:
+    return replace(filters, author=text_of(filters.author), branch=text_of(filters.branch), path=text_of(filters.path))
 
 
 HowMany = Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -153,17 +195,16 @@ Answer = dict[str, object]
 
 def search_batch(where: Place, lines: Iterable[SearchLine], report: Reporter) -> Iterator[Answer]:
     """Answers many questions with one open index: ``{"id", "hits"}`` each, in order."""
-    with finder(where, report) as opened:
+    with desk(where, report) as opened:
         for number, line in enumerate(lines, start=1):
-            query = _text(line.query)
             with _told_of(number):
-                hits = opened.search(query, limit=line.n, at=line.at) if query.strip() else []
+                hits = opened.search(line.query, limit=line.n, at=line.at) if line.query.strip() else []
             yield {"id": line.id, "hits": hits}
 
 
 def files_batch(where: Place, lines: Iterable[FilesLine], report: Reporter) -> Iterator[Answer]:
     """The same for files."""
-    with forecaster(where, report) as opened:
+    with desk(where, report, vectors=False) as opened:
         for number, line in enumerate(lines, start=1):
             with _told_of(number):
                 hits = opened.files(line.task, limit=line.n, at=line.at, given=line.given) if line.task.strip() else []

@@ -1,10 +1,11 @@
-"""The operations that learn: tokens, a model of them, what it is worth and what it says. Above ``operations.py``."""
+"""The operations that learn: tokens, a model of them, what it is worth and what it says. Above ``finding.py``."""
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from treering.errors import UsageError
+from treering.finding import Desk
 from treering.lm import processes
 from treering.lm.base import check_base
 from treering.lm.export import FORMATS, Exported, told_of
@@ -19,6 +20,7 @@ from treering.pipeline import evaluate as evaluate_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import models as model_stage
 from treering.pipeline import tokenize as tokenize_stage
+from treering.pipeline.answer import Suggestions as Suggestions
 from treering.pipeline.tasks import TASKS as TASKS
 from treering.report import Reporter
 from treering.text.strategies import message_prompt
@@ -144,10 +146,12 @@ def message(where: Place, report: Reporter, *, begin: str = "") -> answer_stage.
         return answer_stage.message(opened, change, _model_or_none(where), begin)
 
 
-def suggest(where: Place, report: Reporter, *, limit: int) -> answer_stage.Suggestions:
-    """What is likely to come next, with what speaks for it."""
-    with finder(where, report, vectors=False) as opened:
-        return answer_stage.suggest(opened, where.source, where.settings, _model_or_none(where), limit)
+def suggest(opened: Desk, *, limit: int = 10) -> answer_stage.Suggestions:
+    """What is likely to come next: what the last commits are about, what they left open, and the files that come next,
+    each with what speaks for it.
+    """
+    where = opened.where
+    return answer_stage.suggest(opened.finder, where.source, where.settings, _model_or_none(where), limit)
 
 
 def models(where: Place) -> list[model_stage.Model]:

@@ -422,12 +422,15 @@ class Sampling(Struct, frozen=True):
 
 
 class Generated(Struct, frozen=True):
-    """What a model said after a prompt, and why it ended: an end-of-text, a stop text, or as many tokens as asked."""
+    """What a model said after a prompt, and why it ended: an end-of-text, a stop text, as many tokens as asked, or
+    whoever asked having left.
+    """
 
     text: str
     tokens: int
     seed: int
-    ended_by: Literal["end", "stop", "length"]
+    ended_by: Literal["end", "stop", "length", "left"]
+    prompt_tokens: int = 0
 
 
 class FilePrediction(Struct, frozen=True):

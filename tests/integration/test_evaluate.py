@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo, at_home, tell_story
-from treering import learning, operations
+from treering import finding, learning, operations
 from treering.cli.main import main
 from treering.errors import DataError, ModelError, UsageError
 from treering.files import read_json, write_json
@@ -222,6 +222,11 @@ def test_a_message_needs_something_staged_and_a_beginning_of_one_line(learned: t
 # suggest ---------------------------------------------------------------------------------------------------------
 
 
+def suggested(repo: Repo, limit: int) -> learning.Suggestions:
+    with finding.desk(place(repo), Reporter(), vectors=False) as opened:
+        return learning.suggest(opened, limit=limit)
+
+
 def test_what_usually_changes_together_and_did_not_yet_is_suggested(repo: Repo) -> None:
     for number in range(8):
         repo.commit(f"Change the wire format {number}", wire__py=f"x = {number}\n", wire__md=f"{number}\n")
@@ -229,7 +234,7 @@ def test_what_usually_changes_together_and_did_not_yet_is_suggested(repo: Repo) 
         repo.commit(f"Polish the shell {number}", shell__py=f"x = {number}\n")
     repo.commit("Change the wire format at last", wire__py="x = 99\n")
     operations.index(place(repo), Reporter())
-    told = learning.suggest(place(repo), Reporter(), limit=5)
+    told = suggested(repo, 5)
     assert [(one.path, one.beside, one.together, one.changed) for one in told.open] == [("wire.md", "wire.py", 8, 8)]
     assert told.files[0].path == "shell.py"
     assert told.answered_by == "history"
@@ -242,15 +247,15 @@ def test_what_the_last_commits_are_about_is_named(repo: Repo) -> None:
         repo.commit(f"Tune the parser's {parts[number % 8]} {number}", parser__py=f"x = {number}\n")
     names = [repo.commit(f"Bring telemetry to the {part}", t__py=f"y = '{part}'\n") for part in parts[:5]]
     operations.index(place(repo), Reporter())
-    theme = learning.suggest(place(repo), Reporter(), limit=5).themes[0]
+    theme = suggested(repo, 5).themes[0]
     assert theme.word in ("telemetry", "bring")
     assert theme.commits == tuple(names[::-1])
 
 
 def test_the_files_that_come_next_are_ranked_by_a_model_that_won(learned: tuple[Repo, Path]) -> None:
     repo, folder = learned
-    by_history = learning.suggest(place(repo), Reporter(), limit=30)
+    by_history = suggested(repo, 30)
     won(folder, "next")
-    by_model = learning.suggest(place(repo), Reporter(), limit=30)
+    by_model = suggested(repo, 30)
     assert (by_history.answered_by, by_model.answered_by) == ("history", "model")
     assert sorted(one.path for one in by_model.files) == sorted(one.path for one in by_history.files)

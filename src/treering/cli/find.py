@@ -1,4 +1,4 @@
-"""The commands that find: search, similar, why, files, bench."""
+"""The commands that find: search, similar, why, show, files, bench."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -107,6 +107,28 @@ def why(
 
     where = operations.place(repo, store, {"search": {"limit": limit}})
     _show(finding.why(where, place, Reporter.to_stderr(verbose=verbose)), as_json=as_json, as_format=as_format)
+
+
+@click.command()
+@click.argument("commit")
+@common
+def show(repo: Path, store: Path | None, as_json: bool, verbose: bool, commit: str) -> None:
+    """Show a commit as the index knows it: its place, its figures, its hunks without secrets."""
+    from treering import finding, operations
+
+    with finding.desk(operations.place(repo, store), Reporter.to_stderr(verbose=verbose), vectors=False) as desk:
+        found = desk.commit(commit)
+    if as_json:
+        emit(found)
+        return
+    said = found.commit
+    click.echo(one_line(f"{said.commit_hash} {said.message_subject}"))
+    click.echo(one_line(f"{said.author_name}, {said.branch}: {said.diff_summary}"))
+    for line in said.message_body.split("\n") if said.message_body else ():
+        click.echo(f"    {one_line(line)}")
+    for hunk in found.hunks:
+        click.echo(one_line(f"--- {hunk.path}") + (f" ({hunk.cut:,} bytes left out)" if hunk.cut else ""))
+        click.echo(printable(hunk.text))
 
 
 @click.command()

@@ -187,9 +187,10 @@ def message(repo: Path, store: Path | None, as_json: bool, verbose: bool, begin:
 @common
 def suggest(repo: Path, store: Path | None, as_json: bool, verbose: bool, limit: int) -> None:
     """What is likely to come next, with what speaks for it."""
-    from treering import learning, operations
+    from treering import finding, learning, operations
 
-    told = learning.suggest(operations.place(repo, store), Reporter.to_stderr(verbose=verbose), limit=limit)
+    with finding.desk(operations.place(repo, store), Reporter.to_stderr(verbose=verbose), vectors=False) as opened:
+        told = learning.suggest(opened, limit=limit)
     if as_json:
         emit(told)
         return

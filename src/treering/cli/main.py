@@ -238,6 +238,7 @@ for command in (
     find.search,
     find.similar,
     find.why,
+    find.show,
     find.files,
     find.bench,
     learn.tokenize,

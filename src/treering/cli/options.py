@@ -81,8 +81,8 @@ def guarded(command: Callable[..., None], log: Path | None = None) -> Callable[.
             fail(error, log)
         except KeyboardInterrupt:
             click.echo("interrupted: what was done is kept, and the next run goes on from it", err=True)
-            # Python kills itself with the signal, not with our code, if the interrupt came within an `exec` (a dataclass
-            # of an import under way is one); a blocked signal leaves the code.
+            # Python ends by the signal and not with our code if the interrupt came within an `exec` (a dataclass of an
+            # import under way is one); a blocked signal leaves the code.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             sys.exit(INTERRUPTED)
         except BrokenPipeError:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from treering.errors import ModelError, UsageError, needs
 from treering.lm.base import load_model
 from treering.types import Generated, Sampling
@@ -13,60 +15,95 @@ UNFINISHED = "\ufffd"
 """What the first bytes of a character decode to until the others come."""
 
 
-def generate(
-    folder: Path, prompt: str, sampling: Sampling, *, count: int = 1, gpu: bool = False, tell: Tell = lambda _: None
-) -> Iterator[Generated]:
-    """Let the model go on from a prompt, ``count`` times; the first with the seed, each other with the next one.
+class Writer:
+    """A model with its tokenizer, loaded once, that goes on from prompts. One thread uses it at a time."""
 
-    ``tell`` gets the prompt and then every piece as it is made. The same seed gives the same text on the same machine.
-    Raises :class:`UsageError` for a prompt that is no text or longer than the model reads.
-    """
-    with needs("train"):
+    def __init__(self, folder: Path, *, gpu: bool = False) -> None:
+        with needs("train"):
+            import torch
+            from transformers import AutoTokenizer
+
+        self.folder = folder
+        self.model = load_model(folder)
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}", "train it again") from error
+        device = torch.accelerator.current_accelerator() if gpu and torch.accelerator.is_available() else None
+        self.device: Any = device or "cpu"
+        self.model.to(self.device).eval()
+        # No text of a commit holds another control token either: a chat's end, say, of the base model.
+        ends = [number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special]
+        self.ends = sorted({self.tokenizer.eos_token_id, *ends})
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens the model reads, prompt and answer together; None is without end."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    def encoded(self, prompt: str) -> list[int]:
+        """The ids of a prompt; an empty one begins a document. What merely looks like an end-of-text is text, as it was
+        in training.
+
+        Raises :class:`UsageError` for what is no text.
+        """
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError("the prompt is no UTF-8 text", "give it in UTF-8") from error
+        if not prompt:
+            return [self.tokenizer.eos_token_id]
+        ids: list[int] = self.tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
+
+    def write(
+        self,
+        prompt: str,
+        sampling: Sampling,
+        *,
+        tell: Tell = lambda _: None,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> Generated:
+        """Go on from a prompt. ``tell`` gets every piece as it is made; once the answer is ``unwanted``, it ends with
+        the token under way. The same seed gives the same text on the same machine.
+
+        Raises :class:`UsageError` for a prompt that is no text or longer than the model reads.
+        """
         import torch
-        from transformers import AutoTokenizer, StoppingCriteriaList
+        from transformers import StoppingCriteriaList
 
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError("the prompt is no UTF-8 text", "give it in UTF-8") from error
-    model = load_model(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}", "train it again") from error
-    # What merely looks like an end-of-text is text, as it was in training.
-    inputs = (
-        tokenizer(prompt, return_tensors="pt", add_special_tokens=False, split_special_tokens=True)
-        if prompt
-        else tokenizer(tokenizer.eos_token, return_tensors="pt", add_special_tokens=False)
-    )
-    max_tokens = sampling.max_tokens
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest is not None:
-        asked = inputs["input_ids"].shape[1]
-        if asked >= longest:
-            raise UsageError(f"the prompt has {asked} tokens and the model reads {longest}", "shorten it")
-        max_tokens = min(max_tokens, longest - asked)
-    device = torch.accelerator.current_accelerator() if gpu and torch.accelerator.is_available() else None
-    model.to(device or "cpu").eval()
-    inputs = inputs.to(device or "cpu")
-    # No text of a commit holds another control token either: a chat's end, say, of the base model.
-    ends = [number for number, token in tokenizer.added_tokens_decoder.items() if token.special]
-    ends = sorted({tokenizer.eos_token_id, *ends})
-    for seed in range(sampling.seed, sampling.seed + count):
-        torch.manual_seed(seed)
-        tell(prompt)
-        told = _Told(tokenizer, inputs["input_ids"].shape[1], ends, sampling.stop, tell)
-        model.generate(
-            **inputs,
+        ids = self.encoded(prompt)
+        max_tokens = sampling.max_tokens
+        if self.longest is not None:
+            if len(ids) >= self.longest:
+                raise UsageError(f"the prompt has {len(ids)} tokens and the model reads {self.longest}", "shorten it")
+            max_tokens = min(max_tokens, self.longest - len(ids))
+        inputs = torch.tensor([ids], device=self.device)
+        told = _Told(self.tokenizer, len(ids), self.ends, sampling.stop, tell, unwanted)
+        torch.manual_seed(sampling.seed)
+        self.model.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
             max_new_tokens=max_tokens,
             repetition_penalty=sampling.repetition_penalty,
-            eos_token_id=ends,
-            pad_token_id=tokenizer.eos_token_id,
+            eos_token_id=self.ends,
+            pad_token_id=self.tokenizer.eos_token_id,
             stopping_criteria=StoppingCriteriaList([told]),
             **_choice(sampling),
         )
-        yield told.whole(seed)
+        return told.whole(sampling.seed, prompt_tokens=len(ids))
+
+
+def generate(
+    folder: Path, prompt: str, sampling: Sampling, *, count: int = 1, gpu: bool = False, tell: Tell = lambda _: None
+) -> Iterator[Generated]:
+    """Let a model go on from a prompt, ``count`` times; the first with the seed, each other with the next one.
+    ``tell`` gets the prompt, too.
+    """
+    writer = Writer(folder, gpu=gpu)
+    for seed in range(sampling.seed, sampling.seed + count):
+        tell(prompt)
+        yield writer.write(prompt, replace(sampling, seed=seed), tell=tell)
 
 
 def _choice(sampling: Sampling) -> dict[str, Any]:
@@ -83,11 +120,20 @@ def _choice(sampling: Sampling) -> dict[str, Any]:
 class _Told:
     """Asked by transformers after each token whether to stop: decodes what is there and tells what is new of it."""
 
-    def __init__(self, tokenizer: Any, asked: int, ends: Sequence[int], stops: Sequence[str], tell: Tell) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        asked: int,
+        ends: Sequence[int],
+        stops: Sequence[str],
+        tell: Tell,
+        unwanted: Callable[[], bool],
+    ) -> None:
         self._tokenizer, self._asked, self._ends, self._stops, self._tell = tokenizer, asked, ends, stops, tell
+        self._unwanted = unwanted
         self._ids: list[int] = []
         self._text = ""
-        self._ended_by: Literal["", "end", "stop"] = ""
+        self._ended_by: Literal["", "end", "stop", "left"] = ""
 
     def __call__(self, ids: Any, *_: Any, **__: Any) -> Any:
         import torch
@@ -98,13 +144,15 @@ class _Told:
             until, stopped = tellable(decoded, self._stops)
             self._go_on(decoded[:until])
             self._ended_by = "stop" if stopped else "end" if self._ids[-1] in self._ends else ""
+            if not self._ended_by and self._unwanted():
+                self._ended_by = "left"
         return torch.full((ids.shape[0],), bool(self._ended_by), device=ids.device)
 
-    def whole(self, seed: int) -> Generated:
+    def whole(self, seed: int, prompt_tokens: int) -> Generated:
         """Tell what was still held back; then everything that was told."""
         if self._ended_by != "stop":
             self._go_on(self._decoded())
-        return Generated(self._text, len(self._ids), seed, self._ended_by or "length")
+        return Generated(self._text, len(self._ids), seed, self._ended_by or "length", prompt_tokens)
 
     def _decoded(self) -> str:
         return str(self._tokenizer.decode(self._ids, skip_special_tokens=True))

@@ -1,0 +1,118 @@
+"""What the faces offer of a repository: each operation once, with what may be asked of it and what it answers.
+
+The command line has a command for each, `serve` a path, and MCP a tool for those that a model uses. Bounds and
+descriptions of what is asked stand here and nowhere else; what an operation does stands at its function.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from treering import learning
+from treering.finding import LONGEST_QUERY, CommitDetail, Desk
+from treering.types import FilePrediction, Filters, Hit
+
+Text = Annotated[str, Meta(min_length=1, max_length=LONGEST_QUERY)]
+Name = Annotated[str, Meta(max_length=1000)]
+Limit = Annotated[int, Meta(ge=1, le=100, description="How many results at most.")]
+At = Annotated[str, Meta(max_length=1000, description="Know only what is reachable from this commit.")]
+
+
+class Asked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is asked of an operation."""
+
+
+class Filtered(Asked, frozen=True, kw_only=True):
+    """Which commits may be found."""
+
+    author: Annotated[Name, Meta(description="Only whose author's name or address holds this.")] = ""
+    since: Annotated[Name, Meta(description="Only of that date or later: 2024-01-31, or `3 months ago`.")] = ""
+    until: Annotated[Name, Meta(description="Only of that date or earlier.")] = ""
+    branch: Annotated[Name, Meta(description="Only what is on this branch.")] = ""
+    path: Annotated[Name, Meta(description="Only what changes this file or folder; may hold *.")] = ""
+    kind: Annotated[Name, Meta(description="Only what changes a file of this kind: source, test, docs, …")] = ""
+    include_merges: Annotated[bool, Meta(description="Find merges too.")] = False
+
+    @property
+    def filters(self) -> Filters:
+        return Filters(**{name: getattr(self, name) for name in Filters.__struct_fields__})
+
+
+class SearchAsked(Filtered, frozen=True, kw_only=True):
+    query: Annotated[Text, Meta(description="What the commit did, in words; a hash, #123, a path or a quoted phrase.")]
+    limit: Limit = 10
+    at: At = ""
+
+
+class SimilarAsked(Filtered, frozen=True, kw_only=True):
+    commit: Annotated[Text, Meta(description="The commit's hash, or its beginning.")]
+    limit: Limit = 10
+
+
+class WhyAsked(Asked, frozen=True, kw_only=True):
+    place: Annotated[Text, Meta(description="A file of the newest commit, or a line of it: FILE or FILE:LINE.")]
+    limit: Limit = 10
+
+
+class FilesAsked(Asked, frozen=True, kw_only=True):
+    task: Annotated[Text, Meta(description="What is to be done, in words.")]
+    given: Annotated[tuple[Name, ...], Meta(max_length=100, description="Files that are known to be part of it.")] = ()
+    limit: Limit = 10
+    at: At = ""
+
+
+class CommitAsked(Asked, frozen=True, kw_only=True):
+    commit: Annotated[Text, Meta(description="The commit's hash, or its beginning.")]
+
+
+class SuggestAsked(Asked, frozen=True, kw_only=True):
+    limit: Limit = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An operation as the faces offer it. ``told`` is what it does, for whoever chooses among them."""
+
+    answer: Callable[[Desk, Any], object]
+    asked: type[Asked]
+    gives: Any
+    told: str
+    command: str
+    """Its command on the command line."""
+    tool: str = ""
+    """Its name as a tool of MCP; empty where a model has no use for it."""
+
+
+def _told(operation: Callable[..., object]) -> str:
+    return " ".join((operation.__doc__ or "").split())
+
+
+OFFERS: dict[str, Offer] = {
+    "search": Offer(
+        lambda desk, asked: desk.search(asked.query, limit=asked.limit, filters=asked.filters, at=asked.at),
+        SearchAsked, list[Hit], _told(Desk.search), command="search", tool="search_commits",
+    ),
+    "similar": Offer(
+        lambda desk, asked: desk.similar(asked.commit, limit=asked.limit, filters=asked.filters),
+        SimilarAsked, list[Hit], _told(Desk.similar), command="similar",
+    ),
+    "why": Offer(
+        lambda desk, asked: desk.why(asked.place, limit=asked.limit),
+        WhyAsked, list[Hit], _told(Desk.why), command="why", tool="why_line",
+    ),
+    "files": Offer(
+        lambda desk, asked: desk.files(asked.task, limit=asked.limit, given=asked.given, at=asked.at),
+        FilesAsked, list[FilePrediction], _told(Desk.files), command="files", tool="files_for_task",
+    ),
+    "commit": Offer(
+        lambda desk, asked: desk.commit(asked.commit),
+        CommitAsked, CommitDetail, _told(Desk.commit), command="show", tool="commit_detail",
+    ),
+    "suggest": Offer(
+        lambda desk, asked: learning.suggest(desk, limit=asked.limit),
+        SuggestAsked, learning.Suggestions, _told(learning.suggest), command="suggest", tool="suggest",
+    ),
+}  # fmt: skip
+"""By the name that each has as a path under ``/v1/``."""

@@ -1,0 +1,1 @@
+"""The faces that answer over a connection: HTTP, the OpenAI-compatible API, MCP, and the page for people."""
