@@ -271,5 +271,5 @@ def test_the_command_prints_the_texts_and_nothing_that_drives_a_terminal(learned
     assert made == {
         "prompt": "a",
         "text": "a grö\x1b",
-        "completions": [{"text": " grö\x1b", "tokens": 7, "seed": 7, "ended_by": "stop"}],
+        "completions": [{"text": " grö\x1b", "tokens": 7, "seed": 7, "ended_by": "stop", "prompt_tokens": 1}],
     }
