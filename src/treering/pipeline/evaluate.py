@@ -9,7 +9,6 @@ from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -20,12 +19,12 @@ from treering.git.shadow import Source, shadow_of
 from treering.lm.base import SCRATCH, load_base, load_model
 from treering.lm.data import HOLD_OUT_TOKENS, TOO_FEW
 from treering.lm.evaluate import NGRAM_BYTES, judge, token_losses
-from treering.lm.export import REPORT
 from treering.lm.scorer import Scorer
 from treering.lm.tasks import TaskRow
 from treering.lm.yardsticks import WHOLE, PartRow, Span, Told, ngram_bits, part_row, token_bits, xz_bits
 from treering.pipeline import tasks
 from treering.pipeline.common import caps_of
+from treering.pipeline.learn import TrainingReport, report_of
 from treering.pipeline.propose import Mixture, Proposer
 from treering.pipeline.tokenize import told_records
 from treering.report import Reporter
@@ -39,28 +38,6 @@ from treering.types import Record
 EVALUATION = "evaluation.json"
 WINDOW = 1024
 """Tokens of a prompt that a model reads at most: what costs seconds on two cores."""
-
-
-class Recipe(msgspec.Struct, frozen=True):
-    sequence_length: int = 256
-    seed: int = 7
-
-
-class Learned(msgspec.Struct, frozen=True):
-    """What of a training's report is needed here."""
-
-    base_model: str
-    strategy: str
-    held_out_first: str
-    vocab_size: int
-    recipe: Recipe = Recipe()
-    judged_first: str = ""
-    parent: str = ""
-
-    @property
-    def first(self) -> str:
-        """The first commit that had no say in the model: it neither learned from it nor was chosen by it."""
-        return self.judged_first or self.held_out_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +78,7 @@ def evaluation_of(model: Path) -> Evaluation | None:
     return read_json(path, Evaluation) if path.is_file() else None
 
 
-def held_out(store: Store, source: Source, settings: Settings, learned: Learned, most: int) -> HeldOut:
+def held_out(store: Store, source: Source, settings: Settings, learned: TrainingReport, most: int) -> HeldOut:
     """The newest ``most`` commits from the first that was held out on; those that repeat another are left out.
 
     Raises :class:`DataError` if that commit is gone.
@@ -160,7 +137,14 @@ def parts_of(record: Record, text: bytes, strategy: str) -> dict[str, Span]:
 
 
 def measured(
-    tokenizer: TextTokenizer, base: Any, tuned: Any, learned: Learned, held: HeldOut, report: Reporter, *, gpu: bool
+    tokenizer: TextTokenizer,
+    base: Any,
+    tuned: Any,
+    learned: TrainingReport,
+    held: HeldOut,
+    report: Reporter,
+    *,
+    gpu: bool,
 ) -> tuple[list[PartRow], str, dict[str, float]]:
     """The base and the tuned model and the yardsticks on the later commits: the row of each part, and the verdict."""
     read = Encoder(tokenizer)([document.text.decode() for document in held.documents])
@@ -221,7 +205,7 @@ def evaluate(
     tasks that are not ``asked`` for, what was measured before is kept.
     """
     started = time.monotonic()
-    learned = read_json(folder / REPORT, Learned)
+    learned = report_of(folder)
     tokenizer, tuned = load_tokenizer(str(folder)), load_model(folder)
     base = base_of(folder, learned, tokenizer)
     held = held_out(finder.store, source, settings, learned, most)
@@ -267,7 +251,7 @@ def evaluate(
     return made
 
 
-def base_of(folder: Path, learned: Learned, tokenizer: TextTokenizer) -> Any:
+def base_of(folder: Path, learned: TrainingReport, tokenizer: TextTokenizer) -> Any:
     """The model in ``folder`` as it was before its training: the base, or the model that it went on from."""
     if learned.parent:
         return load_model(folder.parent / learned.parent)

@@ -58,6 +58,11 @@ class TrainingReport:
     parent: str = ""
     judged_first: str = ""
 
+    @property
+    def first(self) -> str:
+        """The first commit that had no say in the model: it neither learned from it nor was chosen by it."""
+        return self.judged_first or self.held_out_first
+
 
 @dataclass(frozen=True, slots=True)
 class Learned:

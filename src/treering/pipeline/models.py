@@ -124,7 +124,7 @@ def compare(
     corpus, ids = read_stream(tokenize(store, source, asked, report)[0])
     hashes = [span.commit_hash for span in corpus.documents]
     try:
-        start = max(hashes.index(one.judged_first or one.held_out_first) for one in told)
+        start = max(hashes.index(one.first) for one in told)
     except ValueError as error:
         raise DataError(
             "the commits that these models were judged from are not in this history any more", "train them again"
