@@ -444,7 +444,9 @@ class FilePrediction(Struct, frozen=True):
 BASELINE = "BM25 on messages"
 """The way to search that the others are compared with."""
 VOTE = "vote of the nearest commits"
-"""The same of the ways to predict files."""
+"""The same for files: 50 commits, each with its score, shared among its files. The best of those that were tried."""
+PLAIN_VOTE = "plain vote of the 10 nearest"
+"""The same as it is usually done: each has one vote for each of its files."""
 
 
 class SearchRow(Struct, frozen=True):

@@ -660,7 +660,9 @@ def test_a_history_of_nothing_but_a_merge_is_searched(workshop: Workshop) -> Non
 # the bench -------------------------------------------------------------------------------------------------------
 
 WAYS = ["git log --grep", "BM25 on messages", "dense on messages", "treering"]
-FILE_WAYS = ["treering", "vote of the nearest commits", "changed often", "changed last"]
+FILE_WAYS = [
+    "treering", "vote of the nearest commits", "plain vote of the 10 nearest", "changed often", "changed last",
+]  # fmt: skip
 
 
 def test_the_bench_measures_every_way_and_writes_what_it_found(workshop: Workshop, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from treering.text.document import is_changelog
 from treering.text.references import references
 from treering.text.words import vocabulary, words
 from treering.types import BASELINE as BASELINE
-from treering.types import VOTE, FileRow, SearchRow
+from treering.types import PLAIN_VOTE, VOTE, FileRow, SearchRow
 
 DEPTH = 10
 MOST_ANSWERS = 5
@@ -323,7 +323,7 @@ def rows_of(told: Judged) -> list[SearchRow]:
 
 def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, str], most: int) -> list[FileRow]:
     """File prediction on commits of the newest fifth, each with its own message as the task and its parent's tree as
-    the candidates; beside a vote of the nearest commits, the files changed most often, and those changed last.
+    the candidates; beside votes of the nearest commits, the files changed most often, and those changed last.
     """
     history, touches = predictor.history, predictor.touches
     plain = np.flatnonzero(~history.merges)
@@ -331,7 +331,13 @@ def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, s
     empty = history.empty(history.everything)
     chosen = [number for number in newest.tolist() if not empty[number]]
     chosen = chosen[:: max(1, len(chosen) // most)]
-    recalls: dict[str, list[float]] = {"treering": [], VOTE: [], "changed often": [], "changed last": []}
+    recalls: dict[str, list[float]] = {
+        "treering": [],
+        VOTE: [],
+        PLAIN_VOTE: [],
+        "changed often": [],
+        "changed last": [],
+    }
     ranks: dict[str, list[float]] = {name: [] for name in recalls}
     for number in chosen:
         mask = history.at(history.hashes[number])
@@ -357,6 +363,7 @@ def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, s
                 )
             ],
         }
+        ways[PLAIN_VOTE] = _voted(predictor, task, mask, candidates)
         for name, column in ((VOTE, "near messages"), ("changed often", "often changed"), ("changed last", "recency")):
             order = np.lexsort((np.arange(len(candidates)), -rows[:, FEATURES.index(column)]))[:DEPTH]
             ways[name] = [candidates[place] for place in order]
@@ -370,6 +377,17 @@ def measure_files(predictor: Predictor, shadow: Shadow, messages: Mapping[int, s
         FileRow(name, len(found), float(np.mean(ranks[name])), float(found.mean()), interval(found, figures[VOTE]))
         for name, found in figures.items()
     ]
+
+
+def _voted(predictor: Predictor, task: str, mask: Mask, candidates: Sequence[str]) -> list[str]:
+    """The files that most of the ten nearest commits touched; of equally many, those of the nearest first."""
+    history, touches = predictor.history, predictor.touches
+    scores = Lexical(Scope(history, mask), asked_words(task)).bm25({MESSAGE: 1.0})
+    scores[~mask | history.merges] = -np.inf
+    nearest = [number for number in np.argsort(-scores, kind="stable")[:10].tolist() if scores[number] > 0]
+    there = set(candidates)
+    votes = Counter(touches.names[file] for number in nearest for file in touches.files[touches.commits == number])
+    return [name for name, _ in votes.most_common() if name in there][:DEPTH]
 
 
 Figures = npt.NDArray[np.float64]
