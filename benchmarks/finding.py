@@ -26,7 +26,7 @@ import numpy.typing as npt
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measuring import TREERING, describe, machine, plain_environment, table
 
-from treering import operations
+from treering import opening
 from treering.modelpack import packed
 from treering.search.commits import Finder
 from treering.store import Store
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     where = machine()
-    with operations.place(chosen.repo, chosen.store).store(existing=True) as store:
+    with opening.place(chosen.repo, chosen.store).store(existing=True) as store:
         found = {
             "embedding": embedding(texts_of(store, chosen.texts)),
             "a warm question": warm(store, chosen.questions),

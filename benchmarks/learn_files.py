@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from treering import operations
+from treering import opening
 from treering.git.blame import texts, tree
 from treering.git.shadow import GitFailed, shadow_of
 from treering.search import files
@@ -35,7 +35,7 @@ Example = tuple[Matrix, npt.NDArray[np.bool_]]
 
 def cases(repo: Path, store: Path, most: int) -> list[Example]:
     """Features of all candidates and which of them were touched, for the newest commits."""
-    where = operations.place(repo, store)
+    where = opening.place(repo, store)
     chance = np.random.default_rng(7)
     found = []
     with where.store(existing=True) as opened, shadow_of(where.source) as shadow:

@@ -21,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measuring import describe, machine, table
 
-from treering import operations
+from treering import opening
 from treering.lm.export import REPORT, export_model, told_of
 from treering.lm.gguf import QUANTIZATIONS
 from treering.modelpack import quiet_transformers
@@ -101,7 +101,7 @@ def shown(value: object) -> str:
 
 def texts_of(repo: Path, place: Path | None) -> tuple[Path, list[str], list[str]]:
     """The current model's folder, its history's documents, and those of them that it never saw."""
-    with operations.place(repo, place).store(existing=True) as store:
+    with opening.place(repo, place).store(existing=True) as store:
         model = current_model(store)
         if model is None:
             raise SystemExit(f"there is no model of {repo}: run `treering train` first")

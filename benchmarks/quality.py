@@ -20,7 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measuring import describe, machine, table
 
-from treering import finding, operations
+from treering import benching, opening
 from treering.git.reader import Reader, open_reader
 from treering.report import Reporter
 from treering.search import benchmark
@@ -47,10 +47,10 @@ class Bench:
 def opened(place: str, most: int = MOST) -> Iterator[Bench]:
     """Open ``REPO=STORE[=QUESTIONS]``."""
     repo, store, *questions = place.split("=")
-    where = operations.place(Path(repo), Path(store))
-    with operations.finder(where, Reporter()) as finder, open_reader(where.source, where.settings.scrape) as reader:
-        messages = finding.messages_of(finder)
-        cases = finding.cases_of(finder, reader, messages, Path(questions[0]) if questions else None, most)
+    where = opening.place(Path(repo), Path(store))
+    with opening.finder(where, Reporter()) as finder, open_reader(where.source, where.settings.scrape) as reader:
+        messages = benching.messages_of(finder)
+        cases = benching.cases_of(finder, reader, messages, Path(questions[0]) if questions else None, most)
         yield Bench(Path(repo).name.removesuffix(".git"), finder, reader, cases, messages)
 
 

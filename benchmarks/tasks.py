@@ -16,7 +16,7 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measuring import describe, machine, table
 
-from treering import learning, operations
+from treering import learning, opening
 from treering.pipeline.evaluate import Evaluation
 from treering.report import Reporter
 
@@ -35,7 +35,7 @@ def main() -> None:
     made: dict[str, Evaluation] = {}
     for place in chosen.places:
         repo, _, store = place.partition("=")
-        opened = operations.place(Path(repo), Path(store))
+        opened = opening.place(Path(repo), Path(store))
         report = Reporter(sys.stderr)
         made[opened.source.name] = learning.evaluate(opened, report, asked=learning.TASKS, most=chosen.most)
     if chosen.json:

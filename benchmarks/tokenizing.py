@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measuring import TREERING, describe, machine, table, timed
 
-from treering import operations
+from treering import opening, operations
 from treering.pipeline.common import caps_of
 from treering.pipeline.tokenize import told_records
 from treering.report import Reporter
@@ -81,7 +81,7 @@ def main() -> None:
 
 def told(repo: Path, store: Path, strategy: str) -> tuple[list[str], float]:
     """The documents of a repository, and the CPU seconds of this process that reading and telling them took."""
-    place = operations.place(repo, store, {"tokens": {"strategy": strategy}})
+    place = opening.place(repo, store, {"tokens": {"strategy": strategy}})
     operations.scrape(place, Reporter())
     caps = caps_of(place.settings) if strategy in NEEDS_PATCHES else None
     with place.store() as opened:

@@ -96,7 +96,7 @@ def one(chosen: Any) -> dict[str, float]:
 
 def _one(chosen: Any, steps: int) -> dict[str, float]:
     warnings.simplefilter("ignore")
-    from treering import learning, operations
+    from treering import learning, opening
     from treering.lm.data import Blocks, split
     from treering.report import Reporter
     from treering.tokens.pack import read_stream
@@ -105,7 +105,7 @@ def _one(chosen: Any, steps: int) -> dict[str, float]:
         "tokens": {"sequence_length": chosen.length, "strategy": chosen.strategy},
         "train": {"method": chosen.method, "batch_size": chosen.batch_size, "max_steps": steps, "gpu": False},
     }
-    folder, _ = learning.tokenize(operations.place(chosen.repo, chosen.store, flags), Reporter())
+    folder, _ = learning.tokenize(opening.place(chosen.repo, chosen.store, flags), Reporter())
     corpus, ids = read_stream(folder)
     data = split(corpus, ids)
     if chosen.way.startswith("treering"):

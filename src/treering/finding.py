@@ -1,31 +1,24 @@
-"""The operations that find: commits by words, by likeness, by a line of a file; the files a task will touch; and how
-well all this works on a repository.
-"""
+"""The operations that find: commits by words, by likeness, by a line of a file; the files that a task will touch."""
 
 import posixpath
 import re
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
 from msgspec.structs import replace
 
 from treering.errors import DataError, UsageError
-from treering.files import read_json
 from treering.git.blame import blamed, line_history, texts, tree
-from treering.git.reader import Reader, open_reader, read_refs
+from treering.git.reader import read_refs
 from treering.git.shadow import GitFailed, Shadow, shadow_of
-from treering.operations import Place, finder
+from treering.opening import Place, finder
 from treering.report import Reporter
-from treering.search import benchmark
 from treering.search.commits import Finder
 from treering.search.files import Predictor
-from treering.summary import write_bench
-from treering.types import NO_FILTERS, Bench, FilePatch, FilePrediction, Filters, Hit, Record
+from treering.types import NO_FILTERS, FilePatch, FilePrediction, Filters, Hit, Record
 
 _LINE = re.compile(r"(.+):0*([1-9][0-9]{0,8})", re.DOTALL)
 
@@ -218,57 +211,3 @@ def _told_of(number: int) -> Iterator[None]:
         yield
     except UsageError as error:
         raise DataError(f"line {number}: {error.message}", error.hint) from error
-
-
-class Questions(msgspec.Struct):
-    """A file of questions with their answers: full hashes, or their beginnings."""
-
-    class One(msgspec.Struct):
-        query: Annotated[str, msgspec.Meta(min_length=1)]
-        answers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
-        id: str = ""
-
-    questions: tuple[One, ...]
-    repository: str = ""
-    written: str = ""
-
-
-def messages_of(opened: Finder) -> dict[int, str]:
-    """The messages of the indexed commits, by their numbers."""
-    number = opened.history.number
-    records = opened.store.records()
-    return {number[record.commit_hash]: record.message for record in records if record.commit_hash in number}
-
-
-def cases_of(
-    opened: Finder, reader: Reader, messages: Mapping[int, str], questions: Path | None, most: int
-) -> list[benchmark.Case]:
-    """What a repository is asked: the newest ``most`` cases of each source, and the questions of a file."""
-    asked = read_json(questions, Questions).questions if questions else ()
-    cases = benchmark.cases_of(opened.history, reader, messages, most)
-    for one in asked:
-        answers = frozenset(opened.history.find(name) for name in one.answers)
-        cases.append(benchmark.Case("questions", one.query, answers, -1))
-    return cases
-
-
-def bench(where: Place, report: Reporter, *, questions: Path | None, most: int) -> tuple[Path, Bench]:
-    """Measure search and file prediction on the repository itself, and show it in the report, whose page is returned
-    too; docs/quality.md tells the protocol.
-    """
-    started = time.monotonic()
-    with finder(where, report) as opened, open_reader(where.source, where.settings.scrape) as reader:
-        history = opened.history
-        messages = messages_of(opened)
-        cases = cases_of(opened, reader, messages, questions, most)
-        rows = benchmark.rows_of(benchmark.judged(opened, cases, messages))
-        touched = benchmark.measure_files(Predictor(history), reader.shadow, messages, most)
-        made = Bench(
-            repo=where.source.name,
-            commits=len(history),
-            made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            seconds=round(time.monotonic() - started, 1),
-            rows=tuple(rows),
-            files=tuple(touched),
-        )
-    return write_bench(where.folder / "reports", made, report), made

@@ -14,7 +14,8 @@ from treering.lm.generate import generate as sample
 from treering.lm.hardware import Machine, machine
 from treering.lm.plan import Plan, plan
 from treering.lm.shape import Shape, shape_of
-from treering.operations import Place, finder, scrape
+from treering.opening import Place, finder
+from treering.operations import scrape
 from treering.pipeline import answer as answer_stage
 from treering.pipeline import evaluate as evaluate_stage
 from treering.pipeline import learn as learn_stage

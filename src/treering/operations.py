@@ -3,21 +3,19 @@
 What the faces offer is read from here, ``finding.py``, ``learning.py`` and, from file to file, ``exports.py``.
 """
 
-import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from treering import summary
-from treering.config import Settings, load
-from treering.errors import DataError, ModelError, StoreError
-from treering.git.reader import Source, locate, read_refs
+from treering.config import Settings
+from treering.errors import DataError
+from treering.git.reader import read_refs
 from treering.lm.base import check_base
+from treering.opening import Place, embedder_of, finder_of
 from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import mirror as mirror_stage
@@ -26,43 +24,10 @@ from treering.pipeline import tokenize as tokenize_stage
 from treering.pipeline.common import caps_of
 from treering.pipeline.export import changes, commits, format_of, write_table
 from treering.report import Reporter
-from treering.search.commits import Finder
-from treering.search.fusion import LEARNED
-from treering.store import FOLDER, Store, store_folder
+from treering.store import Store
 from treering.store.views import ask
 from treering.text.document import best_names
 from treering.text.words import plain_words
-from treering.vectors.embedder import Embedder, load_embedder
-
-Flags = Mapping[str, Mapping[str, object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A repository, its settings, and where its store lies."""
-
-    source: Source
-    settings: Settings
-    folder: Path
-
-    @contextmanager
-    def store(self, *, existing: bool = False) -> Iterator[Store]:
-        with Store.existing(self.folder) if existing else Store(self.folder) as store:
-            yield store
-
-
-def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> Place:
-    """Find the repository, its settings and its store. ``store`` beats ``TREERING_STORE``; both beat the default.
-
-    Raises :class:`RepositoryError` or :class:`UsageError`.
-    """
-    source = locate(repo)
-    settings = load(source.worktree, os.environ, flags)
-    chosen = store or os.environ.get("TREERING_STORE")
-    folder = store_folder(source.worktree, source.git_dir, chosen)
-    if not chosen and (folder.is_symlink() or source.tracks(FOLDER)):
-        raise StoreError(f"{folder} comes with the repository and is not ours", "give --store another folder")
-    return Place(source, settings, folder)
 
 
 def scrape(where: Place, report: Reporter, *, patches: bool = False) -> scrape_stage.Scraped:
@@ -127,46 +92,8 @@ def index(where: Place, report: Reporter, *, rebuild: bool = False) -> index_sta
     scrape(where, report, patches=True)
     with where.store() as store:
         return index_stage.index(
-            store, where.source, where.settings, report, _embedder(where.settings), rebuild=rebuild
+            store, where.source, where.settings, report, embedder_of(where.settings), rebuild=rebuild
         )
-
-
-def _embedder(settings: Settings) -> Callable[[], Embedder]:
-    return partial(load_embedder, settings.index.model, settings.index.batch_tokens)
-
-
-@contextmanager
-def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Finder]:
-    """The index, open for questions. Says where it is behind the repository or answers by words alone.
-
-    Raises :class:`DataError` if it holds no commits.
-    """
-    with where.store(existing=True) as store, ThreadPoolExecutor(1) as beside:
-        if not store.searchable():
-            raise DataError("the index holds no commits", "run `treering index` first")
-        asked = beside.submit(scrape_stage.tips_of, where.source, where.settings)  # git answers while it is opened
-        with _finder(store, where.settings, report) if vectors else nullcontext(Finder(store, None)) as opened:
-            if asked.result() != store.fact("tips") or len(opened.history) < store.count():
-                report.say("the index is behind the repository: run `treering index`")
-            yield opened
-
-
-@contextmanager
-def _finder(store: Store, settings: Settings, report: Reporter) -> Iterator[Finder]:
-    try:
-        embedder = _embedder(settings)()
-    except ModelError as error:
-        report.warn(f"searching by words only: {error.message} ({error.hint})")
-        yield Finder(store, None)
-        return
-    with mirror_stage.for_search(store, settings.vectors, embedder, report) as index:
-        weights = replace(LEARNED, dense=LEARNED.dense * settings.search.dense_weight)
-        opened = Finder(store, embedder, weights, index, partial(mirror_stage.told_lost, report))
-        if opened.dense and not opened.dense.count:
-            report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
-        elif missing := len(store.unembedded(embedder.fingerprint)):
-            report.warn(f"{missing:,} commits are found by words only: they have no vectors yet (run `treering index`)")
-        yield opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +155,7 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
     report.say(f"history: {scraped.commits:,} commits, {scraped.new:,} new")
     with where.store() as store:
         with stage("index"):
-            indexed = index_stage.index(store, where.source, where.settings, report, _embedder(where.settings))
+            indexed = index_stage.index(store, where.source, where.settings, report, embedder_of(where.settings))
         report.say(f"index: {indexed.commits:,} commits and {indexed.vectors:,} vectors added")
         told = None
         if learns:
@@ -267,7 +194,7 @@ def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 
     """Searches worth showing: the rare names of recent commits whose own message says least."""
     newest = [said for _, said in store.features() if said.identifiers][-100:]
     examples = []
-    with _finder(store, settings, report) as opened:
+    with finder_of(store, settings, report) as opened:
         for said in sorted(newest, key=lambda one: len(one.message.split()))[:wanted]:
             # Of a compound name its parts: nobody types `readTimeoutError` to find out what became of it.
             parts = [list(plain_words(name))[1:] or [name.lower()] for name in best_names(said, 3)]
@@ -280,7 +207,7 @@ def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 
 def qdrant_push(where: Place, report: Reporter, *, everything: bool = False) -> mirror_stage.Pushed:
     """Bring the collection in Qdrant to what the store holds. Nothing is read from the repository."""
     with where.store(existing=True) as store:
-        embedder = _embedder(where.settings)()
+        embedder = embedder_of(where.settings)()
         with mirror_stage.opened(store, where.settings.vectors, embedder, create=True) as mirror:
             return mirror_stage.push(store, embedder, mirror, report, everything=everything)
 
@@ -289,7 +216,7 @@ def qdrant_pull(where: Place, report: Reporter) -> mirror_stage.Pulled:
     """Bring the store up to date, and take the vectors that it lacks from the collection in Qdrant."""
     scrape(where, report)
     with where.store() as store:
-        embedder = _embedder(where.settings)()
+        embedder = embedder_of(where.settings)()
         with mirror_stage.opened(store, where.settings.vectors, embedder) as mirror:
             return mirror_stage.pull(store, where.source, where.settings, embedder, mirror, report)
 
@@ -297,6 +224,6 @@ def qdrant_pull(where: Place, report: Reporter) -> mirror_stage.Pulled:
 def qdrant_verify(where: Place, report: Reporter) -> mirror_stage.Compared:
     """Compare the collection in Qdrant with the store, point by point."""
     with where.store(existing=True) as store:
-        embedder = _embedder(where.settings)()
+        embedder = embedder_of(where.settings)()
         with mirror_stage.opened(store, where.settings.vectors, embedder) as mirror:
             return mirror_stage.verify(store, embedder, mirror, report)

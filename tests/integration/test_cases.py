@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo
-from treering import operations
+from treering import opening, operations
 from treering.config import ScrapeSettings
 from treering.errors import DamagedRepository, RepositoryError
 from treering.git.reader import Caps, locate, open_reader
@@ -40,7 +40,7 @@ def places(path: Path, settings: ScrapeSettings = ONE) -> dict[str, Placed]:
 
 def stored(path: Path, store: Path | None = None) -> tuple[list[Record], Reporter]:
     report = Reporter()
-    where = operations.place(path, store)
+    where = opening.place(path, store)
     operations.scrape(where, report)
     with where.store(existing=True) as opened:
         return list(opened.records()), report
@@ -116,7 +116,7 @@ def test_a_local_and_a_remote_branch_of_one_name_leave_the_store_up_to_date(repo
     for kind in ("heads", "remotes"):
         repo.git("update-ref", f"refs/{kind}/origin/main", empty(repo, "shared"))
     repo.git("update-ref", "refs/remotes/origin/main", "refs/heads/origin/main")
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     operations.index(where, Reporter())
     assert not operations.status(where).behind
 
@@ -128,7 +128,7 @@ def test_the_same_detached_head_in_two_worktrees_leaves_the_store_up_to_date(rep
         repo.git("-C", str(tmp_path / name), "commit", "--quiet", "--allow-empty", "-m", name)
     repo.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "c"), repo.git("-C", str(tmp_path / "a"),
              "rev-parse", "HEAD"))  # fmt: skip
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     operations.index(where, Reporter())
     assert not operations.status(where).behind
     assert sorted(subjects(repo.path)) == ["a", "b", "base"]
@@ -344,7 +344,7 @@ def test_a_partial_clone_is_told_without_figures_and_fetches_nothing(story: Repo
     partial = sum(not record.diff_complete for record in records)
     assert report.warnings == [f"{partial} of 23 commits have a partial diff: objects are missing"]
     assert partial > 20
-    operations.scrape(operations.place(clone), Reporter(), patches=True)
+    operations.scrape(opening.place(clone), Reporter(), patches=True)
     assert objects(clone) == before
     # The remote is there, and git itself would have asked it.
     assert git(clone, "cat-file", "-p", "HEAD:README.md")
@@ -360,7 +360,7 @@ def test_a_partial_clone_with_a_mailmap_and_attributes_is_read(repo: Repo, tmp_p
     clone = tmp_path / "clone"
     repo.git("clone", "--quiet", "--no-checkout", "--filter=blob:none", f"file://{repo.path}", str(clone))
     before = objects(clone)
-    where = operations.place(clone, flags={"scrape": {"mailmap": True, "refs": "all"}})
+    where = opening.place(clone, flags={"scrape": {"mailmap": True, "refs": "all"}})
     assert operations.scrape(where, Reporter(), patches=True).partial == 2
     assert objects(clone) == before
 
@@ -385,7 +385,7 @@ def test_a_sha256_repository_is_stored_with_all_it_has(make_repo: MakeRepo, tmp_
     repo.git("update-ref", "refs/heads/main", merge)
     repo.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "linked"))
     repo.git("-C", str(tmp_path / "linked"), "commit", "--quiet", "--allow-empty", "-m", "linked")
-    where = operations.place(repo.path, flags={"scrape": {"mailmap": True}})
+    where = opening.place(repo.path, flags={"scrape": {"mailmap": True}})
     operations.scrape(where, Reporter(), patches=True)
     with where.store(existing=True) as store:
         records = list(store.records())

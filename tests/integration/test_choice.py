@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from repositories import Repo, tell_story
-from treering import operations
+from treering import opening, operations
 from treering.errors import UsageError
 from treering.exports import export_history
 from treering.files import read_json_lines
@@ -27,7 +27,7 @@ MakeRepo = Callable[..., Repo]
 
 
 def scrape(repo: Repo, **chosen: object) -> Scraped:
-    return operations.scrape(operations.place(repo.path, None, {"scrape": chosen}), Reporter())
+    return operations.scrape(opening.place(repo.path, None, {"scrape": chosen}), Reporter())
 
 
 def stored(repo: Repo) -> list[str]:
@@ -395,7 +395,7 @@ def test_a_tag_of_a_tag_is_a_tag_of_the_commit(repo: Repo) -> None:
 @pytest.mark.parametrize("patches", [False, True])
 def test_what_is_chosen_again_is_not_read_again(story: Repo, patches: bool) -> None:
     def read(**chosen: object) -> Scraped:
-        where = operations.place(story.path, None, {"scrape": chosen})
+        where = opening.place(story.path, None, {"scrape": chosen})
         return operations.scrape(where, Reporter(), patches=patches)
 
     whole = read()

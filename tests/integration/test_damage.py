@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo
-from treering import operations
+from treering import opening, operations
 from treering.config import ScrapeSettings
 from treering.errors import DamagedRepository
 from treering.git.reader import Caps, open_reader
@@ -37,7 +37,7 @@ def lose(repo: Repo, revision: str) -> str:
 
 
 def scraped(path: Path, report: Reporter | None = None) -> list[tuple[str, bool]]:
-    where = operations.place(path)
+    where = opening.place(path)
     operations.scrape(where, report or Reporter())
     with where.store() as store:
         return [(record.commit_hash, record.diff_complete) for record in store.records()]
@@ -156,7 +156,7 @@ def test_a_partial_history_is_scraped_indexed_and_counted(story: Repo) -> None:
     assert len(found) == 23
     assert lost in partial
     assert report.warnings == [f"{len(partial)} of 23 commits have a partial diff: objects are missing"]
-    where = operations.place(story.path)
+    where = opening.place(story.path)
     again = operations.scrape(where, Reporter())
     assert (again.commits, again.new, again.partial) == (23, 0, len(partial))
     assert operations.index(where, Reporter()).commits == 23
@@ -206,7 +206,7 @@ def test_a_lost_commit_is_an_error_and_no_short_success(repo: Repo, revision: st
         read(repo.path)
     with pytest.raises(DamagedRepository):
         scraped(repo.path)
-    with operations.place(repo.path).store() as store:
+    with opening.place(repo.path).store() as store:
         assert store.count() == 0
 
 
@@ -262,7 +262,7 @@ def test_damage_found_half_way_keeps_what_was_stored_and_goes_on_when_it_is_mend
     lose(repo, tip)
     with pytest.raises(DamagedRepository):
         scraped(repo.path)
-    with operations.place(repo.path).store() as store:
+    with opening.place(repo.path).store() as store:
         assert [record.commit_hash for record in store.records()] == [name for name, _ in before]
     (repo.path / ".git" / "objects" / tip[:2] / tip[2:]).write_bytes(content)
     assert scraped(repo.path) == [*before, (tip, True)]
@@ -272,7 +272,7 @@ def test_a_flipped_bit_of_the_kept_graph_hides_no_commit(
     story: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scrape_stage, "GRAPH_COMMITS", 0)
-    where = operations.place(story.path, tmp_path / "store")
+    where = opening.place(story.path, tmp_path / "store")
     operations.scrape(where, Reporter())
     graph = where.folder / "commit-graph"
     whole = graph.read_bytes()
@@ -287,7 +287,7 @@ def test_the_kept_graph_gives_the_walk_that_the_objects_give(
     story: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scrape_stage, "GRAPH_COMMITS", 0)
-    where = operations.place(story.path, tmp_path / "store")
+    where = opening.place(story.path, tmp_path / "store")
     operations.scrape(where, Reporter())
     story.git("switch", "--quiet", "-c", "late", "main~3")
     story.commit("Later, from earlier", late="1\n")
@@ -301,7 +301,7 @@ def test_the_kept_graph_gives_the_walk_that_the_objects_give(
 
 def test_a_history_that_becomes_shallow_is_noticed(story: Repo, tmp_path: Path) -> None:
     story.git("clone", "--quiet", f"file://{story.path}", str(tmp_path / "clone"))
-    where = operations.place(tmp_path / "clone", tmp_path / "store")
+    where = opening.place(tmp_path / "clone", tmp_path / "store")
     whole = operations.scrape(where, Reporter()).commits
     clone = Repo(tmp_path / "clone")
     clone.git("fetch", "--quiet", "--depth", "2")
@@ -314,7 +314,7 @@ def test_a_lost_commit_is_an_error_with_a_kept_graph_too(
     story: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scrape_stage, "GRAPH_COMMITS", 0)
-    where = operations.place(story.path, tmp_path / "store")
+    where = opening.place(story.path, tmp_path / "store")
     operations.scrape(where, Reporter())
     lost = story.git("rev-parse", "main~4")
     story.commit("One more", more="1\n")

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from repositories import Repo, tell_story
-from treering import exports, finding, operations
+from treering import exports, finding, opening, operations
 from treering.errors import DamagedRepository, ModelError, RepositoryError
 from treering.report import Reporter
 from treering.types import Features, Record
@@ -194,7 +194,7 @@ def _words_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
         raise ModelError("there is no model", "nor need one be here")
 
-    monkeypatch.setattr("treering.operations.load_embedder", none)
+    monkeypatch.setattr("treering.opening.load_embedder", none)
 
 
 Everything = tuple[list[Record], list[Record], list[tuple[int, Features]], dict[str, str], list[tuple[object, ...]]]
@@ -204,7 +204,7 @@ def everything(repo: Path, folder: Path) -> Everything:
     """The history by every way: store, index, exports, SQL. All of it comes back, to be compared."""
     folder.mkdir()
     report = Reporter()
-    where = operations.place(repo, folder / "store", flags=FLAGS)
+    where = opening.place(repo, folder / "store", flags=FLAGS)
     operations.scrape(where, report, patches=True)
     operations.index(where, report)
     operations.check_secrets(where, report)
@@ -279,7 +279,7 @@ def test_a_reference_to_what_is_elsewhere_fetches_nothing(
     doors.open.git("config", "remote.origin.url", url.format(doors.program("url", "exit 1")))
     (doors.open.path / ".git" / "refs" / "heads" / "ghost").write_text("1" * 40 + "\n")
     with pytest.raises((DamagedRepository, RepositoryError)):
-        operations.scrape(operations.place(doors.open.path, tmp_path / "store", flags=FLAGS), Reporter())
+        operations.scrape(opening.place(doors.open.path, tmp_path / "store", flags=FLAGS), Reporter())
     assert doors.sprung == set()
 
 
@@ -292,7 +292,7 @@ def test_a_remote_that_is_a_program_of_its_own_is_not_started(
     doors.open.git("config", "remote.origin.vcs", "door")
     (doors.open.path / ".git" / "refs" / "heads" / "ghost").write_text("1" * 40 + "\n")
     with pytest.raises((DamagedRepository, RepositoryError)):
-        operations.scrape(operations.place(doors.open.path, tmp_path / "store", flags=FLAGS), Reporter())
+        operations.scrape(opening.place(doors.open.path, tmp_path / "store", flags=FLAGS), Reporter())
     assert doors.sprung == set()
 
 
@@ -309,12 +309,12 @@ def test_a_pipe_in_place_of_settings_ends_in_an_error_by_every_way(
     repo: Repo, pipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     repo.commit("one")
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     operations.scrape(where, Reporter())
     monkeypatch.setattr("treering.git.shadow.REF_SECONDS", 0.3)
     repo.git("config", key, str(pipe))
     for way in (
-        lambda: operations.place(repo.path),
+        lambda: opening.place(repo.path),
         lambda: operations.scrape(where, Reporter()),
         lambda: operations.status(where),
         lambda: exports.export_history(repo.path, tmp_path / "a", tmp_path / "b", Reporter()),
@@ -336,7 +336,7 @@ def test_a_pipe_in_place_of_a_file_that_git_might_read_keeps_nobody_waiting(
     os.mkfifo(path)
     monkeypatch.setattr("treering.git.shadow.REF_SECONDS", 2.0)
     monkeypatch.setattr("treering.git.shadow.SECONDS", 2.0)
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     assert operations.scrape(where, Reporter(), patches=True).commits == 1
     with where.store(existing=True) as store:
         assert store.paths()["f"] == "vendored"
@@ -353,5 +353,5 @@ def test_a_pipe_in_place_of_a_file_that_is_needed_ends_in_an_error(
     monkeypatch.setattr("treering.git.shadow.REF_SECONDS", 1.0)
     monkeypatch.setattr("treering.git.shadow.SECONDS", 1.0)
     with pytest.raises(RepositoryError):
-        operations.scrape(operations.place(repo.path), Reporter())
+        operations.scrape(opening.place(repo.path), Reporter())
     path.unlink()

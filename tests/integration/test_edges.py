@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repositories import Repo
-from treering import modelpack, operations
+from treering import modelpack, opening, operations
 from treering.config import load
 from treering.errors import DataError, ModelError, TreeringError, UsageError
 from treering.lm.recipe import Recipe
-from treering.operations import Place
+from treering.opening import Place
 from treering.pipeline import learn as learn_stage
 from treering.report import Reporter
 from treering.search.fusion import z_scores
@@ -161,7 +161,7 @@ def test_tokenizers_that_split_differently_have_different_fingerprints(small: Te
 
 
 def place(repo: Repo, **train: object) -> Place:
-    return operations.place(repo.path, None, {"train": {"model": "scratch", "method": "full", "minutes": 0.05} | train})
+    return opening.place(repo.path, None, {"train": {"model": "scratch", "method": "full", "minutes": 0.05} | train})
 
 
 def test_without_the_model_an_index_of_words_is_made_and_told(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:

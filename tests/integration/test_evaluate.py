@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo, at_home, tell_story
-from treering import finding, learning, operations
+from treering import finding, learning, opening, operations
 from treering.cli.main import main
 from treering.errors import DataError, ModelError, UsageError
 from treering.files import read_json, write_json
 from treering.lm.export import REPORT
-from treering.operations import Place
+from treering.opening import Place
 from treering.pipeline.answer import staged_change
 from treering.pipeline.evaluate import EVALUATION, Evaluation, evaluation_of, parts_of
 from treering.report import Reporter
@@ -23,7 +23,7 @@ SMALL = {"train": {"model": "scratch", "method": "full", "minutes": 0.02, "gpu":
 
 
 def place(repo: Repo) -> Place:
-    return operations.place(repo.path, None, SMALL)
+    return opening.place(repo.path, None, SMALL)
 
 
 @pytest.fixture(scope="module")

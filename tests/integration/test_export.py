@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from repositories import Repo, tell_story
-from treering import operations
+from treering import opening, operations
 from treering.errors import StoreError, TreeringError, UsageError
 from treering.pipeline.export import commits, write_table
 from treering.report import Reporter
@@ -32,12 +32,12 @@ Rows = list[dict[str, Any]]
 
 
 def export(repo: Repo, output: Path, *, table: str = "commits", patches: bool = False) -> int:
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     return operations.export(where, output, Reporter(), table=table, as_format=None, patches=patches)
 
 
 def ask(repo: Repo, query: str, *, seconds: float = 60) -> Rows:
-    names, rows = operations.sql(operations.place(repo.path), query, Reporter(), seconds=seconds)
+    names, rows = operations.sql(opening.place(repo.path), query, Reporter(), seconds=seconds)
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
@@ -72,7 +72,7 @@ def museum(tmp_path_factory: pytest.TempPathFactory) -> Repo:
         repo.commit("Move it")
         repo.commit("", f="an empty message\n")
         repo.git("commit", "--quiet", "--allow-empty", "-m", "x", "--author=E \N{SNOWMAN} <e@x>")
-        operations.scrape(operations.place(repo.path), Reporter(), patches=True)
+        operations.scrape(opening.place(repo.path), Reporter(), patches=True)
     return repo
 
 
@@ -187,7 +187,7 @@ def test_no_commits_are_a_file_without_rows(tmp_path: Path, name: str) -> None:
 
 
 def test_a_format_given_beats_the_name_of_the_file(museum: Repo, tmp_path: Path) -> None:
-    where = operations.place(museum.path)
+    where = opening.place(museum.path)
     operations.export(where, tmp_path / "x.csv", Reporter(), table="commits", as_format="jsonl", patches=False)
     assert [json.loads(line) for line in (tmp_path / "x.csv").read_text("utf-8").splitlines()] == as_rows(
         stored(museum)
@@ -223,7 +223,7 @@ def test_what_is_no_format_or_table_is_said_before_any_work(
     options = dict(zip(arguments[1::2], arguments[2::2], strict=True))
     with pytest.raises(UsageError, match=re.escape(named)):
         operations.export(
-            operations.place(repo.path), tmp_path / arguments[0], Reporter(),
+            opening.place(repo.path), tmp_path / arguments[0], Reporter(),
             table=options.get("--table", "commits"), as_format=options.get("--format"), patches=False,
         )  # fmt: skip
     assert not (repo.path / ".treering").exists()
@@ -245,7 +245,7 @@ def test_a_file_stays_whole_if_the_export_fails(museum: Repo, tmp_path: Path, na
 
 
 def test_a_file_stays_whole_if_the_repository_is_damaged(story: Repo, tmp_path: Path) -> None:
-    operations.scrape(operations.place(story.path), Reporter())
+    operations.scrape(opening.place(story.path), Reporter())
     path = tmp_path / "history.jsonl"
     path.write_bytes(b"precious")
     name = story.git("rev-parse", "HEAD~3")
@@ -287,7 +287,7 @@ def documented() -> dict[str, list[str]]:
 def test_every_view_has_the_columns_that_are_documented(museum: Repo) -> None:
     assert list(documented()) == list(VIEWS)
     for view, columns in documented().items():
-        names, rows = operations.sql(operations.place(museum.path), f"SELECT * FROM {view}", Reporter(), seconds=60)
+        names, rows = operations.sql(opening.place(museum.path), f"SELECT * FROM {view}", Reporter(), seconds=60)
         assert list(names) == columns
         assert list(rows)
 
@@ -339,8 +339,8 @@ def test_the_other_views_add_up_to_gits_figures(museum: Repo) -> None:
 def test_the_views_hold_only_commits_that_are_chosen(repo: Repo) -> None:
     repo.commit("base", f="1\n")
     name = repo.commit("fixes #1", f="2\n")
-    operations.scrape(operations.place(repo.path), Reporter())
-    operations.scrape(operations.place(repo.path, None, {"scrape": {"max_commits": 1}}), Reporter())
+    operations.scrape(opening.place(repo.path), Reporter())
+    operations.scrape(opening.place(repo.path, None, {"scrape": {"max_commits": 1}}), Reporter())
     assert [row["hash"] for row in ask(repo, "SELECT hash FROM commits")] == [name]
     for view in ("changes", "churn", "authors", "mentions"):
         assert ask(repo, f"SELECT count(*) AS n FROM {view}") == [{"n": 2 if view == "mentions" else 1}]

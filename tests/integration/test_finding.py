@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from repositories import Repo, at_home
-from treering import finding, modelpack, operations
+from treering import finding, modelpack, opening, operations
 from treering.cli.main import main
-from treering.operations import Place
+from treering.opening import Place
 from treering.report import Reporter
 from treering.search.lexical import asked_words
 from treering.store import Store
@@ -105,7 +105,7 @@ def tell(repo: Workshop) -> Workshop:
 
 
 def place(repo: Repo, store: Path | None = None, limit: int = EVERYTHING) -> Place:
-    return operations.place(repo.path, store, {"search": {"limit": limit}})
+    return opening.place(repo.path, store, {"search": {"limit": limit}})
 
 
 def search(repo: Repo, query: str, *, at: str = "", report: Reporter | None = None, **filters: Any) -> list[Hit]:
@@ -648,7 +648,7 @@ def test_that_the_repository_has_moved_on_is_said(workshop: Workshop) -> None:
 
 def test_a_history_of_nothing_but_a_merge_is_searched(workshop: Workshop) -> None:
     workshop.git("reset", "--quiet", "--hard", workshop.named["hotfix merge"])
-    where = operations.place(
+    where = opening.place(
         workshop.path, workshop.path.parent / "short", {"scrape": {"branches": ["main"], "max_commits": 1}}
     )
     operations.index(where, Reporter())

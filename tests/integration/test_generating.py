@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repositories import Repo
-from treering import learning, operations
+from treering import learning, opening, operations
 from treering.cli.main import main
 from treering.errors import ModelError, UsageError
 from treering.lm.export import REPORT, write_model
@@ -208,7 +208,7 @@ def test_a_folder_without_a_model_or_with_a_torn_one_is_told(tmp_path: Path, ran
 def learned(repo: Repo, parrot: Path, random: Path) -> Repo:
     """A repository whose store holds two models; the parrot is the current one."""
     repo.commit("one")
-    operations.scrape(operations.place(repo.path), Reporter())
+    operations.scrape(opening.place(repo.path), Reporter())
     models = repo.path / ".treering" / "models"
     for source, name in ((parrot, "ab12"), (random, "ab34")):
         folder = models / "project-git-model" / name
@@ -221,14 +221,14 @@ def learned(repo: Repo, parrot: Path, random: Path) -> Repo:
 
 def test_a_repository_without_a_model_cannot_generate(repo: Repo) -> None:
     repo.commit("one")
-    operations.scrape(operations.place(repo.path), Reporter())
+    operations.scrape(opening.place(repo.path), Reporter())
     with pytest.raises(ModelError, match="no trained model yet") as caught:
-        learning.generate(operations.place(repo.path), "x", GREEDY, Reporter())
+        learning.generate(opening.place(repo.path), "x", GREEDY, Reporter())
     assert "treering train" in caught.value.hint
 
 
 def test_another_model_is_named_by_its_fingerprint_or_its_folder(learned: Repo, random: Path) -> None:
-    where = operations.place(learned.path)
+    where = opening.place(learned.path)
 
     def text(model: str | None) -> str:
         (one,) = learning.generate(where, "a", GREEDY, Reporter(), model=model)
@@ -242,7 +242,7 @@ def test_another_model_is_named_by_its_fingerprint_or_its_folder(learned: Repo, 
 
 
 def test_a_message_is_begun_as_the_model_was_told_messages(learned: Repo) -> None:
-    where = operations.place(learned.path)
+    where = opening.place(learned.path)
     pieces: list[str] = []
     list(learning.generate(where, "", GREEDY, Reporter(), message="Fix", tell=pieces.append))
     assert pieces[0] == "<MESSAGE> Fix"

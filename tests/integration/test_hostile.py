@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from repositories import Repo
-from treering import operations
+from treering import opening, operations
 from treering.cli.main import main
 from treering.config import ScrapeSettings
 from treering.git.reader import Caps, open_reader
@@ -112,7 +112,7 @@ def read_both(path: Path) -> tuple[list[Commit], list[Commit]]:
 
 def indexed(path: Path, store: Path) -> tuple[list[Record], list[tuple[int, Features]]]:
     """Scrape and index into ``store``; return all that was kept."""
-    where = operations.place(path, store)
+    where = opening.place(path, store)
     operations.index(where, Reporter())
     with where.store(existing=True) as opened:
         return list(opened.records()), list(opened.features())
@@ -161,7 +161,7 @@ def test_no_program_that_a_repository_names_is_run_and_no_figure_changes(
     before = indexed(signed.path, tmp_path / "before")
     trap.arm(signed)
     assert indexed(signed.path, tmp_path / "after") == before
-    operations.status(operations.place(signed.path, tmp_path / "after"))
+    operations.status(opening.place(signed.path, tmp_path / "after"))
     assert trap.sprung == set()
 
 
@@ -255,7 +255,7 @@ def test_a_scrape_and_an_index_leave_the_repository_byte_for_byte(story: Repo) -
         os.utime(path)
     (story.path / "untracked").write_text("mine\n")
     before = listing(story.path)
-    where = operations.place(story.path)
+    where = opening.place(story.path)
     operations.index(where, Reporter())
     operations.status(where)
     assert (story.path / ".treering" / "treering.db").is_file()
@@ -267,7 +267,7 @@ def test_a_bare_repository_is_left_byte_for_byte(story: Repo, tmp_path: Path) ->
     bare = tmp_path / "bare.git"
     story.git("clone", "--quiet", "--bare", str(story.path), str(bare))
     before = listing(bare)
-    where = operations.place(bare)
+    where = opening.place(bare)
     operations.scrape(where, Reporter())
     assert listing(bare) == before
     assert not where.folder.is_relative_to(bare)
@@ -278,7 +278,7 @@ def test_a_shallow_clone_and_a_linked_worktree_are_left_byte_for_byte(story: Rep
     story.git("clone", "--quiet", "--depth", "2", f"file://{story.path}", str(tmp_path / "shallow"))
     before = [listing(path) for path in (story.path, tmp_path / "linked", tmp_path / "shallow")]
     for name in ("linked", "shallow"):
-        operations.scrape(operations.place(tmp_path / name), Reporter())
+        operations.scrape(opening.place(tmp_path / name), Reporter())
     assert [listing(path) for path in (story.path, tmp_path / "linked", tmp_path / "shallow")] == before
 
 
@@ -288,7 +288,7 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
     repo.commit("one", f="1\n")
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    operations.scrape(operations.place(repo.path), Reporter())
+    operations.scrape(opening.place(repo.path), Reporter())
     assert list((tmp_path / "temporary").iterdir()) == []
 
 

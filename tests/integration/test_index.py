@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from repositories import Repo, at_home, tell_story
-from treering import finding, modelpack, operations
+from treering import finding, modelpack, opening, operations
 from treering.errors import StoreError, UsageError
-from treering.operations import Place
+from treering.opening import Place
 from treering.pipeline import index as index_stage
 from treering.report import Reporter
 from treering.search.commits import Finder
@@ -24,7 +24,7 @@ from treering.vectors.embedder import embed, load_embedder
 
 
 def place(repo: Repo, **flags: dict[str, object]) -> Place:
-    return operations.place(repo.path, None, flags)
+    return opening.place(repo.path, None, flags)
 
 
 def found(repo: Repo, query: str, **flags: dict[str, object]) -> list[Hit]:
@@ -324,7 +324,7 @@ def test_every_point_has_a_uuid_of_its_own_a_unit_vector_and_the_seeds_payload(i
 def test_an_index_killed_between_the_parts_of_a_text_goes_on(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         repo.commit("wip", **{f"module{number}__py": f"def settle_{number}():\n    return {number}\n" * 3})
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     real = index_stage._embedded
 
     def killed(model: Any, texts: Any) -> Any:

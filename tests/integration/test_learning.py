@@ -12,11 +12,11 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repositories import Repo
-from treering import learning, operations
+from treering import learning, opening
 from treering.errors import DataError, ModelError, UsageError
 from treering.lm.base import check_base
 from treering.lm.recipe import Recipe
-from treering.operations import Place
+from treering.opening import Place
 from treering.pipeline import learn as learn_stage
 from treering.report import Reporter
 from treering.store import Store
@@ -39,7 +39,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def place(repo: Repo, **train: object) -> Place:
-    return operations.place(repo.path, None, {"train": {"model": "scratch", "method": "full", "minutes": 0.05} | train})
+    return opening.place(repo.path, None, {"train": {"model": "scratch", "method": "full", "minutes": 0.05} | train})
 
 
 def trained(where: Place, report: Reporter | None = None, **how: Any) -> learn_stage.Learned:

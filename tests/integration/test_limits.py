@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo
-from treering import operations
+from treering import opening, operations
 from treering.config import ScrapeSettings
 from treering.errors import RepositoryError
 from treering.git.reader import Caps, open_reader
@@ -108,7 +108,7 @@ def test_a_commit_whose_figures_alone_keep_git_silent_is_told_by_its_trees(story
 def test_a_slow_commit_is_counted_stored_and_not_read_again_for_nothing(story: Repo, slow_git: SlowGit) -> None:
     chosen = story.git("rev-parse", "HEAD~4")
     slow_git.never_about(chosen)
-    where = operations.place(story.path, flags={"scrape": {"commit_seconds": 1.0, "workers": 2}})
+    where = opening.place(story.path, flags={"scrape": {"commit_seconds": 1.0, "workers": 2}})
     report = Reporter()
     scraped = operations.scrape(where, report)
     assert (scraped.commits, scraped.partial) == (23, 1)
@@ -147,7 +147,7 @@ def test_a_git_that_gives_no_mailmap_leaves_the_people_as_they_are(
     story.commit("map", __mailmap="Grace <grace@example.com> <ada@example.com>\n")
     slow_git.never("check-mailmap")
     monkeypatch.setattr("treering.git.people.Watchdog", partial(Watchdog, seconds=0.5))
-    where = operations.place(story.path, flags={"scrape": {"mailmap": True}})
+    where = opening.place(story.path, flags={"scrape": {"mailmap": True}})
     operations.scrape(where, Reporter())
     with where.store(existing=True) as store:
         assert {record.author_name for record in store.records()} == {"Ada Lovelace"}
@@ -355,7 +355,7 @@ def test_every_figure_is_gits_own(jumble: Repo) -> None:
         assert ours == told
 
 
-def kept(where: operations.Place) -> tuple[list[Record], dict[str, str], dict[str, dict[str, int]]]:
+def kept(where: opening.Place) -> tuple[list[Record], dict[str, str], dict[str, dict[str, int]]]:
     """All that a store has of the history. What a scrape without hunks could not know is read now."""
     operations.check_secrets(where, Reporter())
     with where.store(existing=True) as store:
@@ -370,7 +370,7 @@ def test_a_store_filled_in_random_steps_equals_one_filled_at_once(jumble: Repo, 
     tips = [line.split(" ") for line in clone.git(
         "for-each-ref", "--format=%(refname:lstrip=2) %(objectname)", "refs/kept").split("\n")]  # fmt: skip
     every = clone.git("rev-list", "--topo-order", "--reverse", "--glob=refs/kept").split("\n")
-    step_by_step = operations.place(clone.path, tmp_path / "steps")
+    step_by_step = opening.place(clone.path, tmp_path / "steps")
     for number in sorted(chance.sample(range(1, len(every)), 6)):
         branch = chance.choice(["main", "side", "other"])
         clone.git("update-ref", f"refs/heads/{branch}", every[number])
@@ -378,7 +378,7 @@ def test_a_store_filled_in_random_steps_equals_one_filled_at_once(jumble: Repo, 
     for branch, tip in tips:
         clone.git("update-ref", f"refs/heads/{branch}", tip)
     operations.scrape(step_by_step, Reporter())
-    at_once = operations.place(clone.path, tmp_path / "once")
+    at_once = opening.place(clone.path, tmp_path / "once")
     operations.scrape(at_once, Reporter(), patches=True)
     found, expected = kept(step_by_step), kept(at_once)
     assert [record.patch_id for record in found[0]] == [record.patch_id for record in expected[0]]

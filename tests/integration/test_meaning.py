@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from repositories import Repo
-from treering import finding, operations
+from treering import finding, opening, operations
 from treering.config import ScrapeSettings
 from treering.exports import export_history
 from treering.files import read_json_lines
@@ -32,7 +32,7 @@ def places(path: Path) -> dict[str, Placed]:
 
 
 def scrape(repo: Repo, *, patches: bool = False, **chosen: object) -> Scraped:
-    return operations.scrape(operations.place(repo.path, None, {"scrape": chosen}), Reporter(), patches=patches)
+    return operations.scrape(opening.place(repo.path, None, {"scrape": chosen}), Reporter(), patches=patches)
 
 
 def stored(repo: Repo) -> dict[str, Record]:
@@ -332,11 +332,11 @@ def test_a_search_shows_commits_with_the_same_patch_once(repo: Repo) -> None:
     repo.git("switch", "--quiet", "old")
     repo.commit("elsewhere", g__py="def other():\n    pass\n")
     repo.git("cherry-pick", oracle)
-    operations.index(operations.place(repo.path), Reporter())
+    operations.index(opening.place(repo.path), Reporter())
     with Store.existing(repo.path / ".treering") as store:
         hits = Finder(store, None).search("oracle of delphi", limit=10)
     assert [hit.subject for hit in hits].count("Consult the oracle") == 1
-    hits = finding.search(operations.place(repo.path), "oracle of delphi", Reporter())
+    hits = finding.search(opening.place(repo.path), "oracle of delphi", Reporter())
     assert [hit.subject for hit in hits].count("Consult the oracle") == 1
 
 
@@ -524,7 +524,7 @@ def test_the_manifest_counts_what_the_index_leaves_out(repo: Repo) -> None:
     repo.commit("two", __gitattributes="*.sql linguist-generated\n")
     repo.write("package-lock.json", lock + "more\n")
     repo.commit("three")
-    operations.index(operations.place(repo.path), Reporter())
+    operations.index(opening.place(repo.path), Reporter())
     told = json.loads((repo.path / ".treering" / "manifest.json").read_text("utf-8"))
     sizes = []
     for path in ("package-lock.json", "dist/app.js", "api/market.sql"):
@@ -545,7 +545,7 @@ def test_the_manifest_counts_what_the_index_leaves_out(repo: Repo) -> None:
 def test_words_of_a_generated_file_find_nothing(repo: Repo) -> None:
     repo.commit("one", dist_0_app__js="function xylophone_player() {}\n")
     repo.commit("two", src_0_app__js="function trumpet_player() {}\n")
-    operations.index(operations.place(repo.path), Reporter())
+    operations.index(opening.place(repo.path), Reporter())
     with Store.existing(repo.path / ".treering") as store:
         assert [hit.subject for hit in Finder(store, None).search("trumpet", limit=5)] == ["two"]
         assert Finder(store, None).search("xylophone", limit=5) == []
@@ -554,7 +554,7 @@ def test_words_of_a_generated_file_find_nothing(repo: Repo) -> None:
 def test_words_of_a_changelog_find_the_commit_they_tell_of_and_are_counted(repo: Repo) -> None:
     repo.commit("one", src_0_app__py="def trumpet_player():\n    pass\n")
     repo.commit("two", CHANGELOG__md="- The trumpet_player plays.\n- The xylophone is gone.\n")
-    operations.index(operations.place(repo.path), Reporter())
+    operations.index(opening.place(repo.path), Reporter())
     with Store.existing(repo.path / ".treering") as store:
         finder = Finder(store, None)
         assert [hit.subject for hit in finder.search("trumpet player", limit=5)] == ["one"]
@@ -571,9 +571,9 @@ def test_the_text_of_a_merge_finds_the_commit_that_it_brought(repo: Repo) -> Non
     repo.git("switch", "--quiet", "main")
     repo.commit("elsewhere", g="1\n")
     repo.git("merge", "--quiet", "--no-ff", "-m", "Merge pull request #12\n\nStop the zeppelin from drifting", "side")
-    operations.index(operations.place(repo.path), Reporter())
-    (first, *_) = finding.search(operations.place(repo.path), "drifting zeppelin", Reporter())
+    operations.index(opening.place(repo.path), Reporter())
+    (first, *_) = finding.search(opening.place(repo.path), "drifting zeppelin", Reporter())
     assert first.commit_hash == side
     assert first.merged_by == repo.git("rev-parse", "HEAD")
-    (first, *_) = finding.search(operations.place(repo.path), "#12", Reporter())
+    (first, *_) = finding.search(opening.place(repo.path), "#12", Reporter())
     assert (first.commit_hash, first.why) == (side, "mentions it")

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from repositories import Repo
-from treering import learning, operations
+from treering import learning, opening, operations
 from treering.cli.main import main
 from treering.errors import DataError, ModelError, StoreError, UsageError
 from treering.lm.base import load_base
@@ -330,7 +330,7 @@ def test_a_quantization_that_cannot_be_is_refused(gpt2: Path, tmp_path: Path, as
 
 def test_the_current_model_of_a_repository_is_exported(repo: Repo, gpt2: Path, tmp_path: Path) -> None:
     repo.commit("one")
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     operations.scrape(where, Reporter())
     with pytest.raises(ModelError, match="no trained model yet"):
         learning.export_model(where, tmp_path / "out", Reporter(), as_format="gguf")

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from repositories import Repo, at_home
-from treering import learning, operations
+from treering import learning, opening, operations
 from treering.errors import DataError, ModelError, StoreBusy, UsageError
 from treering.files import locked
-from treering.operations import Place
+from treering.opening import Place
 from treering.pipeline import learn as learn_stage
 from treering.report import Reporter
 from treering.store import Store
@@ -18,7 +18,7 @@ from treering.store import Store
 
 def place(repo: Repo, **train: object) -> Place:
     chosen = {"model": "scratch", "method": "full", "minutes": 60.0, "max_steps": 3, "gpu": False} | train
-    return operations.place(repo.path, None, {"train": chosen})
+    return opening.place(repo.path, None, {"train": chosen})
 
 
 def trained(where: Place, **how: Any) -> learn_stage.Learned:
@@ -105,14 +105,14 @@ def test_a_chosen_model_stays_the_current_one_until_another_is_trained(grown: tu
 
 def test_going_on_reads_the_history_as_the_model_was_told_it(grown: tuple[Repo, str, str]) -> None:
     repo, _, _ = grown
-    flat = operations.place(
+    flat = opening.place(
         repo.path, None,
         {"train": {"model": "scratch", "method": "full", "max_steps": 2, "gpu": False}, "tokens": {"strategy": "flat"}},
     )  # fmt: skip
     parent = trained(flat).folder.name
     grow(repo, 60, 80)
     learned = trained(
-        operations.place(repo.path, None, {"train": {"max_steps": 2, "gpu": False, "method": "full"}}), onward=True
+        opening.place(repo.path, None, {"train": {"max_steps": 2, "gpu": False, "method": "full"}}), onward=True
     )
     assert (learned.report.strategy, learned.report.parent) == ("flat", parent)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from repositories import Repo
-from treering import exports, learning, operations
-from treering.operations import Place
+from treering import exports, learning, opening, operations
+from treering.opening import Place
 from treering.report import Reporter
 from treering.store import Store
 from treering.tokens.pack import read_stream
@@ -62,7 +62,7 @@ def files(*folders: Path) -> list[bytes]:
 
 
 def place(repo: Repo, **scrape: object) -> Place:
-    return operations.place(
+    return opening.place(
         repo.path,
         None,
         {"scrape": scrape, "tokens": {"strategy": "diff-aware"}, "train": {"model": "scratch"}},
@@ -254,7 +254,7 @@ def test_secrets_in_names_of_people_and_branches_are_taken_out(repo: Repo) -> No
     repo.commit("base")
     repo.git("switch", "--quiet", "-c", f"fix-{token}")
     repo.git("commit", "--quiet", "--allow-empty", "-m", "x", f"--author={token} <a@b>")
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     found = operations.check_secrets(where, Reporter())
     assert found.by_rule["github-token"] >= 1
     with where.store(existing=True) as store:
@@ -264,7 +264,7 @@ def test_secrets_in_names_of_people_and_branches_are_taken_out(repo: Repo) -> No
 
 def test_the_manifest_tells_what_hunks_that_were_read_later_held(repo: Repo) -> None:
     repo.commit("base", f=f"token = 'ghp_{'Ab3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0dF3hJ6'}'\n")
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     operations.scrape(where, Reporter())
     operations.scrape(where, Reporter(), patches=True)
     manifest = json.loads((where.folder / "manifest.json").read_text())

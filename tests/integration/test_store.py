@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from histories import remember, told
 from repositories import Repo
-from treering import finding, operations
+from treering import finding, opening, operations
 from treering.errors import DiskFull, StoreBusy, StoreError
 from treering.report import Reporter
 from treering.search.commits import Finder
@@ -58,7 +58,7 @@ def hashes(records: Iterator[Record]) -> list[str]:
 
 def scrape(path: Path) -> tuple[int, int, int]:
     """Commits, new, vanished."""
-    scraped = operations.scrape(operations.place(path), Reporter())
+    scraped = operations.scrape(opening.place(path), Reporter())
     return scraped.commits, scraped.new, scraped.vanished
 
 
@@ -292,7 +292,7 @@ def test_a_store_of_a_newer_treering_is_refused(store: Store) -> None:
 def test_an_index_of_an_older_treering_is_made_anew_and_its_commits_are_kept(repo: Repo) -> None:
     repo.commit("Weigh the zeppelin", src_0_a__py="def weigh():\n    pass\n")
     repo.commit("Count receipts", src_0_b__py="def count():\n    pass\n")
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     scrape(repo.path)
     before = records(where.folder)
     columns = "id, hash, parents, author_name, author_email, author_time, author_offset, committer_name,"
@@ -471,7 +471,7 @@ def test_a_bare_repository_has_its_store_with_the_users_data(repo: Repo, tmp_pat
     for name in ("one.git", "two.git"):
         repo.git("clone", "--quiet", "--bare", str(repo.path), str(tmp_path / name))
         assert scrape(tmp_path / name) == (2, 2, 0)
-        folders.add(operations.place(tmp_path / name).folder)
+        folders.add(opening.place(tmp_path / name).folder)
     assert len(folders) == 2
     for folder in folders:
         assert folder.is_relative_to(Path(os.environ["XDG_DATA_HOME"]) / "treering")
@@ -491,11 +491,11 @@ def test_the_environment_says_where_the_store_is_and_the_flag_overrules_it(
     repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo.commit("one")
-    assert operations.place(repo.path).folder == repo.path / ".treering"
+    assert opening.place(repo.path).folder == repo.path / ".treering"
     monkeypatch.setenv("TREERING_STORE", str(tmp_path / "environment"))
-    assert operations.place(repo.path).folder == tmp_path / "environment"
-    assert operations.place(repo.path, tmp_path / "flag").folder == tmp_path / "flag"
-    operations.scrape(operations.place(repo.path, tmp_path / "flag"), Reporter())
+    assert opening.place(repo.path).folder == tmp_path / "environment"
+    assert opening.place(repo.path, tmp_path / "flag").folder == tmp_path / "flag"
+    operations.scrape(opening.place(repo.path, tmp_path / "flag"), Reporter())
     assert (tmp_path / "flag" / "treering.db").is_file()
     assert not (tmp_path / "environment").exists()
     assert not (repo.path / ".treering").exists()
@@ -540,7 +540,7 @@ def test_growing_step_by_step_ends_where_one_run_does(repo: Repo, tmp_path: Path
     repo.commit("side", g="1\n")
     repo.git("merge", "--quiet", "--no-ff", "-m", "Merge", "branch2")
     scrape(repo.path)
-    operations.scrape(operations.place(repo.path, tmp_path / "at once"), Reporter())
+    operations.scrape(opening.place(repo.path, tmp_path / "at once"), Reporter())
     assert records(repo.path / ".treering") == records(tmp_path / "at once")
 
 
@@ -578,7 +578,7 @@ def test_a_force_push_and_a_collection_of_garbage_leave_a_history_that_is_told(r
     assert scrape(repo.path) == (4, 1, 3)
     told = {record.message_subject: record.reachable for record in records(repo.path / ".treering")}
     assert told == {"old 0": True, "old 1": True, "old 2": True, "new": True} | {f"old {n}": False for n in (3, 4, 5)}
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     assert operations.index(where, Reporter()).commits == 4
     assert {hit.subject for hit in finding.search(where, "old 4 new", Reporter())} <= {
         subject for subject, reachable in told.items() if reachable
@@ -594,7 +594,7 @@ def test_a_scrape_killed_at_any_moment_goes_on_to_the_same_records(repo: Repo, t
     )
     repo.git("fast-import", "--quiet", stdin=stream)
     calm, stormy = tmp_path / "calm", tmp_path / "stormy"
-    seconds = operations.scrape(operations.place(repo.path, calm), Reporter()).seconds
+    seconds = operations.scrape(opening.place(repo.path, calm), Reporter()).seconds
     whole = records(calm)
     facts = {record.commit_hash: (record.stats, record.message_subject) for record in whole}
     (tmp_path / "temporary").mkdir()
@@ -617,7 +617,7 @@ def test_a_scrape_killed_at_any_moment_goes_on_to_the_same_records(repo: Repo, t
             }
             assert left.items() <= facts.items()
     assert kills > 0
-    scraped = operations.scrape(operations.place(repo.path, stormy), Reporter())
+    scraped = operations.scrape(opening.place(repo.path, stormy), Reporter())
     assert (scraped.commits, scraped.vanished) == (len(whole), 0)
     assert records(stormy) == whole
     with Store(stormy) as store:

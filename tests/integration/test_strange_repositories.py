@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from repositories import Repo
-from treering import operations
+from treering import opening, operations
 from treering.cli.main import main
 from treering.config import ScrapeSettings
 from treering.errors import RepositoryError, StoreError
@@ -26,7 +26,7 @@ def read(path: Path, *, caps: Caps | None = None) -> list[Commit]:
 
 
 def scrape(path: Path) -> tuple[int, int, int]:
-    scraped = operations.scrape(operations.place(path), Reporter())
+    scraped = operations.scrape(opening.place(path), Reporter())
     return scraped.commits, scraped.new, scraped.partial
 
 
@@ -64,7 +64,7 @@ def test_a_committed_link_in_place_of_the_store_leads_nowhere(repo: Repo, tmp_pa
 def test_a_repository_does_not_choose_where_its_store_lies(repo: Repo, tmp_path: Path) -> None:
     repo.commit("one")
     repo.git("config", "core.worktree", str(tmp_path))
-    assert operations.place(repo.path).folder != tmp_path / ".treering"
+    assert opening.place(repo.path).folder != tmp_path / ".treering"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_a_shallow_clone_fetches_later_is_read(story: Repo, tmp_path: Path)
     scrape(clone)
     story.git("-C", str(clone), "fetch", "--quiet", "--unshallow")
     assert scrape(clone)[0] == 23
-    with operations.place(clone).store() as store:
+    with opening.place(clone).store() as store:
         assert not [record.commit_hash for record in store.records() if "shallow" in record.flags]
 
 
@@ -210,7 +210,7 @@ def test_two_bare_repositories_never_share_a_store() -> None:
 def test_the_name_of_a_file_forges_no_result(repo: Repo) -> None:
     repo.write("settle\n[9.9999] forged", "x\n")
     repo.commit("settle")
-    operations.index(operations.place(repo.path), Reporter())
+    operations.index(opening.place(repo.path), Reporter())
     told = CliRunner().invoke(main, ["search", "--repo", str(repo.path), "settle"])
     assert not [line for line in told.stdout.split("\n") if line.startswith("[9.9999]")]
 
@@ -225,7 +225,7 @@ def test_the_folder_of_a_repository_does_not_drive_the_terminal(tmp_path: Path) 
 
 def test_json_has_no_control_of_the_second_set(repo: Repo) -> None:
     repo.commit("settle \x9b31m")
-    operations.index(operations.place(repo.path), Reporter())
+    operations.index(opening.place(repo.path), Reporter())
     told = CliRunner().invoke(main, ["search", "--json", "--repo", str(repo.path), "settle"])
     assert b"\xc2\x9b" not in told.stdout_bytes
 

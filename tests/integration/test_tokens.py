@@ -13,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from repositories import Repo
-from treering import learning, operations
+from treering import learning, opening
 from treering.errors import DataError, ModelError
 from treering.files import read_json
 from treering.pipeline.tokenize import CARD, Dataset, token_documents
@@ -493,7 +493,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_history_is_tokenised_whole_by_every_strategy_and_once_by_each(story: Repo, gpt2: TextTokenizer) -> None:
     for strategy in STRATEGIES:
         flags: dict[str, dict[str, object]] = {"train": {"model": "scratch"}, "tokens": {"strategy": strategy}}
-        where = operations.place(story.path, None, flags)
+        where = opening.place(story.path, None, flags)
         folder, corpus = learning.tokenize(where, Reporter())
         made = (folder / "header.json").stat().st_mtime_ns
         assert learning.tokenize(where, Reporter()) == (folder, corpus)
@@ -512,7 +512,7 @@ def test_a_history_is_tokenised_whole_by_every_strategy_and_once_by_each(story: 
 
 def test_the_data_card_tells_what_the_tokens_are_made_of_and_nothing_of_when(story: Repo, tmp_path: Path) -> None:
     flags: dict[str, dict[str, object]] = {"train": {"model": "scratch"}, "tokens": {"strategy": "diff-aware"}}
-    places = [operations.place(story.path, tmp_path / name, flags) for name in ("one", "two")]
+    places = [opening.place(story.path, tmp_path / name, flags) for name in ("one", "two")]
     (folder, corpus), (other, _) = [learning.tokenize(where, Reporter()) for where in places]
     assert (folder / CARD).read_bytes() == (other / CARD).read_bytes()
     card = read_json(folder / CARD, Dataset)
@@ -528,7 +528,7 @@ def test_the_data_card_tells_what_the_tokens_are_made_of_and_nothing_of_when(sto
 
 
 def test_each_merge_of_a_history_is_in_the_group_of_what_it_brought(story: Repo, tmp_path: Path) -> None:
-    where = operations.place(story.path, tmp_path / "store", {"train": {"model": "scratch"}})
+    where = opening.place(story.path, tmp_path / "store", {"train": {"model": "scratch"}})
     _, corpus = learning.tokenize(where, Reporter())
     with Store.existing(where.folder) as store:
         brought = {record.commit_hash: record.merged_by or "" for record in store.records()}

@@ -31,7 +31,7 @@ from qdrant_client import QdrantClient, models
 import fake_qdrant
 from fake_qdrant import FakeQdrant
 from repositories import Repo, at_home, tell_story
-from treering import exports, operations
+from treering import exports, opening, operations
 from treering.cli.main import main
 from treering.config import VectorSettings
 from treering.errors import DataError, ModelError, StoreBusy, StoreError, UsageError
@@ -67,7 +67,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
         made = tell_story(Repo(tmp_path_factory.mktemp("template") / "project"))
         body = " ".join(f"The ledger forgets the settled order number {number}." for number in range(60))
         made.commit(f'Tell of the ledger: "quoted", 日本語, é\n\n{body}', ledger__md=f"# Ledger\n\n{body}\n")
-        operations.index(operations.place(made.path), Reporter())
+        operations.index(opening.place(made.path), Reporter())
     return made
 
 
@@ -596,7 +596,7 @@ def test_a_pushed_mirror_is_verified_and_a_second_push_writes_nothing(
 
 @every_mirror
 def test_a_push_writes_what_changed_and_takes_out_what_is_gone(opened: Any, repo: Repo, minilm: Any) -> None:
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     with opened() as index:
         with where.store() as store:
             before = pushed(store, minilm, index)
@@ -639,7 +639,7 @@ def test_verify_tells_what_is_missing_extra_and_different(
 def test_a_pull_fills_a_store_without_embedding_anything(
     opened: Any, store: Store, repo: Repo, minilm: Any, points: list[Point]
 ) -> None:
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     with opened() as index:
         pushed(store, minilm, index)
         store.forget_vectors(minilm.fingerprint)
@@ -656,7 +656,7 @@ def test_a_pull_fills_a_store_without_embedding_anything(
 def test_a_pull_takes_only_whole_texts_that_are_ours(
     fake: FakeQdrant, store: Store, repo: Repo, minilm: Any, points: list[Point]
 ) -> None:
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     with server_at(fake, minilm) as index:
         pushed(store, minilm, index)
         there = {point.id: point for point in index.points()}
@@ -681,7 +681,7 @@ def test_a_pull_takes_only_whole_texts_that_are_ours(
 def test_a_pull_mends_a_torn_file_of_vectors(
     fake: FakeQdrant, store: Store, repo: Repo, minilm: Any, points: list[Point]
 ) -> None:
-    where = operations.place(repo.path)
+    where = opening.place(repo.path)
     (file,) = (store.folder / "vectors").rglob("vectors.f32")
     with server_at(fake, minilm) as index:
         pushed(store, minilm, index)
@@ -722,7 +722,7 @@ def test_another_repositorys_collection_of_the_same_name_is_not_overwritten(
 ) -> None:
     other = make_repo("other/project")
     other.commit("Quite another history", other__py="def other():\n    pass\n")
-    operations.index(operations.place(other.path), Reporter())
+    operations.index(opening.place(other.path), Reporter())
     with server_at(fake, minilm) as index:
         before = pushed(store, minilm, index)
         theirs = Store.existing(other.path / ".treering")
@@ -856,7 +856,7 @@ def test_the_command_pushes_pulls_and_verifies(fake: FakeQdrant, repo: Repo, mon
 def test_the_repository_cannot_choose_who_gets_the_key(repo: Repo) -> None:
     repo.write("treering.toml", '[vectors]\nqdrant_url = "http://example.com:6333"\n')
     with pytest.raises(UsageError, match="not the repository's to set") as caught:
-        operations.place(repo.path)
+        opening.place(repo.path)
     assert "TREERING_VECTORS_QDRANT_URL" in caught.value.hint
 
 

@@ -22,9 +22,9 @@ from treering.report import Reporter, one_line
 @common
 def doctor(repo: Path, store: Path | None, as_json: bool, verbose: bool, training: bool, **flags: Any) -> None:
     """What this machine has, and with --train whether the training fits it."""
-    from treering import learning, operations
+    from treering import learning, opening
 
-    where = operations.place(repo, store, settings_of(flags))
+    where = opening.place(repo, store, settings_of(flags))
     if not training:
         machine = learning.profile(where)
         if as_json:

@@ -56,12 +56,12 @@ def search(
     **filters: Any,
 ) -> None:
     """Find commits by what they did, whatever their message says."""
-    from treering import finding, operations
+    from treering import finding, opening
     from treering.types import Filters
 
     report = Reporter.to_stderr(verbose=verbose)
     text = "" if batch else _given(query, "query")
-    where = operations.place(repo, store, {"search": {"limit": limit}})
+    where = opening.place(repo, store, {"search": {"limit": limit}})
     if batch:
         _answer(finding.search_batch(where, _lines(finding.SearchLine), report))
         return
@@ -86,10 +86,10 @@ def similar(
     **filters: Any,
 ) -> None:
     """Find the commits that do most nearly what one commit does."""
-    from treering import finding, operations
+    from treering import finding, opening
     from treering.types import Filters
 
-    where = operations.place(repo, store, {"search": {"limit": limit}})
+    where = opening.place(repo, store, {"search": {"limit": limit}})
     hits = finding.similar(where, commit, Reporter.to_stderr(verbose=verbose), filters=Filters(**filters))
     _show(hits, as_json=as_json, as_format=as_format)
 
@@ -103,9 +103,9 @@ def why(
     repo: Path, store: Path | None, as_json: bool, verbose: bool, place: str, limit: int | None, as_format: str
 ) -> None:
     """Find the commits that explain a file, or a line of it: git's own blame, then search."""
-    from treering import finding, operations
+    from treering import finding, opening
 
-    where = operations.place(repo, store, {"search": {"limit": limit}})
+    where = opening.place(repo, store, {"search": {"limit": limit}})
     _show(finding.why(where, place, Reporter.to_stderr(verbose=verbose)), as_json=as_json, as_format=as_format)
 
 
@@ -114,9 +114,9 @@ def why(
 @common
 def show(repo: Path, store: Path | None, as_json: bool, verbose: bool, commit: str) -> None:
     """Show a commit as the index knows it: its place, its figures, its hunks without secrets."""
-    from treering import finding, operations
+    from treering import finding, opening
 
-    with finding.desk(operations.place(repo, store), Reporter.to_stderr(verbose=verbose), vectors=False) as desk:
+    with finding.desk(opening.place(repo, store), Reporter.to_stderr(verbose=verbose), vectors=False) as desk:
         found = desk.commit(commit)
     if as_json:
         emit(found)
@@ -150,11 +150,11 @@ def files(
     batch: bool,
 ) -> None:
     """Predict the files that a task will touch."""
-    from treering import finding, operations
+    from treering import finding, opening
 
     report = Reporter.to_stderr(verbose=verbose)
     text = "" if batch else _given(task, "task")
-    where = operations.place(repo, store, {"search": {"limit": limit}})
+    where = opening.place(repo, store, {"search": {"limit": limit}})
     if batch:
         _answer(finding.files_batch(where, _lines(finding.FilesLine), report))
         return
@@ -177,10 +177,10 @@ def files(
 @common
 def bench(repo: Path, store: Path | None, as_json: bool, verbose: bool, questions: Path | None, most: int) -> None:
     """Measure search and file prediction on this repository, beside what people use instead."""
-    from treering import finding, operations
+    from treering import benching, opening
 
-    where = operations.place(repo, store)
-    page, made = finding.bench(where, Reporter.to_stderr(verbose=verbose), questions=questions, most=most)
+    where = opening.place(repo, store)
+    page, made = benching.bench(where, Reporter.to_stderr(verbose=verbose), questions=questions, most=most)
     if as_json:
         emit(made)
         return

@@ -27,10 +27,10 @@ GPU = click.option("--gpu/--no-gpu", default=None, help="Use a GPU if there is o
 @common
 def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **flags: Any) -> None:
     """Turn the history into a token stream for the base model."""
-    from treering import learning, operations
+    from treering import learning, opening
 
     report = Reporter.to_stderr(verbose=verbose)
-    folder, corpus = learning.tokenize(operations.place(repo, store, settings_of(flags)), report)
+    folder, corpus = learning.tokenize(opening.place(repo, store, settings_of(flags)), report)
     if as_json:
         emit({"folder": str(folder), "total_tokens": corpus.total_tokens, "documents": len(corpus.documents),
               "num_sequences": corpus.num_sequences, "vocab_size": corpus.vocab_size,
@@ -61,10 +61,10 @@ def train(
     repo: Path, store: Path | None, as_json: bool, verbose: bool, resume: bool, onward: bool, **flags: Any
 ) -> None:
     """Fine-tune the base model on the history and judge it on later commits."""
-    from treering import learning, operations
+    from treering import learning, opening
 
     report = Reporter.to_stderr(verbose=verbose)
-    where = operations.place(repo, store, settings_of(flags))
+    where = opening.place(repo, store, settings_of(flags))
     learned = learning.train(where, report, resume=resume, onward=onward)
     if learned is None:
         return
@@ -105,10 +105,10 @@ def generate(
     **chosen: Any,
 ) -> None:
     """Let a model go on from a prompt, which it gets as it is."""
-    from treering import learning, operations
+    from treering import learning, opening
     from treering.types import Sampling
 
-    where = operations.place(repo, store, settings_of({"gpu": gpu}))
+    where = opening.place(repo, store, settings_of({"gpu": gpu}))
     pieces: list[str] = []
 
     def tell(piece: str) -> None:
@@ -139,11 +139,11 @@ def generate(
 @common
 def evaluate(repo: Path, store: Path | None, as_json: bool, verbose: bool, tasks: str, most: int) -> None:
     """Measure the current model on later commits, beside what needs no model."""
-    from treering import learning, operations
+    from treering import learning, opening
 
     report = Reporter.to_stderr(verbose=verbose)
     asked = [name.strip() for name in tasks.split(",") if name.strip()]
-    made = learning.evaluate(operations.place(repo, store), report, asked=asked, most=most)
+    made = learning.evaluate(opening.place(repo, store), report, asked=asked, most=most)
     if as_json:
         emit(made)
         return
@@ -168,9 +168,9 @@ def evaluate(repo: Path, store: Path | None, as_json: bool, verbose: bool, tasks
 @common
 def message(repo: Path, store: Path | None, as_json: bool, verbose: bool, begin: str) -> None:
     """Propose a commit message for what is staged, or finish one."""
-    from treering import learning, operations
+    from treering import learning, opening
 
-    told = learning.message(operations.place(repo, store), Reporter.to_stderr(verbose=verbose), begin=begin)
+    told = learning.message(opening.place(repo, store), Reporter.to_stderr(verbose=verbose), begin=begin)
     if as_json:
         emit(told)
         return
@@ -187,9 +187,9 @@ def message(repo: Path, store: Path | None, as_json: bool, verbose: bool, begin:
 @common
 def suggest(repo: Path, store: Path | None, as_json: bool, verbose: bool, limit: int) -> None:
     """What is likely to come next, with what speaks for it."""
-    from treering import finding, learning, operations
+    from treering import finding, learning, opening
 
-    with finding.desk(operations.place(repo, store), Reporter.to_stderr(verbose=verbose), vectors=False) as opened:
+    with finding.desk(opening.place(repo, store), Reporter.to_stderr(verbose=verbose), vectors=False) as opened:
         told = learning.suggest(opened, limit=limit)
     if as_json:
         emit(told)

@@ -38,10 +38,10 @@ def main() -> None:
 @common
 def run(repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool, **flags: Any) -> None:
     """The main job: read, index, tokenise, train within a budget, report."""
-    from treering import operations
+    from treering import opening, operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    where = operations.place(repo, store, settings_of(flags))
+    where = opening.place(repo, store, settings_of(flags))
     page, summary = operations.run(where, report)
     if as_json:
         emit(summary)
@@ -81,10 +81,10 @@ def scrape(
     **flags: Any,
 ) -> None:
     """Read the commits of all branches into the store."""
-    from treering import operations
+    from treering import opening, operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    where = operations.place(repo, store, settings_of(flags))
+    where = opening.place(repo, store, settings_of(flags))
     if check_secrets:
         _tell_secrets(operations.check_secrets(where, report), as_json=as_json)
         check(report, strictly=strict)
@@ -139,10 +139,10 @@ def export(
     **flags: Any,
 ) -> None:
     """Write the history to a file, or the model to a folder, for other programs."""
-    from treering import learning, operations
+    from treering import learning, opening, operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    where = operations.place(repo, store, settings_of(flags))
+    where = opening.place(repo, store, settings_of(flags))
     if as_format in learning.MODEL_FORMATS:
         if table or patches or any(value not in (None, ()) for value in flags.values()):
             raise UsageError(
@@ -171,10 +171,10 @@ def sql(repo: Path, store: Path | None, as_json: bool, verbose: bool, query: str
     """Ask the store in SQL: commits, changes, mentions, authors, churn, co_change."""
     import csv
 
-    from treering import operations
+    from treering import opening, operations
 
     names, rows = operations.sql(
-        operations.place(repo, store), query, Reporter.to_stderr(verbose=verbose), seconds=seconds
+        opening.place(repo, store), query, Reporter.to_stderr(verbose=verbose), seconds=seconds
     )
     if as_json:
         emit([dict(zip(names, row, strict=True)) for row in rows])
@@ -197,10 +197,10 @@ def index(
     repo: Path, store: Path | None, as_json: bool, verbose: bool, strict: bool, rebuild: bool, **flags: Any
 ) -> None:
     """Bring the search index up to date."""
-    from treering import operations
+    from treering import opening, operations
 
     report = Reporter.to_stderr(verbose=verbose)
-    indexed = operations.index(operations.place(repo, store, settings_of(flags)), report, rebuild=rebuild)
+    indexed = operations.index(opening.place(repo, store, settings_of(flags)), report, rebuild=rebuild)
     if as_json:
         emit(indexed)
     else:
@@ -212,9 +212,9 @@ def index(
 @common
 def status(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:
     """What the store holds, and whether the repository has moved on."""
-    from treering import operations
+    from treering import opening, operations
 
-    found = operations.status(operations.place(repo, store))
+    found = operations.status(opening.place(repo, store))
     if as_json:
         emit(found)
         return

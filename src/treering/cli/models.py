@@ -18,9 +18,9 @@ def models() -> None:
 @common
 def list_models(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:
     """Name the models, the newest first; * is the current one."""
-    from treering import learning, operations
+    from treering import learning, opening
 
-    found = learning.models(operations.place(repo, store))
+    found = learning.models(opening.place(repo, store))
     if as_json:
         emit(found)
         return
@@ -45,9 +45,9 @@ def list_models(repo: Path, store: Path | None, as_json: bool, verbose: bool) ->
 @common
 def use(repo: Path, store: Path | None, as_json: bool, verbose: bool, name: str) -> None:
     """Make another model the current one."""
-    from treering import learning, operations
+    from treering import learning, opening
 
-    folder = learning.use_model(operations.place(repo, store), name)
+    folder = learning.use_model(opening.place(repo, store), name)
     Reporter.to_stderr(verbose=verbose).detail(f"model: {folder}")
     if as_json:
         emit({"model": str(folder)})
@@ -60,9 +60,9 @@ def use(repo: Path, store: Path | None, as_json: bool, verbose: bool, name: str)
 @common
 def remove(repo: Path, store: Path | None, as_json: bool, verbose: bool, name: str) -> None:
     """Remove a model that is not the current one."""
-    from treering import learning, operations
+    from treering import learning, opening
 
-    folder = learning.remove_model(operations.place(repo, store), name)
+    folder = learning.remove_model(opening.place(repo, store), name)
     Reporter.to_stderr(verbose=verbose).detail(f"removed: {folder}")
     if as_json:
         emit({"removed": str(folder)})
@@ -76,10 +76,10 @@ def remove(repo: Path, store: Path | None, as_json: bool, verbose: bool, name: s
 @common
 def compare(repo: Path, store: Path | None, as_json: bool, verbose: bool, first: str, second: str) -> None:
     """Put two models side by side on commits that neither learned from; the second is the current one by default."""
-    from treering import learning, operations
+    from treering import learning, opening
 
     report = Reporter.to_stderr(verbose=verbose)
-    found = learning.compare_models(operations.place(repo, store), first, second, report)
+    found = learning.compare_models(opening.place(repo, store), first, second, report)
     if as_json:
         emit(found)
         return

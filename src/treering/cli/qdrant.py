@@ -28,10 +28,10 @@ def mirrored(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _place(repo: Path, store: Path | None, backend: str | None, qdrant_url: str | None, collection: str | None) -> Any:
-    from treering import operations
+    from treering import opening
 
     flags = {"backend": backend, "qdrant_url": qdrant_url, "qdrant_collection": collection}
-    return operations.place(repo, store, {"vectors": flags})
+    return opening.place(repo, store, {"vectors": flags})
 
 
 @qdrant.command()

@@ -1,0 +1,92 @@
+"""How a repository is found and its index opened. What is done with them then is in ``operations.py``, ``finding.py``
+and ``learning.py``; nothing of what only those need is imported here, for every command waits for it.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from treering.config import Settings, load
+from treering.errors import DataError, ModelError, StoreError
+from treering.git.reader import Source, locate
+from treering.pipeline import mirror as mirror_stage
+from treering.pipeline import scrape as scrape_stage
+from treering.report import Reporter
+from treering.search.commits import Finder
+from treering.search.fusion import LEARNED
+from treering.store import FOLDER, Store, store_folder
+from treering.vectors.embedder import Embedder, load_embedder
+
+Flags = Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repository, its settings, and where its store lies."""
+
+    source: Source
+    settings: Settings
+    folder: Path
+
+    @contextmanager
+    def store(self, *, existing: bool = False) -> Iterator[Store]:
+        with Store.existing(self.folder) if existing else Store(self.folder) as store:
+            yield store
+
+
+def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> Place:
+    """Find the repository, its settings and its store. ``store`` beats ``TREERING_STORE``; both beat the default.
+
+    Raises :class:`RepositoryError` or :class:`UsageError`.
+    """
+    source = locate(repo)
+    settings = load(source.worktree, os.environ, flags)
+    chosen = store or os.environ.get("TREERING_STORE")
+    folder = store_folder(source.worktree, source.git_dir, chosen)
+    if not chosen and (folder.is_symlink() or source.tracks(FOLDER)):
+        raise StoreError(f"{folder} comes with the repository and is not ours", "give --store another folder")
+    return Place(source, settings, folder)
+
+
+def embedder_of(settings: Settings) -> Callable[[], Embedder]:
+    """Loads the embedding model that the settings name."""
+    return partial(load_embedder, settings.index.model, settings.index.batch_tokens)
+
+
+@contextmanager
+def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Finder]:
+    """The index, open for questions. Says where it is behind the repository or answers by words alone.
+
+    Raises :class:`DataError` if it holds no commits.
+    """
+    with where.store(existing=True) as store, ThreadPoolExecutor(1) as beside:
+        if not store.searchable():
+            raise DataError("the index holds no commits", "run `treering index` first")
+        asked = beside.submit(scrape_stage.tips_of, where.source, where.settings)  # git answers while it is opened
+        with finder_of(store, where.settings, report) if vectors else nullcontext(Finder(store, None)) as opened:
+            if asked.result() != store.fact("tips") or len(opened.history) < store.count():
+                report.say("the index is behind the repository: run `treering index`")
+            yield opened
+
+
+@contextmanager
+def finder_of(store: Store, settings: Settings, report: Reporter) -> Iterator[Finder]:
+    """The index of an open store, by words and meaning; by words alone, said, where there is no model or no vector."""
+    try:
+        embedder = embedder_of(settings)()
+    except ModelError as error:
+        report.warn(f"searching by words only: {error.message} ({error.hint})")
+        yield Finder(store, None)
+        return
+    with mirror_stage.for_search(store, settings.vectors, embedder, report) as index:
+        weights = replace(LEARNED, dense=LEARNED.dense * settings.search.dense_weight)
+        opened = Finder(store, embedder, weights, index, partial(mirror_stage.told_lost, report))
+        if opened.dense and not opened.dense.count:
+            report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
+        elif missing := len(store.unembedded(embedder.fingerprint)):
+            report.warn(f"{missing:,} commits are found by words only: they have no vectors yet (run `treering index`)")
+        yield opened
