@@ -13,6 +13,7 @@ import click
 
 from treering import __version__
 from treering.cli import find, learn, qdrant
+from treering.cli.brief import brief
 from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.models import models
@@ -249,6 +250,7 @@ for command in (
     learn.message,
     learn.suggest,
     models,
+    brief,
     qdrant.qdrant,
 ):
     main.add_command(command)
