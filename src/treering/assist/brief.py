@@ -220,7 +220,7 @@ def _lines(told: Brief, *, heading: Callable[[str], str], code: Callable[[str], 
     for partner in come.open:
         often = f"{partner.together:,} of {partner.changed:,} times"
         yield f"- {code(partner.path)}, which changes with {code(partner.beside)} ({often}) and did not yet"
-    yield from ("", f"Why the {come.answered_by}: {code(come.why)}.")
+    yield from ("", f"By the {come.answered_by}: {come.why}.")
     if told.commits:
         yield from ("", heading("Question"), told.question)
 

@@ -9,7 +9,7 @@ says nothing is placed by its diff alone.
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -41,8 +41,10 @@ CHANCE = 5
 """So many commits may hold a word by chance: what describes few is taken to describe them less well."""
 TOGETHER = 0.5
 """Two words that so large a part of their commits say as one are told as one."""
+MOSTLY = 0.5
+"""The first word of a name is said by more than this part of a theme."""
 BESIDE = 0.4
-"""What stands beside the first word of a name describes at least so well, compared with it."""
+"""What stands beside the first word of a name describes at least so well, compared with it, and is said by as many."""
 
 About = dict[str, tuple[float, float]]
 """What a commit is about: for each word how heavy it is there, and how surely it is said, up to 1."""
@@ -62,7 +64,7 @@ _COMMON = frozenset(_COMMON_WORDS.split())
 
 
 class Example(Struct, frozen=True):
-    """A commit as it is shown: its subject (empty where its message says nothing) and the first of its paths."""
+    """A commit as it is shown: its subject (empty where its message says nothing) and the paths that tell most."""
 
     commit_hash: str
     subject: str
@@ -101,8 +103,9 @@ def themes(
     silent = history.empty(history.everything)
     said = dict(zip((*before, *period), _features(history, (*before, *period)), strict=True))
     common = _words_of_silence(said, silent)
+    own = frozenset(_split(history.store.fact("repo") or ""))  # what a project is called tells its parts not apart
     kinds = history.store.paths()
-    texts = {number: _weighed(one, kinds, common, silent=bool(silent[number])) for number, one in said.items()}
+    texts = {number: _weighed(one, kinds, common, own, silent=bool(silent[number])) for number, one in said.items()}
     held = Counter(word for weights in texts.values() for word in weights)
     rarity = {word: float(np.log1p(len(texts) / (count + CHANCE))) for word, count in held.items()}
     about = {number: _heaviest(weights, rarity) for number, weights in texts.items()}
@@ -114,16 +117,20 @@ def themes(
     clusters = cut(len(period), ward(near), words.worth, smallest)
     clusters.sort(key=lambda places: (-len(places), places))
     forms = _forms(said[number] for number in period)
-    found = []
+    found: list[Theme] = []
+    taken: set[str] = set()
     for places in clusters[:most]:
-        named = words.names(places)
+        named = words.names(places, taken)
+        taken.add(named[0])
         middle = near[np.ix_(places, places)].sum(axis=1)
         nearest = [period[places[place]] for place in np.argsort(-middle, kind="stable")[:EXAMPLES].tolist()]
         found.append(Theme(
             name=_titled([" ".join(forms.get(word, word) for word in name.split()) for name in named]),
             words=tuple(named),
             commits=tuple(history.hashes[period[place]] for place in reversed(places)),
-            examples=tuple(_example(history, number, said[number], silent=bool(silent[number])) for number in nearest),
+            examples=tuple(
+                _example(history, number, said[number], named, silent=bool(silent[number])) for number in nearest
+            ),
         ))  # fmt: skip
     return found
 
@@ -144,15 +151,15 @@ def _split(text: str) -> list[str]:
     return [part.lower() for word in _WORD.findall(text) for part in (parts(word) or [word])]
 
 
-def _terms(split: Sequence[str]) -> set[str]:
+def _terms(split: Sequence[str], own: frozenset[str]) -> set[str]:
     """Words that may tell, and pairs with one of them that stand together."""
     meant = {word for word in split if len(word) > 2 and word.isalpha() and word not in STOP_WORDS}
-    found = meant - _COMMON
+    found = meant - _COMMON - own
     pairs = ((one, other) for one, other in pairwise(split) if one in meant and other in meant and one != other)
     return found | {f"{one} {other}" for one, other in pairs if one in found or other in found}
 
 
-def _weighed(said: Features, kinds: Mapping[str, str], common: frozenset[str], *, silent: bool) -> dict[str, float]:
+def _weighed(said: Features, kinds: Mapping[str, str], common: frozenset[str], own: frozenset[str], *, silent: bool) -> dict[str, float]:
     """How much a commit says each word: most in its message, then in its paths, then in the names it adds."""
     weights: defaultdict[str, float] = defaultdict(float)
     meant = [path for path in said.paths if kinds.get(path) not in NOISE]
@@ -160,13 +167,13 @@ def _weighed(said: Features, kinds: Mapping[str, str], common: frozenset[str], *
         subject, _, body = said.message.partition("\n")
         for text, weight in ((subject, 2.0), (_TRAILER.sub("", body)[:SAID], 0.5)):
             for line in _URL.sub(" _ ", text).splitlines():
-                for word in _terms([word for word in _split(line) if word not in common]):
+                for word in _terms([word for word in _split(line) if word not in common], own):
                     weights[word] = max(weights[word], weight)
     for texts, weight, top in (
         ([_EXTENSION.sub("", path).replace("/", " _ ") for path in meant or said.paths], 0.6, 2.0),
         (best_names(said, NAMES), 0.5, 1.5),
     ):
-        often = Counter(word for text in texts for word in _terms(_split(text)))
+        often = Counter(word for text in texts for word in _terms(_split(text), own))
         for word, count in often.items():
             weights[word] += min(top, weight * float(np.log1p(count)))
     return weights
@@ -208,32 +215,38 @@ class _Words:
         np.fill_diagonal(found, 1.0)
         return found
 
-    def _described(self, places: Sequence[int]) -> tuple[Matrix, Matrix]:
-        """How well each word describes some commits, 0 to 1, and in how many of them it is said: F1 of the commits that
-        say it, drawn down where they are few, times how special it is for the period.
+    def _described(self, places: Sequence[int]) -> tuple[Matrix, Matrix, Matrix]:
+        """How well each word describes some commits, 0 to 1; how surely it is said in them, summed up; and by which part
+        of them it is said. The first is F1 of the commits that say it, drawn down where they are few, times how much
+        oftener it is said than elsewhere.
         """
         inside = np.isin(self._rows, places)
-        held = np.bincount(self._columns[inside], self._sure[inside], len(self.words)).astype(np.float64)
+        columns = self._columns[inside]
+        held = np.bincount(columns, self._sure[inside], len(self.words)).astype(np.float64)
         both = 2 * held / (len(places) + self._now + CHANCE)
         elsewhere = (self._all - held) / max(1, self._texts - len(places))
-        return both * np.maximum(0.0, held / len(places) - elsewhere), held
+        part = np.bincount(columns, minlength=len(self.words)) / len(places)
+        return both * np.maximum(0.0, held / len(places) - elsewhere), held, part
 
     def worth(self, places: Sequence[int]) -> float:
-        scores, _ = self._described(places)
-        return len(places) * float(scores.max(initial=0.0))
+        """How many commits the best word tells apart; one that half of them do not say is none."""
+        scores, _, part = self._described(places)
+        return len(places) * float(scores[part > MOSTLY].max(initial=0.0))
 
-    def names(self, places: Sequence[int]) -> list[str]:
+    def names(self, places: Sequence[int], taken: Collection[str]) -> list[str]:
         """The words that describe some commits best, at most three that have nothing in common; those that mostly stand
-        together are told together.
+        together are told together. The first of them is not ``taken``, where another one fits.
         """
-        scores, held = self._described(places)
-        order = np.argsort(-scores, kind="stable")[:200].tolist()
+        scores, held, part = self._described(places)
+        order = [word for word in np.argsort(-scores, kind="stable")[:200].tolist() if scores[word] > 0]
+        first = [word for word in order if part[word] > MOSTLY]
+        first = [word for word in first if self.words[word] not in taken] or first
         named: list[str] = []
-        for word in order:
-            if len(named) == 3 or (named and scores[word] < BESIDE * scores[order[0]]):
+        for word in (*first[:1], *order):
+            if len(named) == 3 or scores[word] < BESIDE * scores[first[0]]:
                 break
             name, used = self.words[word], {part for name in named for part in name.split()}
-            if used.isdisjoint(name.split()) and held[word] >= 1:
+            if used.isdisjoint(name.split()) and name not in taken and (not named or part[word] > BESIDE):
                 named.append(name)
         for one in list(named):
             pairs = [pair for pair in order if one in self.words[pair].split() and self.words[pair] != one]
@@ -272,10 +285,12 @@ def _titled(names: Sequence[str]) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _example(history: History, number: int, said: Features, *, silent: bool) -> Example:
+def _example(history: History, number: int, said: Features, named: Sequence[str], *, silent: bool) -> Example:
+    words = {word for name in named for word in name.split()}
+    telling_first = sorted(said.paths, key=lambda path: -len(words.intersection(_split(path))))
     return Example(
         commit_hash=history.hashes[number],
         subject="" if silent else " ".join(said.message.partition("\n")[0].split()),
         date=time.strftime("%Y-%m-%d", time.gmtime(int(history.times[number]))),
-        paths=said.paths[:EXAMPLES],
+        paths=tuple(telling_first[:EXAMPLES]),
     )
