@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from treering import assisting, learning
+from treering import assisting, learning, operations
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
 from treering.types import FilePrediction, Filters, Hit
 
@@ -77,6 +77,10 @@ class BriefAsked(Asked, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100, description="How many of each kind at most.")] = 8
 
 
+class StatusAsked(Asked, frozen=True, kw_only=True):
+    """Nothing more than of which repository."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """An operation as the faces offer it. ``told`` is what it does, for whoever chooses among them."""
@@ -123,6 +127,10 @@ OFFERS: dict[str, Offer] = {
     "brief": Offer(
         lambda desk, asked: assisting.brief(desk, since=asked.since, until=asked.until, limit=asked.limit),
         BriefAsked, assisting.Brief, _told(assisting.brief), command="brief", tool="brief",
+    ),
+    "status": Offer(
+        lambda desk, _: operations.status(desk.where),
+        StatusAsked, operations.Status, _told(operations.status), command="status",
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""

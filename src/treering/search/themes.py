@@ -159,7 +159,9 @@ def _terms(split: Sequence[str], own: frozenset[str]) -> set[str]:
     return found | {f"{one} {other}" for one, other in pairs if one in found or other in found}
 
 
-def _weighed(said: Features, kinds: Mapping[str, str], common: frozenset[str], own: frozenset[str], *, silent: bool) -> dict[str, float]:
+def _weighed(
+    said: Features, kinds: Mapping[str, str], common: frozenset[str], own: frozenset[str], *, silent: bool
+) -> dict[str, float]:
     """How much a commit says each word: most in its message, then in its paths, then in the names it adds."""
     weights: defaultdict[str, float] = defaultdict(float)
     meant = [path for path in said.paths if kinds.get(path) not in NOISE]
@@ -216,9 +218,9 @@ class _Words:
         return found
 
     def _described(self, places: Sequence[int]) -> tuple[Matrix, Matrix, Matrix]:
-        """How well each word describes some commits, 0 to 1; how surely it is said in them, summed up; and by which part
-        of them it is said. The first is F1 of the commits that say it, drawn down where they are few, times how much
-        oftener it is said than elsewhere.
+        """How well each word describes some commits, 0 to 1; how surely it is said in them, summed up; and by which
+        part of them it is said. The first is F1 of the commits that say it, drawn down where they are few, times how
+        much oftener it is said than elsewhere.
         """
         inside = np.isin(self._rows, places)
         columns = self._columns[inside]
