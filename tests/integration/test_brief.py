@@ -55,7 +55,9 @@ def test_commits_are_in_the_theme_that_their_diffs_are_of_whatever_their_message
         shown = repo.git("show", "--name-only", "--format=", *theme.commits).split()
         assert {path.partition("/")[0] for path in shown} == {of}
         assert {one.commit_hash for one in theme.examples} <= set(theme.commits)
-        assert any(not one.subject and one.paths for one in theme.examples) or all(one.subject for one in theme.examples)
+        assert any(not one.subject and one.paths for one in theme.examples) or all(
+            one.subject for one in theme.examples
+        )
 
 
 def test_the_period_is_the_thirty_days_that_end_with_the_newest_commit(repo: Repo) -> None:

@@ -96,7 +96,9 @@ def test_print_writes_nothing(project: Repo) -> None:
     assert not (project.path / ".mcp.json").exists()
 
 
-@pytest.mark.parametrize("broken", ['{"mcpServers": {', "[1]", '{"mcpServers": []}', "// comment\n{}", "\x00", "[" * 100_000])
+@pytest.mark.parametrize(
+    "broken", ['{"mcpServers": {', "[1]", '{"mcpServers": []}', "// comment\n{}", "\x00", "[" * 100_000]
+)
 def test_a_file_that_is_no_configuration_is_left_alone(project: Repo, broken: str) -> None:
     path = project.path / ".mcp.json"
     path.write_text(broken)

@@ -29,7 +29,7 @@ def test_nothing_and_one_thing_are_no_cluster() -> None:
 def test_what_is_worth_more_whole_stays_whole() -> None:
     joins = ward(near([(1, 0), (1, 0.1), (0, 1), (0.1, 1)]))
     assert cut(4, joins, len, 2) == [[0, 1, 2, 3]]
-    assert sorted(cut(4, joins, lambda things: 1.0, 2)) == [[0, 1], [2, 3]]
+    assert sorted(cut(4, joins, lambda _: 1.0, 2)) == [[0, 1], [2, 3]]
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)), min_size=1, max_size=30), st.integers(1, 4))
@@ -54,6 +54,7 @@ def test_each_step_joins_what_costs_least(points: list[tuple[float, float]]) -> 
 
     alive = {number: [number] for number in range(len(points))}
     for step, (one, other) in enumerate(ward(rows @ rows.T)):
+
         def cost(pair: tuple[int, int]) -> float:
             first, second = alive[pair[0]], alive[pair[1]]
             return spread(first + second) - spread(first) - spread(second)

@@ -14,10 +14,11 @@ from urllib.parse import quote
 import msgspec
 from mcp.server import MCPServer
 from mcp.server.mcpserver.context import Context
-from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError, UnexpectedToolError
 from mcp.server.mcpserver.resources import FunctionResource
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from starlette.routing import BaseRoute
 
@@ -105,7 +106,12 @@ class OfferTool(Tool):
     """A tool whose arguments are checked by the offer's own struct, and by nothing else."""
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:  # noqa: ARG002
-        return await self.fn(arguments)
+        try:
+            return await self.fn(arguments)
+        except (ToolError, MCPError):
+            raise
+        except Exception as error:  # what broke inside is for our log, and none of the model's business
+            raise UnexpectedToolError(f"{self.name} broke; the log of treering says why") from error
 
 
 def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) -> Tool:
