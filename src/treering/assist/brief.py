@@ -56,7 +56,7 @@ class Stalled(Struct, frozen=True):
 
 class Brief(Struct, frozen=True):
     """A period of a repository. ``commits`` are without merges and repetitions, which ``merges`` and ``repeated``
-    count; ``themes`` hold a commit once at most, and ``unthemed`` are in none.
+    count; ``themes`` hold a commit once at most, and ``unthemed`` are in none of these.
     """
 
     repo: str
@@ -199,7 +199,7 @@ def _lines(told: Brief, *, heading: Callable[[str], str], code: Callable[[str], 
             said = code(one.subject) if one.subject else f"changes {', '.join(map(code, one.paths)) or 'nothing'}"
             yield f"  - {one.commit_hash[:7]} {one.date} {said}"
     if told.themes and told.unthemed:
-        yield f"- nothing that these have in common: {_counted(told.unthemed)}"
+        yield f"- in none of these: {_counted(told.unthemed)}"
     if told.hot_spots:
         yield from ("", heading("Most changed files"))
     for spot in told.hot_spots:
