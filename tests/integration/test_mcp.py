@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -77,25 +78,38 @@ def by_process(*repos: Repo) -> StdioServerParameters:
     )  # fmt: skip
 
 
-@pytest.fixture(params=["memory", "stdio", "http"])
-def connected(request: pytest.FixtureRequest, indexed: Repo) -> Iterator[Any]:
-    """What the SDK's client connects to."""
-    if request.param == "stdio":
-        yield by_process(indexed)
+@dataclass
+class Door:
+    """What the SDK's client connects to, and in which of the protocol's two ways: with the handshake that it had until
+    2025, which most clients speak, or as the client finds best.
+    """
+
+    to: Any
+    mode: str = "auto"
+
+
+WAYS = ["memory", "stdio", "stdio legacy", "http", "http legacy"]
+
+
+@pytest.fixture(params=WAYS)
+def connected(request: pytest.FixtureRequest, indexed: Repo) -> Iterator[Door]:
+    way, _, mode = request.param.partition(" ")
+    if way == "stdio":
+        yield Door(by_process(indexed), mode or "auto")
         return
     with Clerk({"story": operations.place(indexed.path)}, Reporter()) as clerk:
         made = server(clerk.answer, ["story"])
-        if request.param == "memory":
-            yield made
+        if way == "memory":
+            yield Door(made)
         else:
             with over_http(made) as url:
-                yield url
+                yield Door(url, mode or "auto")
 
 
-def ask(to: Any, question: Callable[[Client], Awaitable[None]]) -> None:
+def ask(door: Door, question: Callable[[Client], Awaitable[None]]) -> None:
     async def talk() -> None:
         with anyio.fail_after(60):
-            async with Client(to) as client:
+            async with Client(door.to, mode=door.mode) as client:
                 await question(client)
 
     anyio.run(talk)
@@ -113,7 +127,7 @@ async def resource(client: Client, uri: str) -> str:
     return content.text
 
 
-def test_every_tool_is_listed_answers_and_only_reads(connected: Any, indexed: Repo) -> None:
+def test_every_tool_is_listed_answers_and_only_reads(connected: Door, indexed: Repo) -> None:
     head = indexed.git("rev-parse", "HEAD")
     asked: Mapping[str, dict[str, Any]] = {
         "search_commits": {"query": "bridge gateway", "limit": 2},
@@ -148,7 +162,7 @@ def test_every_tool_is_listed_answers_and_only_reads(connected: Any, indexed: Re
     ask(connected, question)
 
 
-def test_a_hit_leads_to_the_commits_detail(connected: Any) -> None:
+def test_a_hit_leads_to_the_commits_detail(connected: Door) -> None:
     async def question(client: Client) -> None:
         result = await client.call_tool("search_commits", {"query": "bridge receipts over the gateway", "limit": 1})
         assert result.structured_content
@@ -161,7 +175,7 @@ def test_a_hit_leads_to_the_commits_detail(connected: Any) -> None:
     ask(connected, question)
 
 
-def test_resources_are_listed_and_read(connected: Any) -> None:
+def test_resources_are_listed_and_read(connected: Door) -> None:
     async def question(client: Client) -> None:
         (template,) = (await client.list_resource_templates()).resource_templates
         assert template.uri_template == "treering://{repository}/commit/{commit}"
@@ -176,7 +190,7 @@ def test_resources_are_listed_and_read(connected: Any) -> None:
     ask(connected, question)
 
 
-def test_prompts_are_listed_and_given(connected: Any) -> None:
+def test_prompts_are_listed_and_given(connected: Door) -> None:
     async def question(client: Client) -> None:
         names = {prompt.name for prompt in (await client.list_prompts()).prompts}
         assert names == {"explain_line", "plan_change", "review_recent_work"}
@@ -206,10 +220,10 @@ def test_an_error_says_the_way_out(indexed: Repo, tool: str, arguments: dict[str
         assert said in text_of(result)
 
     with Clerk({"story": operations.place(indexed.path)}, Reporter()) as clerk:
-        ask(server(clerk.answer, ["story"]), question)
+        ask(Door(server(clerk.answer, ["story"])), question)
 
 
-def test_errors_pass_every_way_and_the_next_question_is_answered(connected: Any) -> None:
+def test_errors_pass_every_way_and_the_next_question_is_answered(connected: Door) -> None:
     async def question(client: Client) -> None:
         assert (await client.call_tool("commit_detail", {"commit": "ffffffff"})).is_error
         assert (await client.call_tool("search_commits", {"query": "x", "limit": 1000})).is_error
@@ -218,7 +232,7 @@ def test_errors_pass_every_way_and_the_next_question_is_answered(connected: Any)
     ask(connected, question)
 
 
-def test_who_leaves_before_the_answer_disturbs_nobody(connected: Any) -> None:
+def test_who_leaves_before_the_answer_disturbs_nobody(connected: Door) -> None:
     async def question(client: Client) -> None:
         with anyio.move_on_after(0.05) as scope:  # opening the index takes longer
             await client.call_tool("brief", {})
@@ -228,7 +242,7 @@ def test_who_leaves_before_the_answer_disturbs_nobody(connected: Any) -> None:
     ask(connected, question)
 
 
-@pytest.mark.parametrize("way", ["memory", "http"])
+@pytest.mark.parametrize("way", ["memory", "http", "http legacy"])
 def test_a_cancelled_question_is_cancelled_where_it_is_answered(way: str) -> None:
     left = threading.Event()
 
@@ -249,10 +263,10 @@ def test_a_cancelled_question_is_cancelled_where_it_is_answered(way: str) -> Non
 
     made = server(answer, ["story"])
     if way == "memory":
-        ask(made, question)
+        ask(Door(made), question)
     else:
         with over_http(made) as url:
-            ask(url, question)
+            ask(Door(url, way.partition(" ")[2] or "auto"), question)
 
 
 def test_what_breaks_inside_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -268,7 +282,7 @@ def test_what_breaks_inside_is_not_told(caplog: pytest.LogCaptureFixture) -> Non
         told = await client.call_tool("suggest", {})
         assert text_of(told) == "the store is gone. The way out: run `treering index`."
 
-    ask(server(answer, ["story"]), question)
+    ask(Door(server(answer, ["story"])), question)
 
 
 def test_a_repository_without_an_index_says_how_to_make_one(repo: Repo) -> None:
@@ -281,7 +295,7 @@ def test_a_repository_without_an_index_says_how_to_make_one(repo: Repo) -> None:
         operations.index(operations.place(repo.path), Reporter())
         assert not (await client.call_tool("search_commits", {"query": "begin"})).is_error
 
-    ask(by_process(repo), question)
+    ask(Door(by_process(repo)), question)
 
 
 def test_the_index_is_opened_anew_when_it_changed(repo: Repo) -> None:
@@ -296,7 +310,7 @@ def test_the_index_is_opened_anew_when_it_changed(repo: Repo) -> None:
         assert "Add telemetry" not in text_of(before)
         assert "Add telemetry" in text_of(after)
 
-    ask(by_process(repo), question)
+    ask(Door(by_process(repo)), question)
 
 
 def test_of_several_repositories_one_is_named(indexed: Repo, repo: Repo) -> None:
@@ -317,10 +331,10 @@ def test_of_several_repositories_one_is_named(indexed: Repo, repo: Repo) -> None
             assert wrong.is_error
             assert "story, project" in text_of(wrong)
 
-    ask(by_process(indexed, repo), question)
+    ask(Door(by_process(indexed, repo)), question)
 
 
-def test_hostile_text_stays_between_the_marks(connected: Any, indexed: Repo) -> None:
+def test_hostile_text_stays_between_the_marks(connected: Door, indexed: Repo) -> None:
     head = indexed.git("rev-parse", "HEAD")
 
     async def question(client: Client) -> None:
