@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from treering import summary
 from treering.config import Settings, load
@@ -184,11 +185,11 @@ class Status:
     model: str | None
     verdict: str | None
     bytes: int
-    last_runs: dict[str, dict[str, object]]
+    last_runs: dict[str, dict[str, Any]]
 
 
 def status(where: Place) -> Status:
-    """What there is, without making anything."""
+    """What is indexed, whether the repository has moved on since, and what its model is worth. Makes nothing."""
     tips = scrape_stage.tips_of(where.source, where.settings)
     with where.store(existing=True) as store:
         model = learn_stage.current_model(store)

@@ -155,6 +155,17 @@ def test_the_command_tells_text_markdown_and_json(repo: Repo, monkeypatch: pytes
     assert (wrong.exit_code, wrong.stdout) == (2, "")
 
 
+def test_themes_that_the_same_word_tells_have_names_of_their_own(repo: Repo) -> None:
+    for number in range(24):
+        part = ("north", "south", "east")[number % 3]
+        repo.commit(
+            f"Move the harbour {part} quay {number}", **{f"harbour_0_{part}__py": f"def quay():\n    return {number}\n"}
+        )
+    names = [theme.name for theme in briefed(repo).themes]
+    assert names
+    assert len(names) == len(set(names))
+
+
 def test_the_same_history_has_the_same_brief(make_repo: Callable[..., Repo], tmp_path: Path) -> None:
     first = two_works(make_repo("one"))
     second = first.copied(tmp_path / "copy" / "one")

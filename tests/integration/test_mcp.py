@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 import uvicorn
 from mcp import Client, StdioServerParameters
@@ -355,6 +356,13 @@ def test_hostile_text_stays_between_the_marks(connected: Door, indexed: Repo) ->
                 assert "\u202e" not in told
 
     ask(connected, question)
+
+
+def test_every_offer_says_what_it_takes_and_gives() -> None:
+    for name, offer in OFFERS.items():
+        assert "properties" in msgspec.json.schema(offer.asked)["$defs"][offer.asked.__name__], name
+        assert msgspec.json.schema(offer.gives), name
+        assert len(offer.told) > 40, name
 
 
 def test_no_text_can_close_its_own_mark() -> None:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
@@ -48,7 +49,7 @@ class Stalled(Struct, frozen=True):
     a ``file`` that so many commits changed in as long a time before and none since. ``last`` is the day of the newest.
     """
 
-    kind: str
+    kind: Literal["branch", "file"]
     name: str
     commits: int
     last: str

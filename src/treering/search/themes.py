@@ -248,7 +248,8 @@ class _Words:
             if len(named) == 3 or scores[word] < BESIDE * scores[first[0]]:
                 break
             name, used = self.words[word], {part for name in named for part in name.split()}
-            if used.isdisjoint(name.split()) and name not in taken and (not named or part[word] > BESIDE):
+            fits = not named or (name not in taken and part[word] > BESIDE)
+            if fits and used.isdisjoint(name.split()):
                 named.append(name)
         for one in list(named):
             pairs = [pair for pair in order if one in self.words[pair].split() and self.words[pair] != one]
