@@ -98,6 +98,11 @@ class Desk:
         (record,) = self.finder.store.records(ids=[commit_id])
         return CommitDetail(record, self.finder.store.hunks(commit_id))
 
+    @property
+    def touched(self) -> int:
+        """Another number once anyone else has written the store: cheap to ask, and says when to ask for the state."""
+        return self.finder.store.touched()
+
     def files(self, task: str, *, limit: int = 0, given: Sequence[str] = (), at: str = "") -> list[FilePrediction]:
         """The files of ``at`` (the newest commit, by default) that a task will touch; nothing later is known."""
         if not task.strip():

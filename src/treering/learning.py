@@ -144,7 +144,7 @@ def message(where: Place, report: Reporter, *, begin: str = "") -> answer_stage.
     """A message for what is staged, by the model if it was shown to be better at it, else by the history alone."""
     change = answer_stage.staged_change(where.source, where.settings)
     with finder(where, report) as opened:
-        return answer_stage.message(opened, change, _model_or_none(where), begin)
+        return answer_stage.message(opened, change, current_model(where), begin)
 
 
 def suggest(opened: Desk, *, limit: int = 10) -> answer_stage.Suggestions:
@@ -152,7 +152,7 @@ def suggest(opened: Desk, *, limit: int = 10) -> answer_stage.Suggestions:
     each with what speaks for it.
     """
     where = opened.where
-    return answer_stage.suggest(opened.finder, where.source, where.settings, _model_or_none(where), limit)
+    return answer_stage.suggest(opened.finder, where.source, where.settings, current_model(where), limit)
 
 
 def models(where: Place) -> list[model_stage.Model]:
@@ -194,7 +194,8 @@ def _as_told(where: Place, model: Path) -> Place:
     return replace(where, settings=replace(settings, train=replace(settings.train, model=str(model)), tokens=tokens))
 
 
-def _model_or_none(where: Place) -> Path | None:
+def current_model(where: Place) -> Path | None:
+    """The folder of the model that answers, if there is one."""
     with where.store(existing=True) as store:
         return learn_stage.current_model(store)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from treering import learning
+from treering import assisting, learning, operations
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
 from treering.types import FilePrediction, Filters, Hit
 
@@ -71,6 +71,16 @@ class SuggestAsked(Asked, frozen=True, kw_only=True):
     limit: Limit = 10
 
 
+class BriefAsked(Asked, frozen=True, kw_only=True):
+    since: Annotated[Name, Meta(description="From this date on: 2024-01-31, or `3 months ago`.")] = ""
+    until: Annotated[Name, Meta(description="Up to this date.")] = ""
+    limit: Annotated[int, Meta(ge=1, le=100, description="How many of each kind at most.")] = 8
+
+
+class StatusAsked(Asked, frozen=True, kw_only=True):
+    """Nothing more than of which repository."""
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """An operation as the faces offer it. ``told`` is what it does, for whoever chooses among them."""
@@ -113,6 +123,14 @@ OFFERS: dict[str, Offer] = {
     "suggest": Offer(
         lambda desk, asked: learning.suggest(desk, limit=asked.limit),
         SuggestAsked, learning.Suggestions, _told(learning.suggest), command="suggest", tool="suggest",
+    ),
+    "brief": Offer(
+        lambda desk, asked: assisting.brief(desk, since=asked.since, until=asked.until, limit=asked.limit),
+        BriefAsked, assisting.Brief, _told(assisting.brief), command="brief", tool="brief",
+    ),
+    "status": Offer(
+        lambda desk, _: operations.status(desk.where),
+        StatusAsked, operations.Status, _told(operations.status), command="status",
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""

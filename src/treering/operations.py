@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from treering import summary
 from treering.config import Settings
@@ -111,11 +112,11 @@ class Status:
     model: str | None
     verdict: str | None
     bytes: int
-    last_runs: dict[str, dict[str, object]]
+    last_runs: dict[str, dict[str, Any]]
 
 
 def status(where: Place) -> Status:
-    """What there is, without making anything."""
+    """What is indexed, whether the repository has moved on since, and what its model is worth. Makes nothing."""
     tips = scrape_stage.tips_of(where.source, where.settings)
     with where.store(existing=True) as store:
         model = learn_stage.current_model(store)

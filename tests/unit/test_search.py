@@ -13,6 +13,7 @@ from treering.pipeline.index import index_vectors
 from treering.report import Reporter
 from treering.search import files
 from treering.search.commits import Finder
+from treering.search.files import fitted
 from treering.search.fusion import LEARNED, Weights, z_scores
 from treering.search.history import EMPTY_FROM
 from treering.search.lexical import LONGEST_QUERY, MESSAGE, STOP_WORDS, Lexical, Scope, asked_words
@@ -397,3 +398,18 @@ def test_a_long_hunk_is_shown_around_its_first_telling_line() -> None:
 
 def test_a_commit_without_hunks_shows_none() -> None:
     assert best_hunk([], {"bridge"}) is None
+
+
+@pytest.mark.parametrize("prior", [(0.0, 8.0, 8.0, 4.0), (2.0, 10.0, 10.0, 0.0), (0.0, 0.0, 0.0, -30.0)])
+def test_a_fit_from_weights_that_are_far_off_finds_what_is_best(prior: tuple[float, ...]) -> None:
+    """A whole step of Newton's leads away from there for good, and every file was certain."""
+    chance = np.random.default_rng(7)
+    rows = chance.random((400, 3))
+    touched = rows[:, 0] > 0.8
+    begun = np.array(prior)
+    weights = fitted(rows, touched, begun)
+    design = np.column_stack([rows, np.ones(len(rows))])
+    slope = design.T @ (1 / (1 + np.exp(-design @ weights)) - touched) + 3.0 * (weights - begun)
+    assert np.abs(slope).max() < 1e-3
+    scores = design @ weights
+    assert scores[touched].mean() > scores[~touched].mean()

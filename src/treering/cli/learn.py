@@ -189,7 +189,7 @@ def suggest(repo: Path, store: Path | None, as_json: bool, verbose: bool, limit:
     """What is likely to come next, with what speaks for it."""
     from treering import finding, learning, opening
 
-    with finding.desk(opening.place(repo, store), Reporter.to_stderr(verbose=verbose), vectors=False) as opened:
+    with finding.desk(opening.place(repo, store), Reporter.to_stderr(verbose=verbose)) as opened:
         told = learning.suggest(opened, limit=limit)
     if as_json:
         emit(told)
@@ -197,7 +197,7 @@ def suggest(repo: Path, store: Path | None, as_json: bool, verbose: bool, limit:
     if told.themes:
         click.echo("What the last commits are about:")
     for theme in told.themes:
-        click.echo(one_line(f"  {theme.word}: {', '.join(name[:7] for name in theme.commits[:5])}"))
+        click.echo(one_line(f"  {theme.name}: {', '.join(name[:7] for name in theme.commits[:5])}"))
     if told.open:
         click.echo("Usually change together, and did not yet:")
     for one in told.open:

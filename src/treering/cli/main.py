@@ -13,8 +13,10 @@ import click
 
 from treering import __version__
 from treering.cli import find, learn, qdrant
+from treering.cli.brief import brief
 from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
+from treering.cli.mcp import mcp
 from treering.cli.models import models
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.errors import UsageError
@@ -249,6 +251,8 @@ for command in (
     learn.message,
     learn.suggest,
     models,
+    brief,
+    mcp,
     qdrant.qdrant,
 ):
     main.add_command(command)

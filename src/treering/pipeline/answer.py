@@ -21,14 +21,16 @@ from treering.pipeline.evaluate import WINDOW, Evaluation, evaluation_of
 from treering.pipeline.propose import USUAL, Change, Mixture, Proposer, change_of
 from treering.search.commits import Finder
 from treering.search.files import touches_of
-from treering.search.upcoming import Partner, Theme, fading, partners, plain, themes
+from treering.search.history import History
+from treering.search.themes import Theme, telling, themes
+from treering.search.upcoming import Partner, fading, partners
 from treering.text.document import features
 from treering.tokens.tokenizer import load_tokenizer
 from treering.types import Commit, Placed, record_of
 
 THEMES = 6
-READ = 2000
-"""How many of the newest commits themes are looked for in."""
+RECENT = 30
+"""How many of the last commits themes are looked for in, beside those before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,18 @@ class NextFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposals:
+    """What the last commits left open, and the files that come next, by whoever ranked them and why."""
+
+    open: list[Partner]
+    files: list[NextFile]
+    answered_by: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Suggestions:
-    """What may come next: what the last commits are about, what they left open, and the files that come next, by
-    whoever ranked them and why.
-    """
+    """What may come next: what the last commits are about, and the rest as in :class:`Proposals`."""
 
     themes: list[Theme]
     open: list[Partner]
@@ -116,18 +126,15 @@ class Suggestions:
     why: str
 
 
-def suggest(finder: Finder, source: Source, settings: Settings, model: Path | None, limit: int) -> Suggestions:
+def proposals(finder: Finder, source: Source, settings: Settings, model: Path | None, limit: int) -> Proposals:
     """What may come next in the newest indexed commit of the first ref."""
     history = finder.history
-    refs = read_refs(source, settings.scrape)
-    tip = next((ref.tip for ref in refs if ref.tip in history.number), history.hashes[-1])
+    tip = tip_of(history, source, settings)
     mask = history.at(tip)
     touches = touches_of(history)
-    with shadow_of(source) as shadow:
-        try:
-            there = tree(shadow, tip)
-        except GitFailed:  # trees are missing: what was touched must do
-            there = [touches.names[file] for file in sorted(set(touches.files[mask[touches.commits]].tolist()))]
+    there = files_at(source, tip)
+    if there is None:  # what was touched must do
+        there = [touches.names[file] for file in sorted(set(touches.files[mask[touches.commits]].tolist()))]
     fresh = fading(history, touches, mask)
     scores = {name: float(fresh[touches.number[name]]) for name in there if name in touches.number}
     scores = {name: score for name, score in scores.items() if score > 0}
@@ -138,15 +145,36 @@ def suggest(finder: Finder, source: Source, settings: Settings, model: Path | No
         newest = {
             int(file): int(commit) for commit, file in zip(touches.commits, touches.files, strict=True) if mask[commit]
         }
-        silent = history.empty(mask)
-        said = {number: proposer.says(number, silent) for number in plain(history, mask)[-READ:]}
-        return Suggestions(
-            themes=themes(history, said, THEMES),
+        return Proposals(
             open=partners(history, touches, mask, there, limit),
             files=[NextFile(path, history.hashes[newest[touches.number[path]]]) for path in ranked[:limit]],
             answered_by="model" if proposer.scorer else "history",
             why=why(known, "next", model),
         )
+
+
+def suggest(finder: Finder, source: Source, settings: Settings, model: Path | None, limit: int) -> Suggestions:
+    """The same, with what the last commits there are about."""
+    history = finder.history
+    told = telling(history, history.at(tip_of(history, source, settings)))
+    about = themes(history, finder.dense, told[-RECENT:], told[:-RECENT], THEMES)
+    come = proposals(finder, source, settings, model, limit)
+    return Suggestions(about, come.open, come.files, come.answered_by, come.why)
+
+
+def files_at(source: Source, commit: str) -> list[str] | None:
+    """The files of a commit; None where its trees are missing."""
+    with shadow_of(source) as shadow:
+        try:
+            return tree(shadow, commit)
+        except GitFailed:
+            return None
+
+
+def tip_of(history: History, source: Source, settings: Settings) -> str:
+    """The newest commit that is indexed of the first of the refs."""
+    refs = read_refs(source, settings.scrape)
+    return next((ref.tip for ref in refs if ref.tip in history.number), history.hashes[-1])
 
 
 @contextmanager

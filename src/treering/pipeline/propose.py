@@ -99,11 +99,6 @@ class Proposer:
         ((_, said),) = self.history.store.features([int(self.history.ids[number])])
         return said.paths
 
-    def says(self, number: int, empty: Mask) -> str:
-        """What a commit is about: its subject, unless that says nothing, and the names that it adds."""
-        ((_, said),) = self.history.store.features([int(self.history.ids[number])])
-        return " ".join((*(() if empty[number] else (self.subject(number),)), *best_names(said, NEAR)))
-
     def read_to(self, number: int) -> None:
         """Count the messages of all commits before one; later ones are not known."""
         for known in range(self._read, number):

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering.errors import StoreError
-from treering.search.history import History, Numbers, Scores
+from treering.search.history import History, Mask, Numbers, Scores
 from treering.text.document import KINDS
 from treering.vectors.embedder import Embedder, embed
 from treering.vectors.flat import FlatMatrix
@@ -80,6 +80,18 @@ class Dense:
             if len(rows):
                 best[numbers] = np.maximum.reduceat(of_rows[rows], firsts)
         return found
+
+    def middles(self, silent: Mask) -> npt.NDArray[np.float64]:
+        """For each commit the mean of its texts' vectors, of length 1 (0 where it has none); of the ``silent`` ones
+        their messages are left out.
+        """
+        found = np.zeros((len(self._history), self.embedder.dimensions))
+        for kind, (rows, numbers, firsts) in zip(KINDS, self._of_kind, strict=True):
+            if len(rows):
+                mean = np.add.reduceat(np.asarray(self.rows[rows], np.float64), firsts, axis=0)
+                mean /= np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)
+                found[numbers] += np.where((silent[numbers] & (kind == "message"))[:, None], 0.0, mean)
+        return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-9), np.float64)
 
     def _named(self, scored: Scored) -> Scores:
         found = np.full(len(self._history), np.nan)

@@ -217,15 +217,24 @@ def _probability(rows: Matrix, weights: Matrix) -> Scores:
 
 def fitted(rows: Matrix, touched: npt.NDArray[np.bool_], prior: Matrix, strength: float = 3.0) -> Matrix:
     """Logistic regression by Newton's method, drawn towards ``prior`` by ``strength``. The last weight is the constant.
-    Columns without a value in the examples keep the prior.
+    Columns without a value in the examples keep the prior. A step that does not make it better is halved: from a prior
+    that is far off a whole one can lead away for good.
     """
     design = np.column_stack([rows, np.ones(len(rows))])
+    signs = np.where(touched, -1.0, 1.0)
+
+    def loss(weights: Matrix) -> float:
+        return float(np.logaddexp(0, signs * (design @ weights)).sum() + strength / 2 * ((weights - prior) ** 2).sum())
+
     weights = prior.copy()
     for _ in range(25):
         chance = _probability(rows, weights)
         gradient = design.T @ (chance - touched) + strength * (weights - prior)
         curvature = (design * (chance * (1 - chance))[:, None]).T @ design + strength * np.eye(len(weights))
         step = np.linalg.solve(curvature, gradient)
+        before = loss(weights)
+        while np.abs(step).max() >= 1e-6 and loss(weights - step) > before:
+            step = step / 2
         weights = weights - step
         if np.abs(step).max() < 1e-6:
             break

@@ -297,6 +297,34 @@ class CommitTables(Database):
             "SELECT commit_id, path_id FROM changes JOIN commits ON id = commit_id WHERE position IS NOT NULL"
         ).fetchall()
 
+    def lines_of(self, ids: Iterable[int]) -> list[tuple[int, str, int]]:
+        """(commit id, path, lines added and removed) of every change of some commits."""
+        return self.db.execute(
+            "SELECT commit_id, paths.path, insertions + deletions FROM json_each(?) JOIN changes ON commit_id = value"
+            " JOIN paths ON paths.id = path_id ORDER BY commit_id, number",
+            (json.dumps(list(ids)),),
+        ).fetchall()
+
+    def authors_of(self, ids: Iterable[int]) -> list[str]:
+        """The name of the author of each of some commits."""
+        rows = self.db.execute(
+            "SELECT author_name FROM json_each(?) JOIN commits ON commits.id = value", (json.dumps(list(ids)),)
+        )
+        return [row[0] for row in rows]
+
+    def unmerged(self, branch: str) -> list[tuple[str, int, int]]:
+        """The branches with commits that another one does not have, merges and patches that it has aside: their names,
+        how many those are, and the newest's committer time; the newest first.
+        """
+        return self.db.execute(
+            "SELECT branch, count(*), max(committer_time) AS newest FROM commits c WHERE position IS NOT NULL"
+            " AND parents NOT LIKE '% %' AND NOT EXISTS (SELECT 1 FROM json_each(c.branches) WHERE value = ?1)"
+            " AND (patch_id IS NULL OR patch_id = '' OR NOT EXISTS (SELECT 1 FROM commits e, json_each(e.branches) one"
+            " WHERE e.patch_id = c.patch_id AND e.patch_id != '' AND e.position IS NOT NULL AND one.value = ?1))"
+            " GROUP BY branch ORDER BY newest DESC, branch",
+            (branch,),
+        ).fetchall()
+
     def path_names(self) -> dict[int, str]:
         """Every path in the store, by its id."""
         return dict(self.db.execute("SELECT id, path FROM paths"))

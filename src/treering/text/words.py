@@ -44,10 +44,10 @@ def forms(word: str) -> tuple[str, ...]:
     """What :func:`words` makes of one word as it is written."""
     if len(word) > LONGEST:
         return ()
-    parts = [part.lower() for part in _parts(word)]
+    lowered = [part.lower() for part in parts(word)]
     whole = word.lower()
-    stems = dict.fromkeys(f"{stem}{STEM}" for part in parts if (stem := _stem(part)))
-    return (whole, *(part for part in parts if parts != [whole]), *stems)
+    stems = dict.fromkeys(f"{stem}{STEM}" for part in lowered if (stem := _stem(part)))
+    return (whole, *(part for part in lowered if lowered != [whole]), *stems)
 
 
 def _stem(word: str) -> str:
@@ -62,7 +62,8 @@ def _stemmer() -> Any:
     return Stemmer.Stemmer("english")
 
 
-def _parts(word: str) -> list[str]:
+def parts(word: str) -> list[str]:
+    """The parts of a compound word, as they are written; of a plain one itself."""
     # Beyond ASCII the cut is made in the word's shape: an "A" for each upper-case letter, an "a" for any other.
     shape = word if word.isascii() else "".join(map(_shape, word))
     return [word[match.start() : match.end()] for match in _PARTS.finditer(shape)]

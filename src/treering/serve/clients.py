@@ -1,0 +1,118 @@
+"""The entry of this server in the files of MCP clients. Everything else in such a file stays as it is."""
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from treering.errors import DataError, UsageError
+from treering.files import replacing
+from treering.opening import Place
+
+KEY = "mcpServers"
+LARGEST = 10_000_000
+"""Bytes of a client's file that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A client's file before and after; ``name`` is what the server is called in it."""
+
+    path: Path
+    name: str
+    before: str
+    after: str
+
+    @property
+    def made(self) -> bool:
+        """Whether anything changes."""
+        return self.before != self.after
+
+    def lines(self) -> Iterator[str]:
+        """The difference, as `diff -u` shows it."""
+        before, after = self.before.splitlines(), self.after.splitlines()
+        return difflib.unified_diff(before, after, str(self.path), str(self.path), lineterm="")
+
+    def write(self) -> None:
+        """Replace the file whole."""
+        with replacing(self.path) as file:
+            file.write(self.after.encode())
+
+
+def program() -> list[str]:
+    """The command line that starts this treering, wherever it is started."""
+    beside = Path(sys.executable).with_name("treering")
+    return [str(beside)] if beside.is_file() else [sys.executable, "-m", "treering"]
+
+
+def change(client: str, places: Sequence[Place], command: Sequence[str], store: Path | None = None) -> Change:
+    """What adding the server does to a client's file: ``.mcp.json`` in the repository for Claude Code, which shares it
+    with whoever works there; the file in the user's home for the others, where each repository has an entry.
+
+    Raises :class:`DataError` for a file that is no JSON object, which is left alone.
+    """
+    path, name = _file_of(client, places)
+    arguments = [*command[1:], "mcp"]
+    for place in places:
+        arguments += ["--repo", str((place.source.worktree or place.source.git_dir).absolute())]
+    if store:
+        arguments += ["--store", str(store.absolute())]
+    before = _read(path)
+    return Change(path, name, before, _with(path, before, name, {"command": command[0], "args": arguments}))
+
+
+def _file_of(client: str, places: Sequence[Place]) -> tuple[Path, str]:
+    first, home = places[0].source, Path.home()
+    if client == "claude-code":
+        if first.worktree is None:
+            raise UsageError(
+                f"{first.name} has no work tree that could hold .mcp.json", "give --client cursor or claude-desktop"
+            )
+        path = first.worktree / ".mcp.json"
+        if path.is_symlink():  # it may have come with the repository, and lead anywhere
+            raise UsageError(f"{path} is a link", "write to the file it leads to by hand: --print tells what")
+        return path, "treering"
+    if client == "cursor":
+        path = home / ".cursor" / "mcp.json"
+    elif sys.platform == "darwin":
+        path = home / "Library" / "Application Support" / "Claude" / "claude_desktop_config.json"
+    else:
+        path = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "Claude" / "claude_desktop_config.json"
+    return path.resolve(), f"treering-{first.name}"
+
+
+def _read(path: Path) -> str:
+    try:
+        if not path.exists():
+            return ""
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise DataError(f"{path} is too large to be a client's configuration", "look at it, and change it by hand")
+        return content.decode("utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", "check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is no UTF-8 text: it is left as it is", "mend it, or give --client another one"
+        ) from error
+
+
+def _with(path: Path, before: str, name: str, entry: Mapping[str, object]) -> str:
+    """The file's text with the entry, everything else in its order; as it was where the entry is there."""
+    try:
+        known = json.loads(before) if before.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is no JSON ({error}): it is left as it is", "mend it, then run this again") from error
+    servers = known.setdefault(KEY, {}) if isinstance(known, dict) else None
+    if not isinstance(servers, dict):
+        raise DataError(f"{path} holds no object `{KEY}`: it is left as it is", "mend it, then run this again")
+    if servers.get(name) == entry:
+        return before
+    servers[name] = {**servers[name], **entry} if isinstance(servers.get(name), dict) else dict(entry)
+    indent = re.search(r"^([ \t]+)\S", before, re.MULTILINE)
+    return json.dumps(known, indent=indent[1] if indent else 2, ensure_ascii=False) + "\n"
