@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from treering import learning
+from treering import assisting, learning
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
 from treering.types import FilePrediction, Filters, Hit
 
@@ -71,6 +71,10 @@ class SuggestAsked(Asked, frozen=True, kw_only=True):
     limit: Limit = 10
 
 
+class OverviewAsked(Asked, frozen=True, kw_only=True):
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """An operation as the faces offer it. ``told`` is what it does, for whoever chooses among them."""
@@ -113,6 +117,10 @@ OFFERS: dict[str, Offer] = {
     "suggest": Offer(
         lambda desk, asked: learning.suggest(desk, limit=asked.limit),
         SuggestAsked, learning.Suggestions, _told(learning.suggest), command="suggest", tool="suggest",
+    ),
+    "overview": Offer(
+        lambda desk, _: assisting.overview(desk),
+        OverviewAsked, assisting.Overview, _told(assisting.overview), command="overview",
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""
