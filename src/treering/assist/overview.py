@@ -129,8 +129,8 @@ def overview_of(history: History, reports: Path, now: float, spent: Spent | None
 
 
 def themes_over_time(history: History, until: int) -> tuple[tuple[Period, ...], tuple[ThemeLine, ...]]:
-    """The history in periods of whole weeks (days or hours of a shorter one), and the words that were themes of one of them: those that its commits use
-    more than the commits before do.
+    """The history in periods of whole weeks (days or hours of a shorter one), and the words that were themes of one of
+    them: those that its commits use more than the commits before do.
     """
     told = np.array(plain(history, (history.times > 0) & (history.times <= until)), np.int64)
     if not len(told):

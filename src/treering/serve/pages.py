@@ -1,7 +1,7 @@
 """The page for people: one document, its style and its scripts, as they lie in ``static/``. Knows no repository: what
 the page shows it asks of ``/v1/`` itself.
 
-Nothing it loads comes from elsewhere, and the browser is told so: repository text that looks like a script runs nothing.
+Nothing it loads comes from elsewhere, and the browser is told so: repository text that is a script runs nothing.
 """
 
 import hashlib

@@ -15,14 +15,13 @@ export class Failure extends Error {
 /** Kept for this tab only, and sent to this server only. */
 export const keepToken = (token) => sessionStorage.setItem(TOKEN, token);
 
-async function answered(path, { body, signal, method = "POST" }) {
+async function answered(path, { body, signal, method = "POST", repository = route().repository }) {
   const headers = { "Content-Type": "application/json" };
   const token = sessionStorage.getItem(TOKEN);
   if (token) headers.Authorization = `Bearer ${token}`;
-  const chosen = route().repository;
   let response;
   try {
-    response = await fetch(`/v1/${path}${chosen ? `?repository=${encodeURIComponent(chosen)}` : ""}`, {
+    response = await fetch(`/v1/${path}${repository ? `?repository=${encodeURIComponent(repository)}` : ""}`, {
       method, headers, signal, body: body && JSON.stringify(body), credentials: "omit", redirect: "error",
     });
   } catch (error) {
@@ -58,7 +57,7 @@ export async function ask(name, body = {}, { signal } = {}) {
 /** The names of the repositories; none where the server does not tell. */
 export async function repositories() {
   try {
-    const told = await (await answered("repositories", { method: "GET" })).json();
+    const told = await (await answered("repositories", { method: "GET", repository: "" })).json();
     return (Array.isArray(told) ? told : told.repositories ?? []).map((one) => one.name ?? one);
   } catch (error) {
     if (error instanceof Failure && [0, 401].includes(error.status)) throw error;
