@@ -231,6 +231,26 @@ def test_an_answer_on_thin_evidence_says_so(visit: Visit) -> None:
     expect(page.locator(".answer .notice li")).to_have_text("It was <b>Ada</b>.")
 
 
+def test_an_answer_that_is_cut_off_says_so_and_is_not_asked_again_by_itself(visit: Visit) -> None:
+    page = visit("#/ask")
+    asked: list[Route] = []
+
+    def cut(route: Route) -> None:
+        asked.append(route)
+        route.fulfill(body='data: {"delta": "Half of "}\n\n')
+
+    page.route("**/v1/ask", cut)
+    page.get_by_label("Question").fill("q")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("The answer was cut off")
+    expect(page.locator(".answer .text")).to_have_text("Half of ")
+    page.wait_for_timeout(4000)
+    assert len(asked) == 1  # it may cost money
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("alert")).to_have_count(1)
+    assert len(asked) == 2
+
+
 def test_files_are_predicted_and_what_is_known_is_given(visit: Visit) -> None:
     page = visit("#/files?task=oracle+rule")
     expect(page.locator(".predicted .path").first).to_have_text("src/oracle.py")

@@ -24,7 +24,7 @@ WEEK = 7 * DAY
 QUARTER = 91 * DAY
 HOT = 15
 """How many paths are told."""
-PERIODS = 16
+PERIODS = 12
 """Into how many parts the history is cut, at most, to tell its themes."""
 THEMES = 12
 BEFORE = 300
@@ -141,11 +141,10 @@ def themes_over_time(history: History, until: int) -> tuple[tuple[Period, ...], 
     length = -(-span // (unit * PERIODS)) * unit
     which = (history.times - start) // length
     count = int(which[told].max()) + 1
-    found: dict[str, None] = {}
-    # The newest period first: where there is room for some themes only, those of today are wanted.
-    for period in reversed(range(count)):
-        words = _words_of(history, told[which[told] == period], told[which[told] < period])
-        found.update(dict.fromkeys(words[: max(2, THEMES // count)]))
+    words = [_words_of(history, told[which[told] == one], told[which[told] < one]) for one in range(count)]
+    # The first of each period, then the second of each, the newest period before the others.
+    ranked = (period[rank : rank + 1] for rank in range(THEMES) for period in reversed(words))
+    found = dict.fromkeys(word for some in ranked for word in some)
     sizes = np.bincount(which[told], minlength=count)
     lines = [ThemeLine(word, tuple(_counted(history, word, which, told, count))) for word in list(found)[:THEMES]]
     # In the order in which they had their day: the picture reads from the first ring to the last.
@@ -155,10 +154,10 @@ def themes_over_time(history: History, until: int) -> tuple[tuple[Period, ...], 
 
 
 def _words_of(history: History, own: Numbers, before: Numbers) -> list[str]:
-    """The themes of a period, by :data:`RECENT` of its commits and some of those before it, taken evenly."""
+    """The themes of a period, by the subjects of :data:`RECENT` of its commits and of some before it, taken evenly."""
     numbers = [*_evenly(before, BEFORE), *_evenly(own, RECENT)]
-    messages = {number: history.store.message(int(history.ids[number])) for number in numbers}
-    return [theme.word for theme in themes(history, messages, THEMES)] if len(own) > 1 else []
+    subjects = {number: history.store.message(int(history.ids[number])).partition("\n")[0] for number in numbers}
+    return [theme.word for theme in themes(history, subjects, THEMES)] if len(own) > 1 else []
 
 
 def _counted(history: History, word: str, which: Numbers, told: Numbers, count: int) -> list[int]:

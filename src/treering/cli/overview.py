@@ -23,7 +23,7 @@ def overview(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> No
     if as_json:
         emit(told)
         return
-    click.echo(f"{told.commits:,} commits by {told.authors:,} authors, {_day(told.first)} to {_day(told.last)}")
+    click.echo(f"{told.commits:,} commits, {told.authors:,} author(s), {_day(told.first)} to {_day(told.last)}")
     for line in told.themes:
         click.echo(f"theme: {printable(line.word)} ({', '.join(map(str, line.counts))})")
     for path in told.hot[:SHOWN]:

@@ -49,7 +49,7 @@ export function show(main, { params }) {
       wait.remove();
       text.removeAttribute("aria-busy");
       if (failure.name === "AbortError") article.append(el("p", { class: "hint" }, "Stopped."));
-      else article.append(failed(failure, () => (article.remove(), run())));
+      else article.append(failed(failure, () => (article.remove(), run()), { itself: false }));  // it may cost money
     } finally {
       if (own === running) stop.hidden = true;
     }

@@ -59,6 +59,7 @@ export function activity(told) {
   const named = told.every < 86400 ? "hour" : told.every < 7 * 86400 ? "day" : "week";
   const draw = (width) => {
     const made = stretches(told, Math.max(20, Math.floor(width / 5)));
+    const each = Math.round((made[0].end - made[0].start) / told.every);
     const [up, down, axis] = [96, 54, 18];
     const most = Math.max(...made.map((one) => one.commits), 1);
     const lines = Math.max(...made.flatMap((one) => [one.insertions, one.deletions]), 1);
@@ -77,7 +78,7 @@ export function activity(told) {
         svg("rect", { x, y: middle, width: wide, height: went, class: "minus" }));
     });
     const ends = [words(0, up + 13, when(made[0].start, told.every)), words(width, up + 13, when(made.at(-1).start, told.every), { "text-anchor": "end" })];
-    return { height: middle + down + 2, parts: [rule(0, up, width, up), words(0, 10, `${number(most)} commits at most`), bars, ends] };
+    return { height: middle + down + 2, parts: [rule(0, up, width, up), words(0, 10, `${count(most, "commit")} at most${each > 1 ? `; a bar is ${each} ${named}s` : ""}`), bars, ends] };
   };
   return chart({
     title: `Activity by ${named}`,
@@ -190,7 +191,7 @@ export function trunk(told, most = 26) {
   const drawn = made.map((one, place) => {
     radius += widths[place] * scale;
     if (!one.commits) return null;
-    return svg("path", { d: grown(radius, place), class: "ring", "stroke-width": 0.8 + Math.min(1.6, Math.sqrt(one.commits) / 5) },
+    return svg("path", { d: grown(radius, place), class: "ring", "stroke-width": Math.max(0.7, Math.min(2.2, 0.3 * widths[place] * scale)) },
       svg("title", {}, `${when(one.start, told.every)}: ${count(one.commits, "commit")}`));
   });
   return svg("svg", { viewBox: "-100 -100 200 200", class: "trunk", role: "img", "aria-label": `${number(told.commits)} commits from ${day(told.first)} to ${day(told.last)}, as the rings of a tree` },

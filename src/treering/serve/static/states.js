@@ -24,16 +24,17 @@ export function loading(what, rows = 4) {
 export const empty = (title, ...rest) =>
   el("section", { class: "blank" }, rings("faint"), el("h2", {}, title), rest.map((one) => (one instanceof Node ? one : el("p", {}, hinted(one)))));
 
-/** A failure and the way out of it. `again` is called when it is worth trying. */
-export function failed(failure, again) {
+/** A failure and the way out of it. `again` is called when it is worth trying; `itself`, without being asked to. */
+export function failed(failure, again, { itself = true } = {}) {
   say(failure.message);
   if (failure.status === 401) return tokenAsked(failure, again);
-  const waits = [0, 429, 502, 503, 504].includes(failure.status);
+  const waits = itself && [0, 429, 502, 503, 504].includes(failure.status);
+  const busy = [429, 503].includes(failure.status);
   const left = el("span", {}, "");
   const box = el("section", { class: "blank failed", role: "alert" },
     rings(failure.status ? "broken" : "gone"),
-    el("h2", {}, failure.status === 503 || failure.status === 429 ? "Busy just now" : failure.message),
-    failure.status === 503 || failure.status === 429 ? el("p", {}, failure.message) : null,
+    el("h2", {}, busy ? "Busy just now" : failure.message),
+    busy ? el("p", {}, failure.message) : null,
     failure.hint ? el("p", {}, hinted(failure.hint)) : null,
     el("p", {}, el("button", { type: "button", class: "primary", on: { click: () => again() } }, "Try again"), " ", left),
   );
