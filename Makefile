@@ -35,7 +35,8 @@ llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
 	NODE_LLAMA="$(abspath $(LLAMA))" $(BIN)/python -m pytest -m llama
 
 screenshots: $(DEVELOP)
-	test -f .treering/reports/bench.json || $(BIN)/treering bench
+	test -f .treering/reports/latest.json || $(BIN)/treering run --minutes 1
+	$(BIN)/treering bench
 	PYTHONPATH=tests $(BIN)/python tests/screenshots.py . docs
 
 clean:

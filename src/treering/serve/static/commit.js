@@ -5,7 +5,7 @@ import { row } from "./hits.js";
 import { patch } from "./hunks.js";
 import { toCommit, toSearch } from "./route.js";
 import { failed, loading } from "./states.js";
-import { count, day, el, hinted, minute, number, plain, short, svg } from "./text.js";
+import { count, el, hinted, minute, number, plain, short, svg } from "./text.js";
 
 const LIKE = 4;
 const MARKS = { added: "A", modified: "M", deleted: "D", renamed: "R" };

@@ -6,6 +6,7 @@ import { toSearch } from "./route.js";
 import { failed, loading } from "./states.js";
 import { bytes, count, day, el, hinted, number } from "./text.js";
 
+const ENOUGH = 20;
 const BASELINES = { base: "before tuning", tuned: "after tuning", ngram: "an adaptive byte n-gram" };
 
 export function show(main) {
@@ -83,7 +84,7 @@ function quality(bench) {
   const rows = bench.rows.filter((one) => one.cases_of === cases);
   const ours = rows.find((one) => one.way === "treering");
   return bars({
-    title: "Search quality", told: `Questions of which the right commit is among the first ten; ${count(rows[0]?.cases ?? 0, "case")} of this repository${cases ? ` (${cases})` : ""}`,
+    title: "Search quality", told: `Questions of which the right commit is among the first ten; ${count(rows[0]?.cases ?? 0, "case")} of this repository${cases ? ` (${cases})` : ""}${rows[0]?.cases < ENOUGH ? ", too few to tell" : ""}`,
     label: ours ? `treering finds ${Math.round(ours.recall * 100)} % among the first ten` : "Recall of each way to search", most: 1,
     rows: rows.map((one) => ({ name: one.way, value: one.recall, told: `${(one.recall * 100).toFixed(0)} %`, best: one.way === "treering" })),
     head: ["cases", "way", "number", "MRR@10", "recall@10"], table: bench.rows.map((one) => [one.cases_of, one.way, one.cases, one.mrr.toFixed(3), one.recall.toFixed(3)]),

@@ -58,7 +58,7 @@ export function show(main, { params }) {
     return filters;
   };
 
-  const told_of = (filters) => {
+  const tellFilters = (filters) => {
     chips.replaceChildren(...Object.entries(filters).map(([name, value]) =>
       el("button", { type: "button", class: "chip", "aria-label": `Remove the filter ${name}`, on: { click: () => {
         inputs[name].clear();
@@ -73,7 +73,7 @@ export function show(main, { params }) {
     running?.abort();
     const asked = field.value.trim();
     const filters = chosen();
-    told_of(filters);
+    tellFilters(filters);
     if (!more) limit = FIRST;
     remember(link("search", "", { q: asked, ...filters }));
     document.title = asked ? `${asked} · treering` : "treering";
@@ -145,7 +145,7 @@ export function show(main, { params }) {
 
   if (last?.key === location.hash) {
     limit = last.limit;
-    told_of(chosen());
+    tellFilters(chosen());
     document.title = `${query} · treering`;
     fill(last, query, chosen());
     list.querySelectorAll("[data-step]")[last.step]?.focus();
