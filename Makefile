@@ -3,6 +3,7 @@
 # make lint                          format, lint, types, floors
 # make check                         lint, then test
 # make llama-test                    run those that want a real llama.cpp, which npm installs first
+# make screenshots                   draw the pictures of docs/page.md anew, of this repository's own history
 # make clean                         remove what the others made here
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ INSTALL := .venv/install.stamp
 
 LLAMA := .venv/llama
 
-.PHONY: run test lint check llama-test clean
+.PHONY: run test lint check llama-test screenshots clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -32,6 +33,11 @@ check: lint test
 
 llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
 	NODE_LLAMA="$(abspath $(LLAMA))" $(BIN)/python -m pytest -m llama
+
+screenshots: $(DEVELOP)
+	test -f .treering/reports/latest.json || $(BIN)/treering run --minutes 1
+	$(BIN)/treering bench
+	PYTHONPATH=tests $(BIN)/python tests/screenshots.py . docs
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .treering pipeline.log

@@ -77,7 +77,7 @@ class BriefAsked(Asked, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100, description="How many of each kind at most.")] = 8
 
 
-class StatusAsked(Asked, frozen=True, kw_only=True):
+class NothingAsked(Asked, frozen=True, kw_only=True):
     """Nothing more than of which repository."""
 
 
@@ -130,7 +130,11 @@ OFFERS: dict[str, Offer] = {
     ),
     "status": Offer(
         lambda desk, _: operations.status(desk.where),
-        StatusAsked, operations.Status, _told(operations.status), command="status",
+        NothingAsked, operations.Status, _told(operations.status), command="status",
+    ),
+    "overview": Offer(
+        lambda desk, _: assisting.overview(desk),
+        NothingAsked, assisting.Overview, _told(assisting.overview), command="overview",
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""

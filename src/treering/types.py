@@ -486,6 +486,27 @@ class Bench(Struct, frozen=True):
     files: tuple[FileRow, ...]
 
 
+class Stretch(Struct, frozen=True):
+    """A stretch of time with commits, by when it begins (seconds since 1970). Lines are of those that are no merges."""
+
+    start: int
+    commits: int
+    merges: int
+    insertions: int
+    deletions: int
+
+
+class Changed(Struct, frozen=True):
+    """How often a path was changed within a time, by how many authors."""
+
+    path: str
+    kind: str
+    commits: int
+    authors: int
+    insertions: int
+    deletions: int
+
+
 class HistoryStats(Struct):
     """Running totals over records, as the seed's ``--stats`` block and the report show them."""
 

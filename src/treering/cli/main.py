@@ -19,6 +19,7 @@ from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.mcp import mcp
 from treering.cli.models import models
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
+from treering.cli.overview import overview
 from treering.errors import UsageError
 from treering.report import Reporter, one_line, printable
 
@@ -254,5 +255,6 @@ for command in (
     brief,
     mcp,
     qdrant.qdrant,
+    overview,
 ):
     main.add_command(command)

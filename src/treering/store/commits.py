@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from treering.store.database import Database
-from treering.types import Commit, FileChange, Placed, Record, message_of, record_of
+from treering.types import Changed, Commit, FileChange, Placed, Record, Stretch, message_of, record_of
 
 BATCH = 256
 """How many commits go in with one transaction."""
@@ -340,6 +340,37 @@ class CommitTables(Database):
             " WHERE c.position IS NOT NULL ORDER BY c.position, d.number"
         ):
             yield *row[:6], bool(row[6]), bool(row[7]), bool(row[8]), row[9]
+
+    def authors(self) -> int:
+        """How many addresses the reachable commits are from."""
+        row = self.db.execute("SELECT count(DISTINCT author_email) FROM commits WHERE position IS NOT NULL")
+        return int(row.fetchone()[0])
+
+    def activity(self, every: int, until: int) -> list[Stretch]:
+        """The stretches of ``every`` seconds that have reachable commits, up to a time, oldest first. Weeks begin on
+        Mondays: 1970 began on a Thursday, 259,200 seconds after one.
+        """
+        rows = self.db.execute(
+            "SELECT (committer_time + 259200) / ?1 * ?1 - 259200 AS start, count(*), sum(merge),"
+            " sum(CASE WHEN merge THEN 0 ELSE added END), sum(CASE WHEN merge THEN 0 ELSE removed END)"
+            " FROM (SELECT id, committer_time, parents LIKE '% %' AS merge FROM commits"
+            "   WHERE position IS NOT NULL AND committer_time > 0 AND committer_time <= ?2)"
+            " LEFT JOIN (SELECT commit_id, sum(insertions) AS added, sum(deletions) AS removed FROM changes"
+            "   GROUP BY commit_id) ON commit_id = id GROUP BY start ORDER BY start",
+            (every, until),
+        )
+        return [Stretch(start, count, merges, added or 0, gone or 0) for start, count, merges, added, gone in rows]
+
+    def most_changed(self, since: int, until: int, most: int) -> list[Changed]:
+        """The paths that most reachable commits of a time change, merges left out."""
+        rows = self.db.execute(
+            "SELECT path, kind, count(*) AS often, count(DISTINCT author_email), sum(insertions), sum(deletions)"
+            " FROM commits c JOIN changes ON commit_id = c.id JOIN paths ON paths.id = path_id"
+            " WHERE position IS NOT NULL AND committer_time BETWEEN ? AND ? AND parents NOT LIKE '% %'"
+            " GROUP BY path_id ORDER BY often DESC, sum(insertions) + sum(deletions) DESC, path LIMIT ?",
+            (since, until, most),
+        )
+        return [Changed(*row) for row in rows]
 
     def ids(self) -> list[int]:
         """The ids of the reachable commits, oldest first."""
