@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from treering import learning
+from treering import assisting, learning
+from treering.assist.budget import Spending
+from treering.assist.route import Route
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
 from treering.types import FilePrediction, Filters, Hit
 
@@ -71,6 +73,18 @@ class SuggestAsked(Asked, frozen=True, kw_only=True):
     limit: Limit = 10
 
 
+class RouteAsked(Asked, frozen=True, kw_only=True):
+    task: Annotated[Text, Meta(description="What is to be done, in words.")]
+    given: Annotated[tuple[Name, ...], Meta(max_length=100, description="Files that are known to be part of it.")] = ()
+    budget: Annotated[int, Meta(ge=500, le=200_000, description="Tokens of context that Claude would be given.")] = (
+        assisting.CONTEXT_TOKENS
+    )
+
+
+class SpendAsked(Asked, frozen=True, kw_only=True):
+    since: Annotated[Name, Meta(description="Only of that day (UTC) or later: 2024-01-31, or `3 months ago`.")] = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """An operation as the faces offer it. ``told`` is what it does, for whoever chooses among them."""
@@ -113,6 +127,14 @@ OFFERS: dict[str, Offer] = {
     "suggest": Offer(
         lambda desk, asked: learning.suggest(desk, limit=asked.limit),
         SuggestAsked, learning.Suggestions, _told(learning.suggest), command="suggest", tool="suggest",
+    ),
+    "route": Offer(
+        lambda desk, asked: assisting.route(desk, asked.task, given=asked.given, budget=asked.budget),
+        RouteAsked, Route, _told(assisting.route), command="route",
+    ),
+    "spend": Offer(
+        lambda desk, asked: assisting.spend(desk.where, since=asked.since),
+        SpendAsked, Spending, _told(assisting.spend), command="spend",
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""
