@@ -40,7 +40,7 @@ from treering.report import Reporter
 from treering.search.benchmark import RESAMPLES, cleaned, interval, title_of
 from treering.search.files import Predictor
 
-SIMPLE_FILES, SIMPLE_LINES, PREDICTED = 3, 40, 10
+PREDICTED = 10
 NEWEST = 0.6
 """The part of the history that tasks are taken from: what comes before is there to be known."""
 OLDER = 2 / 3
@@ -87,11 +87,7 @@ def cases(repo: Path, store: Path, most: int) -> list[Case]:
             contents = partial(texts, shadow, first)
             guessed = predictor.predict(task, candidates, mask=mask, limit=PREDICTED, contents=contents)
             told, tokens = features(finder, measures, task, guessed, mask=mask, contents=contents)
-            simple = (
-                measures.files[number] <= SIMPLE_FILES
-                and measures.lines[number] <= SIMPLE_LINES
-                and there <= {one.path for one in guessed}
-            )
+            simple = measures.small[number] and there <= {one.path for one in guessed}
             dollars = route.expected(
                 price, route.call_tokens(tokens_of(task), sum(tokens.values()), BUDGET), route.TYPICAL_OUTPUT
             )

@@ -397,3 +397,17 @@ def test_a_long_hunk_is_shown_around_its_first_telling_line() -> None:
 
 def test_a_commit_without_hunks_shows_none() -> None:
     assert best_hunk([], {"bridge"}) is None
+
+
+def test_weights_are_fitted_from_a_prior_that_is_far_off() -> None:
+    rows = np.random.default_rng(7).random((66, 1))
+    touched = rows[:, 0] > 0.5
+    far = files.fitted(rows, touched, np.array([0.0, -3.0]))
+
+    def loss(weights: files.Matrix) -> float:
+        scores = rows[:, 0] * weights[0] + weights[1]
+        lost = np.logaddexp(0, scores) - touched * scores
+        return float(lost.sum() + 1.5 * (weights[0] ** 2 + (weights[1] + 3) ** 2))
+
+    chance = np.random.default_rng(1)
+    assert all(loss(far) <= loss(far + chance.normal(0, 0.1, 2)) for _ in range(50))  # nothing near it is better

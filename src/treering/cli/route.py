@@ -41,7 +41,7 @@ def route(
     if found.id:
         click.echo(f"later: treering feedback {found.id} good|bad")
     else:
-        report.warn("the route was not kept: the store may only be read")
+        report.warn("it was not kept: nothing may be written in the store")
 
 
 @click.command(cls=OneLine)

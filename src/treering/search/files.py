@@ -136,7 +136,8 @@ class Predictor:
     def _of_paths(self, leg: Lexical, known: npt.NDArray[np.bool_]) -> Scores:
         """The part of the task's words that a path holds, weighted by how rare they are among the paths known."""
         asked = leg.words
-        holding = np.array([[word in there for word in asked] for there in self._path_words]).reshape(-1, len(asked))
+        holding = np.array([[word in there for word in asked] for there in self._path_words])
+        holding = holding.reshape(len(self._path_words), len(asked))
         rarity = np.log1p(known.sum() / (1 + holding[known].sum(axis=0)))
         return np.where(known, holding @ rarity, 0.0)
 
@@ -220,13 +221,20 @@ def fitted(rows: Matrix, touched: npt.NDArray[np.bool_], prior: Matrix, strength
     Columns without a value in the examples keep the prior.
     """
     design = np.column_stack([rows, np.ones(len(rows))])
-    weights = prior.copy()
+
+    def loss(tried: Matrix) -> float:
+        scores = design @ tried
+        return float((np.logaddexp(0, scores) - touched * scores).sum() + strength / 2 * ((tried - prior) ** 2).sum())
+
+    weights, lost = prior.copy(), loss(prior)
     for _ in range(25):
         chance = _probability(rows, weights)
         gradient = design.T @ (chance - touched) + strength * (weights - prior)
         curvature = (design * (chance * (1 - chance))[:, None]).T @ design + strength * np.eye(len(weights))
         step = np.linalg.solve(curvature, gradient)
-        weights = weights - step
+        while (after := loss(weights - step)) > lost + 1e-9 and np.abs(step).max() >= 1e-6:
+            step = step / 2  # far from the best, a whole step leads past it and away
+        weights, lost = weights - step, after
         if np.abs(step).max() < 1e-6:
             break
     return weights
