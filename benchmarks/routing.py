@@ -163,6 +163,30 @@ def judged(newer: list[Case], ways: Mapping[str, Figures]) -> dict[str, object]:
     return rows
 
 
+def pooled(newer: Mapping[str, list[Case]], ways: Mapping[str, Mapping[str, Figures]]) -> dict[str, object]:
+    """The same differences over all tasks, each repository with the spend of its own."""
+    told: dict[str, object] = {"tasks": sum(map(len, newer.values()))}
+    for way in next(iter(ways.values())):
+        figures: dict[str, list[Figures]] = {}
+        for name, of in newer.items():
+            simple, dollars = np.array([one.simple for one in of], bool), np.array([one.dollars for one in of])
+            chance, cold = ways[name][way], ways[name]["cold start"]
+            for share in SHARES:
+                own, theirs = (solved(bought(one, dollars, share), simple) for one in (chance, cold))
+                figures.setdefault(f"solved at {share:.0%} over random", []).append(own - share - (1 - share) * simple)
+                figures.setdefault(f"solved at {share:.0%} over cold start", []).append(own - theirs)
+            right, cold_right = ((one >= route.LOCAL_FROM) == simple for one in (chance, cold))
+            figures.setdefault("accuracy over always local", []).append(right * 1.0 - simple)
+            figures.setdefault("accuracy over always Claude", []).append(right * 1.0 - ~simple)
+            figures.setdefault("accuracy over cold start", []).append(right * 1.0 - cold_right)
+            figures.setdefault("Brier less than cold start", []).append((cold - simple) ** 2 - (chance - simple) ** 2)
+        rows = {key: np.concatenate(parts) for key, parts in figures.items()}
+        told[way] = {
+            key: (round(float(row.mean()), 3), rounded(interval(row, np.zeros(len(row))))) for key, row in rows.items()
+        }
+    return told
+
+
 def rounded(pair: tuple[float, float]) -> list[float]:
     return [round(one, 3) for one in pair]
 
@@ -191,20 +215,22 @@ def main() -> None:
                 }
                 chosen.keep.write_text(json.dumps(kept), "utf-8")
     parts = {name: (of[: int(len(of) * OLDER)], of[int(len(of) * OLDER) :]) for name, of in data.items()}
-    told = {}
+    told, ways = {}, {}
     for name, (older, newer) in parts.items():
         others = [one for other, (theirs, _) in parts.items() if other != name for one in theirs]
         cold = route.learned([(one.features, one.simple) for one in others or older])
-        own = cold.drawn_to([(one.features, one.simple) for one in older])
-        alone = route.learned([(one.features, one.simple) for one in older])
-        ways = {
-            way: np.array([model.chance(one.features) for one in newer])
-            for way, model in (("cold start", cold), ("learned", own), ("learned from its own alone", alone))
+        models = {
+            "cold start": cold,
+            "learned": cold.drawn_to([(one.features, one.simple) for one in older]),
+            "learned from its own alone": route.learned([(one.features, one.simple) for one in older]),
         }
-        told[name] = judged(newer, ways)
-        if not chosen.json:
+        ways[name] = {way: np.array([model.chance(one.features) for one in newer]) for way, model in models.items()}
+        told[name] = judged(newer, ways[name])
+    told["all together"] = pooled({name: newer for name, (_, newer) in parts.items()}, ways)
+    if not chosen.json:
+        for name, rows in told.items():
             print(name)
-            for key, value in told[name].items():
+            for key, value in rows.items():
                 print(f"  {key}: {value}")
     if chosen.json:
         print(json.dumps(told, indent=1))

@@ -263,6 +263,22 @@ def test_a_damaged_ledger_is_told_and_not_thrown_away(tmp_path: Path) -> None:
     assert (tmp_path / "ledger.db").read_bytes().startswith(b"no database")
 
 
+def test_a_ledger_that_is_damaged_within_is_told_while_it_is_read(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for _ in range(200):
+            ledger.reserve("m", "ask", 1, WIDE, NOON)
+    size = (tmp_path / "ledger.db").stat().st_size
+    page = 4096
+    with (tmp_path / "ledger.db").open("r+b") as file:
+        for place in range(page, size, page):
+            file.seek(place)
+            file.write(b"\xff" * page)
+    with pytest.raises(StoreError, match=r"ledger\.db is damaged"):
+        told(tmp_path)
+    with pytest.raises(StoreError, match=r"ledger\.db is damaged"), Ledger(tmp_path) as ledger:
+        ledger.reserve("m", "ask", 1, WIDE, NOON)
+
+
 def test_a_ledger_of_a_newer_treering_is_refused(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         ledger.db.execute(f"PRAGMA user_version={len(MIGRATIONS) + 1}")

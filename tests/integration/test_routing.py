@@ -88,6 +88,13 @@ def test_any_task_is_routed(told: Repo, task: str) -> None:
     assert all(np.isfinite(value) for value in found.features.values())
 
 
+def test_what_is_given_is_read_whether_it_is_there_or_not(told: Repo) -> None:
+    told.commit("Write it down", notes__md="word " * 3000)
+    operations.index(operations.place(told.path), Reporter())
+    odd = ("src", "no such file", "a\nb", "../outside", "/etc/passwd", "notes.md")
+    assert routed(told, "Settle", *odd).tokens >= routed(told, "Settle").tokens + 5000
+
+
 def test_an_empty_task_is_an_error(told: Repo) -> None:
     with pytest.raises(UsageError, match="empty"):
         routed(told, "  ")

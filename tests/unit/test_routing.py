@@ -1,6 +1,7 @@
 """Where a task goes, decided on values: hard rules first, then the model, and what it takes to learn a better one."""
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from treering.config import BudgetSettings, RouteSettings, load
 from treering.errors import BudgetError, DataError, UsageError
 from treering.store.ledger import Outcome, Usage, dollars
 
+ROUTING = (Path(__file__).parents[2] / "docs" / "routing.md").read_text("utf-8")
 ROOM = Facts(task_tokens=10, tokens=500, claude_window=1_000_000, local_window=8192)
 
 # hard rules ------------------------------------------------------------------------------------------------------
@@ -82,7 +84,9 @@ def test_the_reason_names_what_spoke_for_the_side_that_was_taken() -> None:
     weights[FEATURES.index("usual lines")] = -1.0
     model = Model(dict.fromkeys(FEATURES, 0.0), dict.fromkeys(FEATURES, 1.0), weights)
     assert decided(ROOM, {"first file": 1, "usual lines": 0.5}, model, "model")[2].endswith("82% (first file)")
-    assert decided(ROOM, {"first file": 1, "usual lines": 4}, model, "model")[2].endswith("12% (usual lines)")
+    far = decided(ROOM, {"first file": 1, "usual lines": 3}, model, "model")
+    assert far[2].endswith("27% (usual lines)")
+    assert decided(ROOM, {"first file": 1, "usual lines": 99}, model, "model") == far  # nothing was learned out there
 
 
 @pytest.mark.parametrize(
@@ -218,6 +222,18 @@ def test_tokens_are_rather_too_many() -> None:
     assert tokens_of("\ud800é") > 0
 
 
+def test_the_docs_tell_the_weights_that_are_there() -> None:
+    cold = cold_start()
+    weights = dict(zip(FEATURES, cold.weights.tolist(), strict=False))
+    rows = dict(re.findall(r"^\| `([^`]+)` \| .* \| ([+-]\d\.\d\d) \|$", ROUTING, re.MULTILINE))
+    assert len(rows) == 9
+    assert all(float(told) == round(weights[name], 2) for name, told in rows.items())
+    others = set(weights) - set(rows)
+    assert all(f"`{name}`" in ROUTING for name in others)
+    assert max(abs(weights[name]) for name in others) < 0.115
+    assert f"the constant is {cold.weights[-1]:+.2f}" in ROUTING
+
+
 # prices ----------------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +278,22 @@ def test_a_model_without_a_price_costs_no_guess() -> None:
     with pytest.raises(BudgetError, match="'gpt-9' is not known") as caught:
         price("gpt-9", Usage(1, 1))
     assert "TREERING_BUDGET_PRICES" in caught.value.hint
+
+
+def test_the_file_of_prices_that_the_docs_show_can_be(tmp_path: Path) -> None:
+    (tmp_path / "prices.json").write_text(ROUTING.partition("```json\n")[2].partition("```")[0])
+    shown = prices_of(str(tmp_path / "prices.json"))
+    assert all(
+        shown.models[name].cost(Usage(200_000, 9)) == prices_of().of(name).cost(Usage(200_000, 9))
+        for name in shown.models
+    )
+
+
+def test_the_docs_tell_of_which_day_the_prices_are() -> None:
+    found = prices_of()
+    assert {found.as_of, *(one.as_of for one in found.models.values() if one.as_of)} <= set(
+        re.findall(r"\d{4}-\d\d-\d\d", ROUTING)
+    )
 
 
 ROW = {"input": 1, "output": 2, "cache_write_5m": 1.25, "cache_write_1h": 2, "cache_read": 0.1, "window": 1000}

@@ -37,14 +37,16 @@ REMEMBERED = 2000
 """The newest outcomes are learned from, so many at most."""
 OLDER = 2 / 3
 """What part of them is learned from while the rest tells whether that is any better."""
-STRENGTH = 3.0
-"""How strongly weights are drawn to those they start from."""
+STRENGTH = 10.0
+"""How strongly weights are drawn to those they start from. From 3 to 1000 it hardly matters (docs/routing.md)."""
 
 INSTRUCTIONS = 1000
 """Tokens of a prompt that are neither task nor context."""
 TYPICAL_OUTPUT = 800
 """Tokens of an answer, before there were any."""
 
+_UNMEASURED = {"perplexity": 3.0}
+"""About what is usual of a feature that no example has: a token in twenty is guessed."""
 _PARTED = re.compile(r"[\s`'\"()\[\]{}<>,;:]+")
 
 
@@ -158,7 +160,7 @@ def learned(examples: Sequence[tuple[Mapping[str, float], bool]]) -> Model:
     means, scales = {}, {}
     for name in FEATURES:
         values = np.array([found[name] for found, _ in examples if name in found])
-        means[name] = round(float(values.mean()), 4) if len(values) else 0.0
+        means[name] = round(float(values.mean()), 4) if len(values) else _UNMEASURED.get(name, 0.0)
         scales[name] = round(float(values.std()), 4) if len(values) and values.std() > 1e-3 else 1.0
     return Model(means, scales, np.zeros(len(FEATURES) + 1)).drawn_to(examples)
 

@@ -54,8 +54,8 @@ def texts(shadow: Shadow, tip: str, paths: Sequence[str], most: int = 1 << 17) -
     for path in (path for path in paths if "\n" not in path):
         head, _, said = said.partition(b"\n")
         fields = head.rsplit(b" ", 2)
-        if len(fields) == 3 and fields[1] == b"blob" and fields[2].isdigit():
+        if len(fields) == 3 and fields[2].isdigit():
             content, said = said[: int(fields[2])], said[int(fields[2]) + 1 :]
-            if b"\0" not in content[:8000]:
+            if fields[1] == b"blob" and b"\0" not in content[:8000]:  # a folder is told too, as what is in it
                 found[path] = content[:most].decode("utf-8", "replace")
     return found

@@ -21,7 +21,7 @@ from msgspec import Struct
 from treering.errors import BudgetError, StoreError, UsageError
 from treering.files import os_errors
 from treering.store.database import connect, make_folder, migrate, use_wal, whole
-from treering.store.schema import sqlite_errors
+from treering.store.schema import meant, sqlite_errors
 
 FILE = "ledger.db"
 BILLION = 10**9
@@ -162,10 +162,12 @@ class Ledger:
             migrate(self._db, self.path, MIGRATIONS)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: object, __: object) -> None:
         if self._db:
             db, self._db = self._db, None
             db.close()
+        if isinstance(error, sqlite3.DatabaseError):  # met while reading: a change names it on the spot
+            raise meant(error, self.path, _KEPT) from error
 
     @property
     def db(self) -> sqlite3.Connection:
