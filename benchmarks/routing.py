@@ -222,7 +222,6 @@ def main() -> None:
         models = {
             "cold start": cold,
             "learned": cold.drawn_to([(one.features, one.simple) for one in older]),
-            "learned from its own alone": route.learned([(one.features, one.simple) for one in older]),
         }
         ways[name] = {way: np.array([model.chance(one.features) for one in newer]) for way, model in models.items()}
         told[name] = judged(newer, ways[name])

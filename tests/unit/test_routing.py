@@ -23,7 +23,7 @@ from treering.assist.route import (
     ruled,
     words_like_paths,
 )
-from treering.config import BudgetSettings, RouteSettings, load
+from treering.config import BudgetSettings, RouteSettings, Settings, load
 from treering.errors import BudgetError, DataError, UsageError
 from treering.store.ledger import Outcome, Usage, dollars
 
@@ -272,6 +272,10 @@ def test_no_call_costs_more_than_its_worst_case() -> None:
                 Usage(0, 0, cache_read=size),
             ):
                 assert one.cost(usage) <= worst
+
+
+def test_the_model_that_is_asked_by_default_has_a_price() -> None:
+    assert prices_of().of(Settings().assist.claude_model).window >= 200_000
 
 
 def test_a_model_without_a_price_costs_no_guess() -> None:

@@ -18,7 +18,7 @@ import platformdirs
 
 from treering.errors import StoreBusy, StoreError
 from treering.files import locked, os_errors
-from treering.store.schema import MIGRATIONS, meant, sqlite_errors
+from treering.store.schema import MIGRATIONS, REBUILD, meant, sqlite_errors
 
 FOLDER = ".treering"
 
@@ -96,11 +96,11 @@ def use_wal(db: sqlite3.Connection) -> None:
             time.sleep(0.02)
 
 
-def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[str], rebuild: str = REBUILD) -> None:
     """Bring a database to the newest of its numbered migrations."""
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(migrations):
-        raise StoreError(f"{path} was made by a newer treering", "upgrade treering, or delete the folder")
+        raise StoreError(f"{path} was made by a newer treering", f"upgrade treering; or {rebuild}")
     for number, script in enumerate(migrations[version:], start=version + 1):
         with whole(db):
             # Another process may have done it while we waited for the lock.

@@ -159,7 +159,7 @@ class Ledger:
                 use_wal(self._db)
                 # A reservation must be on the disk before the call is sent: the log alone could be lost with the power.
                 self._db.execute("PRAGMA synchronous=FULL")
-            migrate(self._db, self.path, MIGRATIONS)
+            migrate(self._db, self.path, MIGRATIONS, _KEPT)
         return self
 
     def __exit__(self, _: object, error: object, __: object) -> None:
