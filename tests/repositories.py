@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -88,3 +90,22 @@ def tell_story(repo: Repo) -> Repo:
     repo.commit("Drop the picture", picture__png=None)
     repo.commit("Nothing at all")
     return repo
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing in the folder may be written inside the block, by root neither: it is nobody meanwhile."""
+    user = os.geteuid()
+    for path in (*folder.iterdir(), folder):
+        path.chmod(0o555)
+    try:
+        if user == 0:
+            try:
+                os.seteuid(65534)
+            except OSError:
+                pytest.skip("root cannot be anybody else here")
+        yield
+    finally:
+        os.seteuid(user)
+        for path in (folder, *folder.iterdir()):
+            path.chmod(0o755)

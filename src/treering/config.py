@@ -19,8 +19,17 @@ from treering.errors import UsageError
 FILE_NAME = "treering.toml"
 PLACES = frozenset({"TREERING_STORE"})
 """Environment names that say where things are; they have no key in the file."""
-NOT_OF_THE_FILE = frozenset({("vectors", "qdrant_url")})
-"""Settings that a repository must not choose: it would be told our key and be sent texts."""
+NOT_OF_THE_FILE = frozenset(
+    {
+        ("vectors", "qdrant_url"),
+        ("assist", "claude_model"),
+        ("assist", "answer_tokens"),
+        ("budget", "per_day"),
+        ("budget", "per_month"),
+        ("budget", "prices"),
+    }
+)
+"""Settings that a repository must not choose: it would be told our key and be sent texts, or spend our money."""
 
 Positive = Annotated[int, Meta(ge=1)]
 Strategy = Literal["semantic", "hierarchical", "diff-aware", "flat"]
@@ -131,6 +140,30 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AssistSettings:
+    claude_model: str = "claude-sonnet-5-5"
+    """The model of Claude that is asked. Never taken from the repository's file: it decides the price."""
+    answer_tokens: Annotated[int, Meta(ge=16, le=32000)] = 1024
+    """How long an answer may be. Never taken from the repository's file: it decides the price."""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    per_day: Annotated[float, Meta(ge=0, le=1e6)] = 1.0
+    """How many dollars may be spent in a day (UTC), reservations included; 0 spends nothing."""
+    per_month: Annotated[float, Meta(ge=0, le=1e6)] = 10.0
+    """How many in a month (UTC)."""
+    prices: str = ""
+    """A file of prices that takes the place of the one that comes with treering."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSettings:
+    private_paths: tuple[str, ...] = ()
+    """Files that never go to Claude: names, paths and folders, which may hold `*`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -138,6 +171,9 @@ class Settings:
     vectors: VectorSettings = field(default_factory=VectorSettings)
     tokens: TokensSettings = field(default_factory=TokensSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    assist: AssistSettings = field(default_factory=AssistSettings)
+    budget: BudgetSettings = field(default_factory=BudgetSettings)
+    route: RouteSettings = field(default_factory=RouteSettings)
 
 
 SECTIONS: dict[str, Any] = {section.name: section.default_factory for section in fields(Settings)}

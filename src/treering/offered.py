@@ -81,6 +81,18 @@ class NothingAsked(Asked, frozen=True, kw_only=True):
     """Nothing more than of which repository."""
 
 
+class RouteAsked(Asked, frozen=True, kw_only=True):
+    task: Annotated[Text, Meta(description="What is to be done, in words.")]
+    given: Annotated[tuple[Name, ...], Meta(max_length=100, description="Files that are known to be part of it.")] = ()
+    budget: Annotated[int, Meta(ge=500, le=200_000, description="Tokens of context that Claude would be given.")] = (
+        assisting.CONTEXT_TOKENS
+    )
+
+
+class SpendAsked(Asked, frozen=True, kw_only=True):
+    since: Annotated[Name, Meta(description="Only of that day (UTC) or later: 2024-01-31, or `3 months ago`.")] = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """An operation as the faces offer it. ``told`` is what it does, for whoever chooses among them."""
@@ -135,6 +147,14 @@ OFFERS: dict[str, Offer] = {
     "overview": Offer(
         lambda desk, _: assisting.overview(desk),
         NothingAsked, assisting.Overview, _told(assisting.overview), command="overview",
+    ),
+    "route": Offer(
+        lambda desk, asked: assisting.route(desk, asked.task, given=asked.given, budget=asked.budget),
+        RouteAsked, assisting.Route, _told(assisting.route), command="route",
+    ),
+    "spend": Offer(
+        lambda desk, asked: assisting.spend(desk.where, since=asked.since),
+        SpendAsked, assisting.Spending, _told(assisting.spend), command="spend",
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""

@@ -502,6 +502,11 @@ def test_where_the_trees_of_that_day_are_lost_the_files_changed_so_far_are_foret
     assert found[0].path == "core/market.py"
 
 
+@pytest.mark.parametrize("task", ["?!", "x" * 5000])
+def test_a_task_without_a_word_that_is_looked_up_has_files_all_the_same(template: Workshop, task: str) -> None:
+    assert json.loads(treering(template, "files", task, "--json").stdout)
+
+
 def test_without_a_moment_the_files_of_the_newest_commit_are_foretold(template: Workshop) -> None:
     found = finding.files(place(template), "settle the market", Reporter())
     assert {one.path for one in found} == set(template.git("ls-tree", "-r", "--name-only", "main").splitlines())

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 
 from histories import remember, told
-from repositories import Repo
+from repositories import Repo, read_only
 from treering import finding, opening, operations
 from treering.errors import DiskFull, StoreBusy, StoreError
 from treering.report import Reporter
@@ -371,25 +371,6 @@ def test_another_program_that_locks_the_database_is_named_as_such(store: Store) 
 
 
 # a store that may only be read -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def read_only(folder: Path) -> Iterator[None]:
-    """Nothing in the folder may be written inside the block, by root neither: it is nobody meanwhile."""
-    user = os.geteuid()
-    for path in (*folder.iterdir(), folder):
-        path.chmod(0o555)
-    try:
-        if user == 0:
-            try:
-                os.seteuid(65534)
-            except OSError:
-                pytest.skip("root cannot be anybody else here")
-        yield
-    finally:
-        os.seteuid(user)
-        for path in (folder, *folder.iterdir()):
-            path.chmod(0o755)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct
 
+from treering.assist.budget import Spending
 from treering.errors import DataError
 from treering.files import read_json
 from treering.pipeline.learn import current_model, report_of
@@ -62,16 +63,6 @@ class Curve(Struct, frozen=True):
     validation: tuple[tuple[int, float], ...]
 
 
-class Spent(Struct, frozen=True):
-    """What Claude cost in US dollars: by day, by model, and what a day and a month may cost (0: nothing is set)."""
-
-    total: float
-    days: tuple[tuple[str, float], ...]
-    models: tuple[tuple[str, float], ...]
-    per_day: float = 0.0
-    per_month: float = 0.0
-
-
 class Overview(Struct, frozen=True):
     """Times are seconds since 1970. ``activity`` has those stretches of ``every`` seconds that have a commit, oldest
     first: weeks, or days and hours of a history of months or days; ``hot`` are the most changed paths from
@@ -91,11 +82,11 @@ class Overview(Struct, frozen=True):
     hot: tuple[Changed, ...]
     training: Curve | None
     search: Bench | None
-    spent: Spent | None
+    spent: Spending
     torn: tuple[str, ...] = ()
 
 
-def overview_of(finder: Finder, reports: Path, now: float, spent: Spent | None) -> Overview:
+def overview_of(finder: Finder, reports: Path, now: float, spent: Spending) -> Overview:
     """All of it. Commits that say they are of a day after ``now`` are left out of what is told by time: one of them
     would make a century of empty weeks.
     """

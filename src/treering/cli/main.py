@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from treering import __version__
-from treering.cli import find, learn, qdrant
+from treering.cli import find, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
@@ -256,5 +256,8 @@ for command in (
     mcp,
     qdrant.qdrant,
     overview,
+    route.route,
+    route.feedback,
+    route.spend,
 ):
     main.add_command(command)

@@ -45,17 +45,19 @@ def texts(shadow: Shadow, tip: str, paths: Sequence[str], most: int = 1 << 17) -
     """The first ``most`` bytes of some files of a commit, as text; binary and missing ones are left out, and all where
     git reads none.
     """
-    asked = os.fsencode("".join(f"{tip}:{path}\n" for path in paths if "\n" not in path))
+    # One with a line break would be two questions, and a relative one ends git.
+    paths = [path for path in paths if "\n" not in path and not path.startswith(("./", "../"))]
+    asked = os.fsencode("".join(f"{tip}:{path}\n" for path in paths))
     try:
         said = shadow.run("cat-file", "--batch", stdin=asked)
     except GitFailed:
         return {}
     found: dict[str, str] = {}
-    for path in (path for path in paths if "\n" not in path):
+    for path in paths:
         head, _, said = said.partition(b"\n")
         fields = head.rsplit(b" ", 2)
-        if len(fields) == 3 and fields[1] == b"blob" and fields[2].isdigit():
+        if len(fields) == 3 and fields[2].isdigit():
             content, said = said[: int(fields[2])], said[int(fields[2]) + 1 :]
-            if b"\0" not in content[:8000]:
+            if fields[1] == b"blob" and b"\0" not in content[:8000]:  # a folder is told too, as what is in it
                 found[path] = content[:most].decode("utf-8", "replace")
     return found

@@ -325,6 +325,13 @@ class CommitTables(Database):
             (branch,),
         ).fetchall()
 
+    def sizes(self) -> list[tuple[int, int, int]]:
+        """(commit id, files, lines added and removed) of the reachable commits that change anything."""
+        return self.db.execute(
+            "SELECT commit_id, count(*), sum(insertions + deletions) FROM changes JOIN commits ON id = commit_id"
+            " WHERE position IS NOT NULL GROUP BY commit_id"
+        ).fetchall()
+
     def path_names(self) -> dict[int, str]:
         """Every path in the store, by its id."""
         return dict(self.db.execute("SELECT id, path FROM paths"))

@@ -9,7 +9,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Self
@@ -18,7 +18,7 @@ import platformdirs
 
 from treering.errors import StoreBusy, StoreError
 from treering.files import locked, os_errors
-from treering.store.schema import MIGRATIONS, meant, sqlite_errors
+from treering.store.schema import MIGRATIONS, REBUILD, meant, sqlite_errors
 
 FOLDER = ".treering"
 
@@ -75,6 +75,55 @@ def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
     return db
 
 
+def make_folder(folder: Path) -> None:
+    """Make a store's folder, which ignores itself."""
+    with os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (ignore := folder / ".gitignore").exists():
+            ignore.write_text("*\n")
+
+
+def use_wal(db: sqlite3.Connection) -> None:
+    """Switch a new database to WAL, where that can be. SQLite does not wait for the lock this needs, so we do."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def migrate(db: sqlite3.Connection, path: Path, migrations: Sequence[str], rebuild: str = REBUILD) -> None:
+    """Bring a database to the newest of its numbered migrations."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(migrations):
+        raise StoreError(f"{path} was made by a newer treering", f"upgrade treering; or {rebuild}")
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        with whole(db):
+            # Another process may have done it while we waited for the lock.
+            if db.execute("PRAGMA user_version").fetchone()[0] < number:
+                for statement in script.split(";\n"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version={number}")
+
+
+@contextmanager
+def whole(db: sqlite3.Connection, undone: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """All of the block's changes, or none; ``undone`` is called before they are taken back."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        undone()
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
 class Database:
     """The open database of a store: transactions, the one writer, facts and the log of runs. Use with ``with``;
     :meth:`writing` is needed around every change.
@@ -95,18 +144,15 @@ class Database:
         return store
 
     def __enter__(self) -> Self:
-        with os_errors(self.folder):
-            if not self.path.is_file():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if not (ignore := self.folder / ".gitignore").exists():
-                    ignore.write_text("*\n")
+        if not self.path.is_file():
+            make_folder(self.folder)
         with sqlite_errors(self.path):
             self._db = connect(self.path)
-            self._use_wal(self._db)
+            use_wal(self._db)
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("PRAGMA secure_delete=ON")  # what is taken out of a text leaves the file too
-            self._migrate()
+            migrate(self._db, self.path, MIGRATIONS)
         return self
 
     def __exit__(self, _: object, error: object, __: object) -> None:
@@ -116,19 +162,6 @@ class Database:
                 db.close()
         if isinstance(error, sqlite3.DatabaseError):  # met while reading: writing names it on the spot
             raise meant(error, self.path) from error
-
-    @staticmethod
-    def _use_wal(db: sqlite3.Connection) -> None:
-        """Switch a new database to WAL, where that can be. SQLite does not wait for the lock this needs, so we do."""
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                db.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -140,31 +173,11 @@ class Database:
         """A number that is another one once another connection has written here. It costs some microseconds."""
         return int(self.db.execute("PRAGMA data_version").fetchone()[0])
 
-    def _migrate(self) -> None:
-        version = self.db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise StoreError(f"{self.path} was made by a newer treering", "upgrade treering, or delete the folder")
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            with self.transaction():
-                # Another process may have done it while we waited for the lock.
-                if self.db.execute("PRAGMA user_version").fetchone()[0] < number:
-                    for statement in script.split(";\n"):
-                        self.db.execute(statement)
-                    self.db.execute(f"PRAGMA user_version={number}")
-
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All of the block's changes, or none."""
-        with sqlite_errors(self.path):
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self.db.execute("COMMIT")
-            except BaseException:
-                self._forget()
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
-                raise
+        with sqlite_errors(self.path), whole(self.db, self._forget):
+            yield
 
     @contextmanager
     def writing(self, who: str, *, patience: float = 30.0) -> Iterator[None]:

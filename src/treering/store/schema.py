@@ -114,21 +114,24 @@ MIGRATIONS = (
 )
 
 
-def meant(error: sqlite3.DatabaseError, path: Path) -> StoreError:
-    """What an error of the database means, with the way out."""
+REBUILD = "delete the folder: the next run rebuilds it"
+
+
+def meant(error: sqlite3.DatabaseError, path: Path, rebuild: str = REBUILD) -> StoreError:
+    """What an error of the database means, with the way out; ``rebuild`` is the one from damage."""
     if not isinstance(error, sqlite3.OperationalError):
-        return StoreError(f"{path} is damaged: {error}", "delete the folder: the next run rebuilds it")
+        return StoreError(f"{path} is damaged: {error}", rebuild)
     if "full" in str(error):
         return DiskFull(f"the disk is full: {path} took no more", "free some space and run it again")
     if "locked" in str(error):
         return StoreBusy(f"{path} is locked by another program", "wait for it, then run it again")
-    return StoreError(f"{path}: {error}", "check its permissions; deleting the folder rebuilds it")
+    return StoreError(f"{path}: {error}", f"check its permissions; or {rebuild}")
 
 
 @contextmanager
-def sqlite_errors(path: Path) -> Iterator[None]:
+def sqlite_errors(path: Path, rebuild: str = REBUILD) -> Iterator[None]:
     """Every error of the database inside the block, as ours."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        raise meant(error, path) from error
+        raise meant(error, path, rebuild) from error

@@ -92,12 +92,12 @@ function quality(bench) {
 }
 
 function spent(told) {
-  if (!told || !told.days.length) return none("Spend", "Nothing was spent: no model that costs money was asked.");
+  if (!told.rows.length) return none("Spend", "Nothing was spent: no model that costs money was asked.");
   const dollars = (value) => `$${value.toFixed(value < 1 ? 4 : 2)}`;
-  const ceiling = told.per_day ? `, at most ${dollars(told.per_day)} a day` : "";
   return bars({
-    title: "Spend", told: `${dollars(told.total)} in all${ceiling}; by model`, label: `${dollars(told.total)} was spent`,
-    rows: told.models.map(([name, value]) => ({ name, value, told: dollars(value), best: true })),
-    head: ["day", "US dollars"], table: told.days.map(([date, value]) => [date, value.toFixed(4)]),
+    title: "Spend", told: `${dollars(told.dollars)} in all, ${dollars(told.today.left)} left today; by model and purpose`,
+    label: `${dollars(told.dollars)} was spent`,
+    rows: told.rows.map((one) => ({ name: `${one.model}: ${one.purpose}`, value: one.dollars, told: dollars(one.dollars), best: true })),
+    head: ["day", "US dollars"], table: Object.entries(told.days).map(([date, value]) => [date, value.toFixed(4)]),
   });
 }
