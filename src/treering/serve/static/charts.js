@@ -89,7 +89,7 @@ export function activity(told) {
   });
 }
 
-/** A line of hills for each theme: the share of a period's messages that hold the word. */
+/** A line of hills for each theme: its share of a period's commits. */
 export function themes({ periods, themes: lines }, address) {
   const share = (line) => line.counts.map((one, place) => (periods[place].commits ? one / periods[place].commits : 0));
   const draw = (width) => {
@@ -106,7 +106,7 @@ export function themes({ periods, themes: lines }, address) {
         rule(left, base, left + wide, base),
         svg("path", { d: hill, class: "hill" }), svg("path", { d: path(points), class: "crest" }),
         shares.map((one, place) => (line.counts[place] ? svg("circle", { cx: at(place), cy: base - (one / most) * (tall - 5), r: 2.2, class: "dot" }, svg("title", {}, `${day(periods[place].start)}: ${line.counts[place]} of ${count(periods[place].commits, "commit")}`)) : null)),
-        svg("a", { href: address(line.name), "data-step": true }, words(left - 10, base - 5, line.name.slice(0, 16), { "text-anchor": "end", class: "name" })),
+        svg("a", { href: address(line.name), "data-step": true }, words(left - 10, base - 5, line.name.slice(0, 18), { "text-anchor": "end", class: "name" })),
         words(width, base - 5, number(line.counts.reduce((sum, one) => sum + one, 0)), { "text-anchor": "end" }),
       ];
     });
@@ -115,7 +115,7 @@ export function themes({ periods, themes: lines }, address) {
     return { height, parts };
   };
   return chart({
-    title: "Themes over time", told: "Words that the messages of a period use more than those before it; a hill is their share of its commits.",
+    title: "Themes over time", told: "Commits that are near each other, by what tells them apart; a hill is their share of a period’s commits.",
     label: `Themes, from the oldest to the newest: ${lines.map((line) => line.name).join(", ")}`, draw,
     head: ["theme", ...periods.map((one) => day(one.start))], rows: lines.map((line) => [line.name, ...line.counts]),
   });
