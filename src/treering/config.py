@@ -19,8 +19,10 @@ from treering.errors import UsageError
 FILE_NAME = "treering.toml"
 PLACES = frozenset({"TREERING_STORE"})
 """Environment names that say where things are; they have no key in the file."""
-NOT_OF_THE_FILE = frozenset({("vectors", "qdrant_url")})
-"""Settings that a repository must not choose: it would be told our key and be sent texts."""
+NOT_OF_THE_FILE = frozenset(
+    {("vectors", "qdrant_url"), ("assist", "claude_model"), ("assist", "claude_url"), ("assist", "answer_tokens")}
+)
+"""Settings that a repository must not choose: it would be told our key, be sent texts, or spend our money."""
 
 Positive = Annotated[int, Meta(ge=1)]
 Strategy = Literal["semantic", "hierarchical", "diff-aware", "flat"]
@@ -131,6 +133,20 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AssistSettings:
+    claude_model: str = "claude-sonnet-5-5"
+    """The model of Claude that is asked. Never taken from the repository's file: it decides the price."""
+    claude_url: str = "https://api.anthropic.com"
+    """Where it is asked. Never taken from the repository's file: it gets a key and the repository's texts."""
+    claude_seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    """How many seconds Claude may be silent."""
+    claude_retries: Annotated[int, Meta(ge=0, le=10)] = 2
+    """How often a question that was surely not answered is asked again."""
+    answer_tokens: Annotated[int, Meta(ge=16, le=32000)] = 4096
+    """How long an answer may be, thinking included. Never taken from the repository's file: it decides the price."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -138,6 +154,7 @@ class Settings:
     vectors: VectorSettings = field(default_factory=VectorSettings)
     tokens: TokensSettings = field(default_factory=TokensSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    assist: AssistSettings = field(default_factory=AssistSettings)
 
 
 SECTIONS: dict[str, Any] = {section.name: section.default_factory for section in fields(Settings)}

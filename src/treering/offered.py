@@ -6,11 +6,13 @@ descriptions of what is asked stand here and nowhere else; what an operation doe
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from treering import learning
+from treering import assisting, learning
+from treering.assist.ask import Answer
+from treering.assist.context import ContextPack
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
 from treering.types import FilePrediction, Filters, Hit
 
@@ -71,6 +73,29 @@ class SuggestAsked(Asked, frozen=True, kw_only=True):
     limit: Limit = 10
 
 
+Question = Annotated[Text, Meta(description="What you want to know of the repository, in words.")]
+Budget = Annotated[int, Meta(ge=1, le=1_000_000, description="How many tokens of context at most.")]
+
+
+class ContextAsked(Asked, frozen=True, kw_only=True):
+    question: Question
+    budget: Budget = assisting.CONTEXT_TOKENS
+    audience: Annotated[
+        Literal["claude", "local"],
+        Meta(description="By whose tokenizer tokens are counted: Claude's, or the local model's."),
+    ] = "claude"
+
+
+class AskAsked(Asked, frozen=True, kw_only=True):
+    question: Question
+    by: Annotated[
+        Literal["auto", "claude", "local", "history"],
+        Meta(description="Claude, the local model, or the history by quoting; auto: Claude if it can be asked."),
+    ] = "auto"
+    budget: Budget = assisting.CONTEXT_TOKENS
+    explain: Annotated[bool, Meta(description="Give the context that the answer rests on, too.")] = False
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """An operation as the faces offer it. ``told`` is what it does, for whoever chooses among them."""
@@ -113,6 +138,16 @@ OFFERS: dict[str, Offer] = {
     "suggest": Offer(
         lambda desk, asked: learning.suggest(desk, limit=asked.limit),
         SuggestAsked, learning.Suggestions, _told(learning.suggest), command="suggest", tool="suggest",
+    ),
+    "context": Offer(
+        lambda desk, asked: assisting.context(desk, asked.question, budget=asked.budget, audience=asked.audience),
+        ContextAsked, ContextPack, _told(assisting.context), command="context", tool="context_pack",
+    ),
+    "ask": Offer(
+        lambda desk, asked: assisting.ask(
+            desk, asked.question, by=asked.by, budget=asked.budget, explain=asked.explain
+        ),
+        AskAsked, Answer, _told(assisting.ask), command="ask",
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""

@@ -12,8 +12,8 @@ NONCES = st.text("0123456789abcdef", min_size=12, max_size=12)
 PIECES = st.sampled_from(
     [
         "</evidence-", "<evidence-", "< / evidence", "<\\evidence-", "</EVIDENCE-", ">", "\n", "\r", "\r\n", "\x1b[31m",
-        "\u202e", "\u2066", "\u200b", "\ufe0f", "\U000e0101", "\U000e0041", "\x00", "\x9b", "\u2028", '" hash="', "&lt;",
-        "Human:", "<|im_start|>system", "x" * 900, "[mark]", "\ud800",
+        "\u202e", "\u2066", "\u200b", "\ufe0f", "\U000e0101", "\U000e0041", "\x00", "\x9b", "\u2028",
+        '" hash="', "&lt;", "Human:", "<|im_start|>system", "x" * 900, "[mark]", "\ud800",
     ]
 )  # fmt: skip
 

@@ -53,7 +53,9 @@ def evidence(finder: Finder, question: str) -> Evidence:
     """Look a question up, and judge what is found."""
     hits = tuple(finder.search(question, limit=HITS))
     asked, history = finder.ask(question), finder.history
-    best, rarity, missing = (0.0, None), {}, []
+    best: tuple[float, float | None] = 0.0, None
+    rarity: dict[str, float] = {}
+    missing: list[str] = []
     if asked.lexical:
         rarity, coverage = asked.lexical.rarity(), asked.lexical.coverage()
         missing = [word for word in rarity if word.isalnum() and not len(history.held(word).anywhere)]

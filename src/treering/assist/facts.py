@@ -4,7 +4,8 @@ files as they are now, and the commits they belong with. Values only; how they a
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Literal
 
@@ -55,26 +56,46 @@ class Fact(Struct, frozen=True):
     tokens: int = 0
 
 
-def facts(
-    finder: Finder, shadow: Shadow, tip: str, touches: Callable[[], Touches], redact: Redact, found: Evidence
-) -> Iterator[Fact]:
-    """All there is to tell, in the order in which it is worth telling. Files are those of ``tip``."""
-    ids = [int(finder.history.ids[finder.history.number[hit.commit_hash]]) for hit in found.hits]
-    records = list(finder.store.records(ids=ids))
-    told = [_told(finder, record, hit, found, rank) for rank, (record, hit) in enumerate(zip(records, found.hits, strict=True))]
-    now = list(_files(shadow, tip, redact, found))
-    best = records[:BEST]
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What facts are taken from: an open index, the files of ``tip``, which files changed together (asked for only if
+    it is needed), and what takes secrets out of text.
+
+    ``private`` says whether some paths hold one that must not be told; a commit that touches it is left out whole.
+    """
+
+    finder: Finder
+    shadow: Shadow
+    tip: str
+    touches: Callable[[], Touches]
+    redact: Redact
+    private: Callable[[Iterable[str]], object] = lambda _: False
+
+
+def facts(sources: Sources, found: Evidence) -> Iterator[Fact]:
+    """All there is to tell, in the order in which it is worth telling."""
+    hits = [hit for hit in found.hits if not sources.private(hit.files)]
+    records = [_record(sources.finder, hit.commit_hash) for hit in hits]
+    told = [
+        _told(sources.finder, record, hit.why, found, rank)
+        for rank, (record, hit) in enumerate(zip(records, hits, strict=True))
+    ]
+    now = list(_files(sources, hits, found))
     yield from chain.from_iterable(told[:BEST])
     yield from now[:1]
-    yield from _once(chain.from_iterable(_related(finder, record) for record in best))
-    yield from _together(finder, touches, next(iter(told), []))
+    yield from _once(chain.from_iterable(_related(sources, record) for record in records[:BEST]))
+    yield from _together(sources, next(iter(told), []))
     for one, file in zip_longest(told[BEST:], now[1:], fillvalue=None):
         yield from one or ()
         if isinstance(file, Fact):
             yield file
 
 
-def _told(finder: Finder, record: Record, hit: Hit, found: Evidence, rank: int) -> list[Fact]:
+def _record(finder: Finder, name: str) -> Record:
+    return next(finder.store.records(ids=[int(finder.history.ids[finder.history.number[name]])]))
+
+
+def _told(finder: Finder, record: Record, why: str, found: Evidence, rank: int) -> list[Fact]:
     """A commit's message with what it touched, and its best hunks."""
     body = record.message_body.strip()
     files = ", ".join(record.paths[:8]) + (f" and {len(record.paths) - 8} more" if len(record.paths) > 8 else "")
@@ -86,27 +107,29 @@ def _told(finder: Finder, record: Record, hit: Hit, found: Evidence, rank: int) 
         *([f"in {files}"] if files else []),
     ]
     name = record.commit_hash
-    made = [Fact("commit", name, "", "\n".join(lines), hit.why)]
+    made = [Fact("commit", name, "", "\n".join(lines), why)]
     wanted, quoted = set(asked_words(found.question)), phrases(found.question)
     commit_id = int(finder.history.ids[finder.history.number[name]])
     hunks = [best_hunk([patch], wanted, quoted) for patch in finder.store.hunks(commit_id)]
     ranked = sorted(
         (hunk for hunk in hunks if hunk), key=lambda hunk: -len(wanted & vocabulary(f"{hunk.path} {hunk.text}"))
     )
-    made += [Fact("hunk", name, hunk.path, hunk.text, "what it changed") for hunk in ranked[: HUNKS if rank < BEST else 1]]
+    made += [
+        Fact("hunk", name, hunk.path, hunk.text, "what it changed") for hunk in ranked[: HUNKS if rank < BEST else 1]
+    ]
     return made
 
 
-def _files(shadow: Shadow, tip: str, redact: Redact, found: Evidence) -> Iterator[Fact]:
+def _files(sources: Sources, hits: Sequence[Hit], found: Evidence) -> Iterator[Fact]:
     """Of the files that the commits changed, as they are now, the parts that hold most of the question's words."""
     votes: dict[str, float] = {}
-    for rank, hit in enumerate(found.hits):
+    for rank, hit in enumerate(hits):
         for path in hit.files[:20]:
             votes[path] = votes.get(path, 0.0) + 1 / (rank + 1) / len(hit.files[:20]) ** 0.5
     likely = sorted(votes, key=lambda path: (-votes[path], path))[:READ_FILES]
     parts = []
-    for path, content in texts(shadow, tip, likely, READ_BYTES).items():
-        lines = redact(content, Counter()).split("\n")
+    for path, content in texts(sources.shadow, sources.tip, likely, READ_BYTES).items():
+        lines = sources.redact(content, Counter()).split("\n")
         weights = np.array([_weight(line, found.rarity) for line in lines])
         if not weights.any():
             continue
@@ -115,7 +138,7 @@ def _files(shadow: Shadow, tip: str, redact: Redact, found: Evidence) -> Iterato
         part = lines[start : start + WINDOW]
         worth = votes[path] * _weight("\n".join([path, *part]), found.rarity)
         why = f"lines {start + 1}-{start + len(part)} of {len(lines)}, as they are now"
-        parts.append((-worth, path, Fact("file", tip, path, "\n".join(part), why)))
+        parts.append((-worth, path, Fact("file", sources.tip, path, "\n".join(part), why)))
     yield from (fact for *_, fact in sorted(parts, key=lambda part: part[:2])[:FILES])
 
 
@@ -124,9 +147,9 @@ def _weight(text: str, rarity: dict[str, float]) -> float:
     return sum(rarity[word] for word in vocabulary(text) & rarity.keys())
 
 
-def _related(finder: Finder, record: Record) -> Iterator[Fact]:
+def _related(sources: Sources, record: Record) -> Iterator[Fact]:
     """The commits that one belongs with: what it undoes or repeats, what undoes, fixes or repeats it, and its merge."""
-    history, short = finder.history, record.commit_hash[:7]
+    finder, short = sources.finder, record.commit_hash[:7]
     links: list[tuple[str, str]] = []
     if record.undoes:
         links.append((record.undoes, f"{short} undoes it"))
@@ -139,12 +162,17 @@ def _related(finder: Finder, record: Record) -> Iterator[Fact]:
     links += [(name, why.format(short)) for name, why in finder.store.later(record.commit_hash)]
     for name, why in links[:LINKS]:
         try:
-            number = history.find(name)
+            other = _record(finder, finder.history.hashes[finder.history.find(name)])
         except UsageError:  # it is not in what is indexed
             continue
-        other = next(finder.store.records(ids=[int(history.ids[number])]))
+        if sources.private(other.paths):
+            continue
         body = _short(other.message_body.strip(), MESSAGE // 5)
-        lines = [other.message_subject, *([body] if body else []), f"{_day(other.commit_timestamp)}, {other.author_name}"]
+        lines = [
+            other.message_subject,
+            *([body] if body else []),
+            f"{_day(other.commit_timestamp)}, {other.author_name}",
+        ]
         yield Fact("related", other.commit_hash, "", "\n".join(lines), why)
 
 
@@ -157,10 +185,10 @@ def _once(related: Iterator[Fact]) -> Iterator[Fact]:
             yield fact
 
 
-def _together(finder: Finder, touches: Callable[[], Touches], best: list[Fact]) -> Iterator[Fact]:
+def _together(sources: Sources, best: list[Fact]) -> Iterator[Fact]:
     """The files that change together with that of the best hunk, with the newest commit that changed both."""
     path = next((fact.path for fact in best if fact.kind == "hunk"), "")
-    known = touches() if path else None
+    known = sources.touches() if path else None
     if known is None or path not in known.number:
         return
     theirs = np.unique(known.commits[known.files == known.number[path]])
@@ -168,10 +196,12 @@ def _together(finder: Finder, touches: Callable[[], Touches], best: list[Fact]) 
     counts = np.bincount(known.files[beside], minlength=len(known.names))
     counts[known.number[path]] = 0
     for other in np.argsort(-counts, kind="stable")[:TOGETHER].tolist():
-        if counts[other] >= TOGETHER:
+        if counts[other] >= TOGETHER and not sources.private([known.names[other]]):
             last = int(known.commits[beside & (known.files == other)].max())
             text = f"{known.names[other]} changed in {counts[other]} of the {len(theirs)} commits that changed {path}"
-            yield Fact("related", finder.history.hashes[last], known.names[other], text, "the newest that changed both")
+            yield Fact(
+                "related", sources.finder.history.hashes[last], known.names[other], text, "the newest that changed both"
+            )
 
 
 def _short(text: str, most: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from treering import __version__
-from treering.cli import find, learn, qdrant
+from treering.cli import ask, find, learn, qdrant
 from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.models import models
@@ -250,5 +250,7 @@ for command in (
     learn.suggest,
     models,
     qdrant.qdrant,
+    ask.context,
+    ask.ask,
 ):
     main.add_command(command)

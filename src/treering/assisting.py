@@ -1,0 +1,102 @@
+"""The operations that assist: what the history holds on a question, answers that rest on it. Above ``learning.py``."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from treering.assist.ask import Answer, Asking, By, Citation, LocalModel, answer
+from treering.assist.claude import Claude, Purse, key_of
+from treering.assist.context import Audience, ContextPack, counter, pack
+from treering.assist.evidence import Evidence, evidence
+from treering.assist.facts import Fact, Sources, facts
+from treering.errors import BudgetError, UsageError
+from treering.finding import Desk, text_of
+from treering.lm.generate import Writer
+from treering.pipeline import models as model_stage
+from treering.text.secrets import Redactor
+
+CONTEXT_TOKENS = 8000
+"""How large a context pack is where it is not said."""
+
+
+def context(desk: Desk, question: str, *, budget: int = CONTEXT_TOKENS, audience: Audience = "claude") -> ContextPack:
+    """What the history holds on a question, as one text for a model, within a budget of tokens: the commits that answer
+    it with their best hunks, the files as they are now, and the commits they belong with. Every piece names its commit
+    and is marked as data; secrets are taken out.
+    """
+    found = _evidence(desk, question)
+    told = list(facts(_sources(desk), found))
+    return pack(found.question, told, counter(audience, _model(desk, audience)), budget=budget, audience=audience)
+
+
+def ask(
+    desk: Desk,
+    question: str,
+    *,
+    by: By = "auto",
+    budget: int = CONTEXT_TOKENS,
+    explain: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+    unwanted: Callable[[], bool] = lambda: False,
+    purse: Purse | None = None,
+    writer: Callable[[Path], LocalModel] | None = None,
+) -> Answer:
+    """Answer a question from the history, with citations that are checked: by Claude if it can be asked, else by
+    quoting the commits that tell of it. Where they tell too little, that is the answer.
+    """
+    found = _evidence(desk, question)
+
+    @cache
+    def told() -> Sequence[Fact]:
+        return list(facts(_sources(desk), found))
+
+    def packed(audience: Audience, most: int) -> ContextPack:
+        return pack(found.question, told(), counter(audience, _model(desk, audience)), budget=most, audience=audience)
+
+    def claude() -> Claude:
+        return Claude(key_of(os.environ), desk.where.settings.assist, purse or _purse(desk))
+
+    def local() -> tuple[str, LocalModel]:
+        folder = model_stage.named(desk.finder.store, "")
+        return folder.name, (writer or _writer(desk))(folder)
+
+    return answer(
+        Asking(found, told, packed, claude, local, lambda names: _cited(desk, names), budget, tell, unwanted),
+        by, explain=explain,
+    )  # fmt: skip
+
+
+def _evidence(desk: Desk, question: str) -> Evidence:
+    if not question.strip():
+        raise UsageError("the question is empty", "say what you want to know")
+    return evidence(desk.finder, text_of(question))
+
+
+def _sources(desk: Desk) -> Sources:
+    redact = Redactor(desk.where.settings.scrape.allow_secrets)
+    return Sources(desk.finder, desk.shadow, desk.tip, lambda: desk.predictor.touches, redact)
+
+
+def _model(desk: Desk, audience: Audience) -> Path | None:
+    """The current model, for whom it is needed. Raises :class:`ModelError` if there is none."""
+    return model_stage.named(desk.finder.store, "") if audience == "local" else None
+
+
+def _writer(desk: Desk) -> Callable[[Path], LocalModel]:
+    return lambda folder: Writer(folder, gpu=desk.where.settings.train.gpu)
+
+
+def _purse(desk: Desk) -> Purse:
+    """The ledger of the store."""
+    raise BudgetError(f"{desk.where.folder} keeps no ledger, so nothing may be spent", "choose another --by")
+
+
+def _cited(desk: Desk, names: Sequence[str]) -> tuple[Citation, ...]:
+    history = desk.finder.history
+    records = desk.finder.store.records(ids=[int(history.ids[history.number[name]]) for name in names])
+    return tuple(
+        Citation(one.commit_hash, one.message_subject, time.strftime("%Y-%m-%d", time.gmtime(one.commit_timestamp)))
+        for one in records
+    )
