@@ -1,4 +1,6 @@
-"""Anthropic's Messages API as far as it is used here: a real server on loopback that says what a test tells it to."""
+"""Anthropic's Messages API as far as it is used here: a real server on loopback that says what a test tells it to. And
+a purse to pay it from.
+"""
 
 import json
 import threading
@@ -7,6 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from treering.assist.claude import Usage
+from treering.errors import BudgetError
 
 KEY = "sk-ant-test-0123456789"
 
@@ -153,3 +158,36 @@ def serving(fake: FakeClaude) -> Iterator[FakeClaude]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class Till:
+    """A purse with a ceiling: what is reserved counts until it is settled or released. A dollar a thousand tokens."""
+
+    def __init__(self, ceiling: float = 100.0) -> None:
+        self.ceiling = ceiling
+        self.reserved = 0.0
+        self.spent = 0.0
+        self.told: list[Any] = []
+
+    def reserve(self, model: str, purpose: str, *, input_tokens: int, output_tokens: int) -> "Taken":
+        worst = (input_tokens + output_tokens) / 1000
+        if self.reserved + self.spent + worst > self.ceiling:
+            raise BudgetError("the ceiling of today is reached", "wait, or raise it")
+        self.told.append((model, purpose, input_tokens, output_tokens))
+        self.reserved += worst
+        return Taken(self, worst)
+
+
+class Taken:
+    def __init__(self, till: Till, worst: float) -> None:
+        self.till, self.worst = till, worst
+
+    def settle(self, usage: Usage) -> float:
+        self.release()
+        dollars = (usage.input_tokens + usage.output_tokens) / 1000
+        self.till.spent += dollars
+        self.till.told.append(usage)
+        return dollars
+
+    def release(self) -> None:
+        self.till.reserved -= self.worst

@@ -7,45 +7,12 @@ from typing import Any
 
 import pytest
 
-from fake_claude import KEY, FakeClaude, serving
+from fake_claude import KEY, FakeClaude, Till, serving
 from treering.assist.claude import Claude, Prompt, Usage, key_of
 from treering.config import AssistSettings
 from treering.errors import BudgetError, ServiceError, UsageError
 
 PROMPT = Prompt("You answer.", "The evidence: größe.", "What was done?")
-
-
-class Till:
-    """A purse with a ceiling: what is reserved counts until it is settled or released. A dollar a thousand tokens."""
-
-    def __init__(self, ceiling: float = 100.0) -> None:
-        self.ceiling = ceiling
-        self.reserved = 0.0
-        self.spent = 0.0
-        self.told: list[Any] = []
-
-    def reserve(self, model: str, purpose: str, *, input_tokens: int, output_tokens: int) -> "Taken":
-        worst = (input_tokens + output_tokens) / 1000
-        if self.reserved + self.spent + worst > self.ceiling:
-            raise BudgetError("the ceiling of today is reached", "wait, or raise it")
-        self.told.append((model, purpose, input_tokens, output_tokens))
-        self.reserved += worst
-        return Taken(self, worst)
-
-
-class Taken:
-    def __init__(self, till: Till, worst: float) -> None:
-        self.till, self.worst = till, worst
-
-    def settle(self, usage: Usage) -> float:
-        self.release()
-        dollars = (usage.input_tokens + usage.output_tokens) / 1000
-        self.till.spent += dollars
-        self.till.told.append(usage)
-        return dollars
-
-    def release(self) -> None:
-        self.till.reserved -= self.worst
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from treering.assist.facts import Fact
-from treering.assist.quoting import nonce_of, quoted, rules
+from treering.assist.quoting import harmless, nonce_of, quoted, rules
 from treering.errors import UsageError
 from treering.tokens.tokenizer import load_tokenizer
 
@@ -23,7 +23,8 @@ NAME = 12
 
 
 class ContextPack(Struct, frozen=True):
-    """What a model is given to answer a question from: ``text`` holds the ``facts``, each between marks.
+    """What a model is given to answer a question from: ``text`` holds the ``facts``, each between marks. It alone is for
+    a prompt: the text of a fact has no marks.
 
     ``tokens`` is exactly how many ``text`` is by the tokenizer of ``audience``, and never above ``budget``.
     ``left_out`` names what there was to tell besides, and what was shortened.
@@ -54,33 +55,34 @@ def pack(question: str, told: Iterable[Fact], count: Count, *, budget: int, audi
     """
     candidates = list(told)
     nonce = nonce_of([question, *(fact.text for fact in candidates)])
-    head = f"{rules(nonce)}\n\n"
+    head = f"{rules(nonce)}\n"
     blocks: list[tuple[Fact, str]] = []
     left_out: list[str] = []
-    used = smallest = count(head)
+    too_large: list[str] = []
+    used = count(head)
     for fact in candidates:
-        whole = True
         for tried in _shorter(fact):
             block = _block(tried, nonce)
             tokens = count(block)
             if used + tokens <= budget:
-                blocks.append((replace(tried, tokens=tokens), block))
+                blocks.append((replace(tried, text=harmless(tried.text, nonce), tokens=tokens), block))
                 used += tokens
-                if not whole:
+                if tried is not fact:
                     left_out.append(f"{_named(fact)}: shortened")
                 break
-            whole = False
         else:
             left_out.append(f"{_named(fact)}: {tokens:,} tokens at the least")
-            smallest = min(smallest, tokens) if smallest != count(head) else tokens
+            too_large.append(block)
     text = head + "".join(block for _, block in blocks)
     while blocks and count(text) > budget:  # two texts that are joined may be more tokens than both
-        fact, _ = blocks.pop()
+        fact, block = blocks.pop()
         left_out.append(f"{_named(fact)}: {fact.tokens:,} tokens")
+        too_large.append(block)
         text = head + "".join(block for _, block in blocks)
     if candidates and not blocks:
+        smallest = min(count(head + block) for block in too_large)
         raise UsageError(
-            f"a budget of {budget:,} tokens holds nothing: the rules and one piece are {count(head) + smallest:,}",
+            f"a budget of {budget:,} tokens holds nothing: the rules and the smallest piece are {smallest:,}",
             "give a larger --budget",
         )
     facts = tuple(fact for fact, _ in blocks)

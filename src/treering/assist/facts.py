@@ -44,8 +44,8 @@ Redact = Callable[[str, Counter[str]], str]
 
 
 class Fact(Struct, frozen=True):
-    """One thing that is told, of one commit; a file as it is now is told of the newest one. ``text`` has no secrets and
-    is otherwise as it was committed; ``tokens`` is what it takes, its marks included.
+    """One thing that is told, of one commit; a file as it is now is told of the newest one. ``text`` has no secrets;
+    in a pack, nothing that cannot be seen. ``tokens`` is what it takes there, its marks included.
     """
 
     kind: Kind
