@@ -12,6 +12,8 @@ from treering.assist.claude import Claude, Prompt, Usage, key_of
 from treering.config import AssistSettings
 from treering.errors import BudgetError, ServiceError, UsageError
 
+REAL_KEY = key_of(os.environ)
+"""The user's own, which no test but one is given."""
 PROMPT = Prompt("You answer.", "The evidence: größe.", "What was done?")
 
 
@@ -154,11 +156,11 @@ def test_a_key_is_not_sent_in_the_clear(url: str) -> None:
 
 
 @pytest.mark.claude
-@pytest.mark.skipif(not os.environ.get("ANTHROPIC_API_KEY"), reason="ANTHROPIC_API_KEY is not set: Claude is not asked")
+@pytest.mark.skipif(not REAL_KEY, reason="ANTHROPIC_API_KEY is not set: Claude is not asked")
 def test_the_real_claude_answers() -> None:
     till = Till()
     prompt = Prompt("Answer in one word.", "The colour of the sky is green.", "Which colour is named?")
-    said = Claude(key_of(os.environ), AssistSettings(answer_tokens=1024), till).ask(prompt, purpose="test")
+    said = Claude(REAL_KEY, AssistSettings(answer_tokens=1024), till).ask(prompt, purpose="test")
     assert "green" in said.text.lower()
     assert 0 < said.usage.input_tokens < prompt.worst
     assert till.reserved == pytest.approx(0)

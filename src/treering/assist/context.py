@@ -23,8 +23,8 @@ NAME = 12
 
 
 class ContextPack(Struct, frozen=True):
-    """What a model is given to answer a question from: ``text`` holds the ``facts``, each between marks. It alone is for
-    a prompt: the text of a fact has no marks.
+    """What a model is given to answer a question from: ``text`` holds the ``facts``, each between marks. It alone is
+    for a prompt: the text of a fact has no marks.
 
     ``tokens`` is exactly how many ``text`` is by the tokenizer of ``audience``, and never above ``budget``.
     ``left_out`` names what there was to tell besides, and what was shortened.
