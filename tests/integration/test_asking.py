@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from repositories import Repo, at_home
 from treering import assisting, operations
 from treering.assist.ask import Answer
 from treering.assist.context import ContextPack, counter
+from treering.assist.facts import facts
 from treering.cli.main import main
 from treering.errors import BudgetError, ModelError, ServiceError, UsageError
 from treering.finding import Desk, desk
@@ -166,15 +168,7 @@ def test_the_same_question_has_the_same_pack_and_another_one_other_marks(opened:
 
 def test_what_is_private_is_left_out_with_all_its_commits(opened: Desk, named: dict[str, str]) -> None:
     sources, found = assisting._sources(opened), assisting._evidence(opened, QUESTION)
-    told = list(
-        assisting.facts(
-            assisting.Sources(
-                sources.finder, sources.shadow, sources.tip, sources.touches, sources.redact,
-                private=lambda paths: "client.py" in set(paths),
-            ),
-            found,
-        )
-    )  # fmt: skip
+    told = list(facts(replace(sources, private=lambda paths: "client.py" in set(paths)), found))
     assert told
     assert named["raise"] not in {fact.commit_hash for fact in told}
     assert not [fact for fact in told if "client.py" in f"{fact.path} {fact.text}".replace("test_client.py", "")]

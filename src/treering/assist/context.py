@@ -79,8 +79,8 @@ def pack(question: str, told: Iterable[Fact], count: Count, *, budget: int, audi
         left_out.append(f"{_named(fact)}: {fact.tokens:,} tokens")
         too_large.append(block)
         text = head + "".join(block for _, block in blocks)
-    if candidates and not blocks:
-        smallest = min(count(head + block) for block in too_large)
+    if not blocks and (candidates or count(text) > budget):
+        smallest = min((count(head + block) for block in too_large), default=count(head))
         raise UsageError(
             f"a budget of {budget:,} tokens holds nothing: the rules and the smallest piece are {smallest:,}",
             "give a larger --budget",
