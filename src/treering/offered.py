@@ -6,13 +6,13 @@ descriptions of what is asked stand here and nowhere else; what an operation doe
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from treering import assisting, learning
-from treering.assist.ask import Answer
-from treering.assist.context import ContextPack
+from treering.assist.ask import Answer, By
+from treering.assist.context import Audience, ContextPack
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
 from treering.types import FilePrediction, Filters, Hit
 
@@ -81,7 +81,7 @@ class ContextAsked(Asked, frozen=True, kw_only=True):
     question: Question
     budget: Budget = assisting.CONTEXT_TOKENS
     audience: Annotated[
-        Literal["claude", "local"],
+        Audience,
         Meta(description="By whose tokenizer tokens are counted: Claude's, or the local model's."),
     ] = "claude"
 
@@ -89,7 +89,7 @@ class ContextAsked(Asked, frozen=True, kw_only=True):
 class AskAsked(Asked, frozen=True, kw_only=True):
     question: Question
     by: Annotated[
-        Literal["auto", "claude", "local", "history"],
+        By,
         Meta(description="Claude, the local model, or the history by quoting; auto: Claude if it can be asked."),
     ] = "auto"
     budget: Budget = assisting.CONTEXT_TOKENS

@@ -128,6 +128,8 @@ def answer(asking: Asking, by: By, *, explain: bool = False) -> Answer:
 def _by_claude(asking: Asking, told: list[str], *, explain: bool, why: str) -> Answer:
     claude = asking.claude()
     pack = asking.pack("claude", asking.budget)
+    if not pack.facts:
+        return _history(asking, "what answers it is private, and Claude is not told of it", explain=explain)
 
     def tell(piece: str) -> None:
         told.append(piece)

@@ -168,7 +168,7 @@ class Claude:
         """One line and the way out."""
         kind, seconds = self._anthropic, f"{self._settings.claude_seconds:g} s"
         status = getattr(error, "status_code", 0)
-        message = str(getattr(error, "api_message", None) or "")
+        message = " ".join(str(getattr(error, "api_message", None) or "").split())[:300]
         if _never_sent(error):
             return ServiceError(f"Claude cannot be reached at {self._settings.claude_url}", "look at the network")
         if isinstance(error, kind.APITimeoutError) or "Timeout" in type(error).__name__:
