@@ -144,11 +144,15 @@ class Claude:
     def _at_most_once(self, request: Any, call_next: Callable[[Any], Any]) -> Any:
         """The library asks again after any failure. A question that may have been answered would be paid for twice."""
         try:
-            return call_next(request)
+            response = call_next(request)
         except self._anthropic.APIConnectionError as error:
             if _never_sent(error):
                 raise
             raise self._said(error) from None  # with a cause, the library would look into it and ask again
+        status = int(response.status_code)
+        if status >= 300 and not _declined(status):
+            raise ServiceError(f"Claude failed ({status})", "ask again later, or choose another --by")
+        return response
 
     @contextmanager
     def _told(self, reserved: Reservation, pieces: list[str]) -> Iterator[None]:
@@ -160,7 +164,7 @@ class Claude:
         except TreeringError:
             raise
         except (self._anthropic.AnthropicError, httpx2.HTTPError, ValueError, AssertionError) as error:
-            if not pieces and (_refused(error) or _never_sent(error)):
+            if not pieces and (_declined(getattr(error, "status_code", 0)) or _never_sent(error)):
                 reserved.release()
             raise self._said(error) from error
 
@@ -216,9 +220,8 @@ def _usage(told: Any) -> Usage:
     )
 
 
-def _refused(error: Exception) -> bool:
-    """Whether the API said that it does not answer, which costs nothing."""
-    status = getattr(error, "status_code", 0)
+def _declined(status: int) -> bool:
+    """Whether the API says that it does not answer, which costs nothing. Of other failures that is not known."""
     return 300 <= status < 500 or status in (503, 529)
 
 
