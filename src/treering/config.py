@@ -23,6 +23,7 @@ NOT_OF_THE_FILE = frozenset(
     {
         ("vectors", "qdrant_url"),
         ("assist", "claude_model"),
+        ("assist", "claude_url"),
         ("assist", "answer_tokens"),
         ("budget", "per_day"),
         ("budget", "per_month"),
@@ -143,8 +144,14 @@ class TrainSettings:
 class AssistSettings:
     claude_model: str = "claude-sonnet-5-5"
     """The model of Claude that is asked. Never taken from the repository's file: it decides the price."""
-    answer_tokens: Annotated[int, Meta(ge=16, le=32000)] = 1024
-    """How long an answer may be. Never taken from the repository's file: it decides the price."""
+    claude_url: str = "https://api.anthropic.com"
+    """Where it is asked. Never taken from the repository's file: it gets a key and the repository's texts."""
+    claude_seconds: Annotated[float, Meta(gt=0, le=3600)] = 60.0
+    """How many seconds Claude may be silent."""
+    claude_retries: Annotated[int, Meta(ge=0, le=10)] = 2
+    """How often a question that was surely not answered is asked again."""
+    answer_tokens: Annotated[int, Meta(ge=16, le=32000)] = 4096
+    """How long an answer may be, thinking included. Never taken from the repository's file: it decides the price."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from treering import assisting, learning, operations
+from treering import assisting, deciding, learning, operations
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
 from treering.types import FilePrediction, Filters, Hit
 
@@ -93,6 +93,29 @@ class SpendAsked(Asked, frozen=True, kw_only=True):
     since: Annotated[Name, Meta(description="Only of that day (UTC) or later: 2024-01-31, or `3 months ago`.")] = ""
 
 
+Question = Annotated[Text, Meta(description="What you want to know of the repository, in words.")]
+Budget = Annotated[int, Meta(ge=1, le=1_000_000, description="How many tokens of context at most.")]
+
+
+class ContextAsked(Asked, frozen=True, kw_only=True):
+    question: Question
+    budget: Budget = assisting.CONTEXT_TOKENS
+    audience: Annotated[
+        assisting.Audience,
+        Meta(description="By whose tokenizer tokens are counted: Claude's, or the local model's."),
+    ] = "claude"
+
+
+class AskAsked(Asked, frozen=True, kw_only=True):
+    question: Question
+    by: Annotated[
+        assisting.By,
+        Meta(description="Claude, the local model, or the history by quoting; auto: Claude if it can be asked."),
+    ] = "auto"
+    budget: Budget = assisting.CONTEXT_TOKENS
+    explain: Annotated[bool, Meta(description="Give the context that the answer rests on, too.")] = False
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
     """An operation as the faces offer it. ``told`` is what it does, for whoever chooses among them."""
@@ -137,24 +160,34 @@ OFFERS: dict[str, Offer] = {
         SuggestAsked, learning.Suggestions, _told(learning.suggest), command="suggest", tool="suggest",
     ),
     "brief": Offer(
-        lambda desk, asked: assisting.brief(desk, since=asked.since, until=asked.until, limit=asked.limit),
-        BriefAsked, assisting.Brief, _told(assisting.brief), command="brief", tool="brief",
+        lambda desk, asked: deciding.brief(desk, since=asked.since, until=asked.until, limit=asked.limit),
+        BriefAsked, deciding.Brief, _told(deciding.brief), command="brief", tool="brief",
     ),
     "status": Offer(
         lambda desk, _: operations.status(desk.where),
         NothingAsked, operations.Status, _told(operations.status), command="status",
     ),
     "overview": Offer(
-        lambda desk, _: assisting.overview(desk),
-        NothingAsked, assisting.Overview, _told(assisting.overview), command="overview",
+        lambda desk, _: deciding.overview(desk),
+        NothingAsked, deciding.Overview, _told(deciding.overview), command="overview",
     ),
     "route": Offer(
-        lambda desk, asked: assisting.route(desk, asked.task, given=asked.given, budget=asked.budget),
-        RouteAsked, assisting.Route, _told(assisting.route), command="route",
+        lambda desk, asked: deciding.route(desk, asked.task, given=asked.given, budget=asked.budget),
+        RouteAsked, deciding.Route, _told(deciding.route), command="route",
     ),
     "spend": Offer(
-        lambda desk, asked: assisting.spend(desk.where, since=asked.since),
-        SpendAsked, assisting.Spending, _told(assisting.spend), command="spend",
+        lambda desk, asked: deciding.spend(desk.where, since=asked.since),
+        SpendAsked, deciding.Spending, _told(deciding.spend), command="spend",
+    ),
+    "context": Offer(
+        lambda desk, asked: assisting.context(desk, asked.question, budget=asked.budget, audience=asked.audience),
+        ContextAsked, assisting.ContextPack, _told(assisting.context), command="context", tool="context_pack",
+    ),
+    "ask": Offer(
+        lambda desk, asked: assisting.ask(
+            desk, asked.question, by=asked.by, budget=asked.budget, explain=asked.explain
+        ),
+        AskAsked, assisting.Answer, _told(assisting.ask), command="ask",
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""

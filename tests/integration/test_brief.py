@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from repositories import Repo
-from treering import assisting, finding, opening, operations
-from treering.assisting import Brief
+from treering import deciding, finding, opening, operations
 from treering.cli.main import main
+from treering.deciding import Brief
 from treering.errors import UsageError
 from treering.report import Reporter
 
@@ -22,7 +22,7 @@ def briefed(repo: Repo, *, vectors: bool = True, **asked: str | int) -> Brief:
     where = opening.place(repo.path)
     operations.index(where, Reporter())
     with finding.desk(where, Reporter(), vectors=vectors) as desk:
-        return assisting.brief(desk, **asked)  # type: ignore[arg-type]  # the names are those of its arguments
+        return deciding.brief(desk, **asked)  # type: ignore[arg-type]  # the names are those of its arguments
 
 
 def two_works(repo: Repo) -> Repo:

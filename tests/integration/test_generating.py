@@ -31,10 +31,10 @@ def byte_tokenizer() -> TextTokenizer:
     return TextTokenizer("bytes", made, "<|endoftext|>")
 
 
-def make_model(folder: Path, says: str | None = None, *, chat: bool = False) -> Path:
-    """A GPT-2 of bytes that reads 64 of them. With ``says``, it goes on from each byte with the next one of that text,
-    where each byte stands once, and after its last with an end-of-text, or a chat's end; a ``?`` is half as likely.
-    Else it is random.
+def make_model(folder: Path, says: str | None = None, *, chat: bool = False, reads: int = 64) -> Path:
+    """A GPT-2 of bytes that reads 64 of them, or as many as are given. With ``says``, it goes on from each byte with
+    the next one of that text, where each byte stands once, and after its last with an end-of-text, or a chat's end; a
+    ``?`` is half as likely. Else it is random.
     """
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -43,8 +43,8 @@ def make_model(folder: Path, says: str | None = None, *, chat: bool = False) -> 
     torch.manual_seed(3)
     width = tokenizer.vocab_size if says else 16
     config = GPT2Config(
-        vocab_size=tokenizer.vocab_size, n_positions=64, n_embd=width, n_layer=1, n_head=1, tie_word_embeddings=False,
-        bos_token_id=None, eos_token_id=None,
+        vocab_size=tokenizer.vocab_size, n_positions=reads, n_embd=width, n_layer=1, n_head=1,
+        tie_word_embeddings=False, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
     model: Any = GPT2LMHeadModel(config)
     if says:

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from repositories import Repo
-from treering import assisting, opening, operations
+from treering import deciding, opening, operations
 from treering.assist.overview import DAY, HOUR, WEEK, Overview, _thinned
 from treering.files import write_json
 from treering.finding import desk
@@ -20,7 +20,7 @@ def told(repo: Repo) -> Overview:
     where = opening.place(repo.path)
     operations.index(where, Reporter())
     with desk(where, Reporter(), vectors=False) as opened:
-        return assisting.overview(opened)
+        return deciding.overview(opened)
 
 
 def test_the_activity_is_all_of_the_history_and_nothing_twice(story: Repo) -> None:

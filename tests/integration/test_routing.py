@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from repositories import Repo, at_home, tell_story
-from treering import assisting, finding, opening, operations
+from treering import deciding, finding, opening, operations
 from treering.assist.budget import Budget
 from treering.assist.features import FEATURES, Measures, features
 from treering.assist.route import ENOUGH, Route, record_outcome
@@ -44,7 +44,7 @@ def told(template: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rep
 
 def routed(repo: Repo, task: str = TASK, *given: str, where: Place | None = None) -> Route:
     with finding.desk(where or opening.place(repo.path), Reporter(), vectors=False) as desk:
-        return assisting.route(desk, task, given=given)
+        return deciding.route(desk, task, given=given)
 
 
 def treering(repo: Repo, *arguments: str, code: int = 0) -> Result:
@@ -77,7 +77,7 @@ def test_a_route_tells_where_why_and_what_claude_would_cost(told: Repo) -> None:
 
 def test_a_route_spends_and_reserves_nothing(told: Repo) -> None:
     routed(told)
-    found = assisting.spend(opening.place(told.path))
+    found = deciding.spend(opening.place(told.path))
     assert (found.rows, found.today.left) == ((), 1.0)
 
 
@@ -190,12 +190,12 @@ def test_where_no_ledger_can_be_kept_nothing_goes_to_claude(told: Repo) -> None:
 def test_feedback_is_kept_by_the_name_of_the_route(told: Repo) -> None:
     found = routed(told)
     where = opening.place(told.path)
-    assert assisting.feedback(where, found.id, good=False) == found.to
+    assert deciding.feedback(where, found.id, good=False) == found.to
     with Ledger(where.folder) as ledger:
         (known,) = ledger.outcomes(10)
     assert (known.good, dict(known.features)) == (False, found.features)
     with pytest.raises(UsageError, match="no route 'nobody'"):
-        assisting.feedback(where, "nobody", good=True)
+        deciding.feedback(where, "nobody", good=True)
 
 
 def test_outcomes_of_its_own_change_how_a_repository_is_routed(told: Repo) -> None:

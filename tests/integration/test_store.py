@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from histories import remember, told
+from histories import name_of, remember, told
 from repositories import Repo, read_only
 from treering import finding, opening, operations
 from treering.errors import DiskFull, StoreBusy, StoreError
@@ -25,6 +25,7 @@ from treering.search.commits import Finder
 from treering.store import BATCH, Store, store_folder
 from treering.store.schema import MIGRATIONS
 from treering.store.views import ask
+from treering.text.references import references
 from treering.types import Commit, FileChange, Placed, Record, commit_of
 
 MakeRepo = Callable[..., Repo]
@@ -614,3 +615,27 @@ def test_two_scrapes_at_once_end_with_one_history(story: Repo) -> None:
         _, told = process.communicate(timeout=60)
         assert process.returncode == 0, told
     assert len(records(story.path / ".treering")) == 23
+
+
+def test_what_later_became_of_a_commit_is_told_with_how_it_is_known(tmp_path: Path) -> None:
+    first = told(1, "Raise the limit")
+    one = replace(first, patch_id="p", reverse_id="q")
+    messages = [
+        "Lower it", 'Revert "Raise the limit"', f"Undo\n\nThis reverts commit {one.hash[:12]}.",
+        f"Mend\n\nFixes: {one.hash[:10]} (Raise the limit)", f"Raise\n\n(cherry picked from commit {one.hash})",
+        "Raise it again", "Nothing of it",
+    ]  # fmt: skip
+    later = [told(number, message) for number, message in enumerate(messages, start=2)]
+    later = [replace(commit, references=references(f"{commit.subject}\n\n{commit.body}")) for commit in later]
+    later[0], later[5] = replace(later[0], patch_id="q"), replace(later[5], patch_id="p")
+    with Store(tmp_path) as store:
+        remember(store, [one, *later])
+        assert store.later(one.hash) == [
+            (name_of(2), "it undoes {}"),
+            (name_of(3), "it reverts {}"),
+            (name_of(4), "it says that it reverts {}"),
+            (name_of(5), "it says that it fixes {}"),
+            (name_of(6), "it says that it was picked from {}"),
+            (name_of(7), "it has the same patch as {}"),
+        ]
+        assert store.later(name_of(8)) == []

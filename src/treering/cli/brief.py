@@ -18,10 +18,10 @@ def brief(
     repo: Path, store: Path | None, as_json: bool, verbose: bool, since: str, until: str, limit: int, as_format: str
 ) -> None:
     """What happened in a period, what stalled, what may come next: a prompt to Claude."""
-    from treering import assisting, finding, opening
+    from treering import deciding, finding, opening
 
     with finding.desk(opening.place(repo, store), Reporter.to_stderr(verbose=verbose)) as desk:
-        told = assisting.brief(desk, since=since, until=until, limit=limit)
+        told = deciding.brief(desk, since=since, until=until, limit=limit)
     if as_json:
         emit(told)
     else:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from treering import __version__
-from treering.cli import find, learn, qdrant, route
+from treering.cli import ask, find, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
@@ -259,5 +259,7 @@ for command in (
     route.route,
     route.feedback,
     route.spend,
+    ask.context,
+    ask.ask,
 ):
     main.add_command(command)

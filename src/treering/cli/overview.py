@@ -15,11 +15,11 @@ SHOWN = 8
 @common
 def overview(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:
     """Tell the history in figures: activity, themes over time, what changes most, what the model learned."""
-    from treering import assisting, finding, opening
+    from treering import deciding, finding, opening
 
     where = opening.place(repo, store)
     with finding.desk(where, Reporter.to_stderr(verbose=verbose), vectors=False) as opened:
-        told = assisting.overview(opened)
+        told = deciding.overview(opened)
     if as_json:
         emit(told)
         return

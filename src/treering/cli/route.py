@@ -19,11 +19,11 @@ def route(
     repo: Path, store: Path | None, as_json: bool, verbose: bool, task: str, given: tuple[str, ...], budget: int
 ) -> None:
     """Say whether a task is for this machine or for Claude, why, and what Claude would cost."""
-    from treering import assisting, finding, opening
+    from treering import deciding, finding, opening
 
     report = Reporter.to_stderr(verbose=verbose)
     with finding.desk(opening.place(repo, store), report) as desk:
-        found = assisting.route(desk, task, given=given, budget=budget)
+        found = deciding.route(desk, task, given=given, budget=budget)
     if as_json:
         emit(found)
         return
@@ -50,11 +50,11 @@ def route(
 @common
 def feedback(repo: Path, store: Path | None, as_json: bool, verbose: bool, route_id: str, outcome: str) -> None:
     """Say how a routed task went: what stayed on this machine teaches the router."""
-    from treering import assisting, opening
+    from treering import deciding, opening
 
     where = opening.place(repo, store)
     Reporter.to_stderr(verbose=verbose).detail(f"store: {where.folder}")
-    went = assisting.feedback(where, route_id, good=outcome == "good")
+    went = deciding.feedback(where, route_id, good=outcome == "good")
     if as_json:
         emit({"id": route_id, "to": went, "good": outcome == "good"})
         return
@@ -67,10 +67,10 @@ def feedback(repo: Path, store: Path | None, as_json: bool, verbose: bool, route
 @common
 def spend(repo: Path, store: Path | None, as_json: bool, verbose: bool, since: str) -> None:
     """Tell what was spent on Claude, what is reserved, and what is left."""
-    from treering import assisting, opening
+    from treering import deciding, opening
 
     report = Reporter.to_stderr(verbose=verbose)
-    found = assisting.spend(opening.place(repo, store), since=since)
+    found = deciding.spend(opening.place(repo, store), since=since)
     if found.doubt:
         report.warn(found.doubt)
     if as_json:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from treering.assisting import Brief
+from treering.deciding import Brief
 from treering.finding import CommitDetail
 from treering.learning import Suggestions
 from treering.operations import Status

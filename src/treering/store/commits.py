@@ -31,6 +31,10 @@ _COMMIT = f"""
         m.subject, m.body, t.message, {", ".join(f"c.{name}" for name in _FACTS)}
     FROM commits c LEFT JOIN commits m ON m.hash = c.merged_by LEFT JOIN merge_messages t ON t.hash = c.merged_by"""
 
+_REFERS = """refers LIKE '%"{0}"%' AND EXISTS (SELECT 1 FROM json_each(refers, '$."{0}"') one
+    WHERE length(one.value) >= 7 AND one.value = substr(?2, 1, length(one.value)))"""
+"""Whether a message refers so to the commit ``?2``, by the beginning of its hash."""
+
 
 def _row(commit: Commit) -> dict[str, object]:
     """A commit as columns."""
@@ -286,6 +290,29 @@ class CommitTables(Database):
             (number,),
         )
         return [row[0] for row in rows]
+
+    def later(self, name: str) -> list[tuple[str, str]]:
+        """The reachable commits after one that undo, revert, fix or repeat it, oldest first: by their patch, by what
+        their message refers to, or by its subject. Each with what it does to ``{}``, the one.
+        """
+        position, subject, patch_id, reverse_id = self.db.execute(
+            "SELECT position, subject, patch_id, reverse_id FROM commits WHERE hash = ?", (name,)
+        ).fetchone()
+        found: dict[str, str] = {}
+        for query, value, why in (
+            ("patch_id = ?2 AND patch_id != ''", reverse_id, "it undoes {}"),
+            ("subject = ?2", f'Revert "{subject}"', "it reverts {}"),
+            (_REFERS.format("reverts"), name, "it says that it reverts {}"),
+            (_REFERS.format("fixes"), name, "it says that it fixes {}"),
+            (_REFERS.format("cherry-picked-from"), name, "it says that it was picked from {}"),
+            ("patch_id = ?2 AND patch_id != ''", patch_id, "it has the same patch as {}"),
+        ):
+            rows = self.db.execute(
+                f"SELECT hash FROM commits WHERE position > ?1 AND {query} ORDER BY position", (position, value)
+            )
+            for (other,) in rows:
+                found.setdefault(other, why)
+        return list(found.items())
 
     def message(self, commit_id: int) -> str:
         """Subject and body of a commit."""
