@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
 
 from treering.errors import DataError, UsageError
@@ -24,8 +25,10 @@ from treering.report import Reporter
 from treering.search import benchmark
 from treering.search.commits import Finder
 from treering.search.files import Predictor
+from treering.store import Store
 from treering.summary import write_bench
 from treering.types import NO_FILTERS, Bench, FilePatch, FilePrediction, Filters, Hit, Record
+from treering.vectors.embedder import Embedder, embed
 
 _LINE = re.compile(r"(.+):0*([1-9][0-9]{0,8})", re.DOTALL)
 
@@ -38,6 +41,15 @@ class CommitDetail(msgspec.Struct, frozen=True):
 
     commit: Record
     hunks: tuple[FilePatch, ...]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """A commit in the four words of the seed's own search."""
+
+    id: str
+    author: str
+    message: str
+    files: tuple[str, ...]
 
 
 class Desk:
@@ -105,6 +117,26 @@ class Desk:
         (record,) = self.finder.store.records(ids=[commit_id])
         return CommitDetail(record, self.finder.store.hunks(commit_id))
 
+    def points(self, question: str | Sequence[float], *, limit: int = 0) -> list[Point]:
+        """The commits nearest to a vector of the index's model, or those that answer a question in words."""
+        finder, limit = self.finder, limit or self.limit
+        if isinstance(question, str):
+            found = [finder.history.number[hit.commit_hash] for hit in self.search(question, limit=limit)]
+        else:
+            found = finder.nearest(np.array(question, np.float32), limit=limit)
+        records = finder.store.records(ids=[int(finder.history.ids[number]) for number in found])
+        return [Point(one.commit_hash, one.author_name, one.message, one.paths) for one in records]
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """:func:`state` of the store as it is now, whatever it was when the desk was opened."""
+        return _state(self.finder.store)
+
+    @property
+    def touched(self) -> int:
+        """Another number once anyone else has written the store: cheap to ask, and says when to ask for the state."""
+        return self.finder.store.touched()
+
     def files(self, task: str, *, limit: int = 0, given: Sequence[str] = (), at: str = "") -> list[FilePrediction]:
         """The files of ``at`` (the newest commit, by default) that a task will touch; nothing later is known."""
         if not task.strip():
@@ -125,9 +157,11 @@ class Desk:
 
 
 @contextmanager
-def desk(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Desk]:
-    """Open a repository's index for questions."""
-    with finder(where, report, vectors=vectors) as opened, ExitStack() as stack:
+def desk(
+    where: Place, report: Reporter, *, vectors: bool = True, embedder: Embedder | None = None
+) -> Iterator[Desk]:
+    """Open a repository's index for questions. An ``embedder`` that is loaded already is used."""
+    with finder(where, report, vectors=vectors, embedder=embedder) as opened, ExitStack() as stack:
         yield Desk(where, opened, stack)
 
 
@@ -155,6 +189,22 @@ def files(
     """:meth:`Desk.files` of a repository."""
     with desk(where, report, vectors=False) as opened:
         return opened.files(task, given=given, at=at)
+
+
+def state(where: Place) -> tuple[object, ...]:
+    """What an index is at: another one when other commits, words or vectors can be found than before."""
+    with where.store(existing=True) as store:
+        return _state(store)
+
+
+def _state(store: Store) -> tuple[object, ...]:
+    return store.fact("tips"), store.indexed(), store.vectors()
+
+
+def vectors(embedder: Embedder, texts: Sequence[str]) -> tuple[list[list[float]], list[int]]:
+    """Unit vectors of texts, and how many tokens of each were read: what is longer than the model reads is cut."""
+    read = [min(len(one), embedder.length) for one in embedder.offsets(texts)]
+    return embed(embedder, texts).tolist(), read
 
 
 def text_of(text: str) -> str:

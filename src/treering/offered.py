@@ -83,6 +83,8 @@ class Offer:
     """Its command on the command line."""
     tool: str = ""
     """Its name as a tool of MCP; empty where a model has no use for it."""
+    streamed: Callable[[Desk, Any, Callable[[str], None], Callable[[], bool]], object] | None = None
+    """The same answer, told piece by piece while it is made, until it is unwanted; None where it is there at once."""
 
 
 def _told(operation: Callable[..., object]) -> str:

@@ -32,7 +32,7 @@ from treering.store import FOLDER, Store, store_folder
 from treering.store.views import ask
 from treering.text.document import best_names
 from treering.text.words import plain_words
-from treering.vectors.embedder import Embedder, load_embedder
+from treering.vectors.embedder import Embedder, embed, load_embedder
 
 Flags = Mapping[str, Mapping[str, object]]
 
@@ -135,9 +135,22 @@ def _embedder(settings: Settings) -> Callable[[], Embedder]:
     return partial(load_embedder, settings.index.model, settings.index.batch_tokens)
 
 
+def embedder(where: Place) -> Embedder:
+    """The embedding model of a repository's index, loaded: many threads may use it at once.
+
+    Raises :class:`ModelError` if it is not on this machine.
+    """
+    loaded = _embedder(where.settings)()
+    embed(loaded, ["loaded"])  # what is loaded by the first text must not be loaded by two threads
+    return loaded
+
+
 @contextmanager
-def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Finder]:
-    """The index, open for questions. Says where it is behind the repository or answers by words alone.
+def finder(
+    where: Place, report: Reporter, *, vectors: bool = True, embedder: Embedder | None = None
+) -> Iterator[Finder]:
+    """The index, open for questions. Says where it is behind the repository or answers by words alone. An ``embedder``
+    that is loaded already is used.
 
     Raises :class:`DataError` if it holds no commits.
     """
@@ -145,16 +158,18 @@ def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[
         if not store.searchable():
             raise DataError("the index holds no commits", "run `treering index` first")
         asked = beside.submit(scrape_stage.tips_of, where.source, where.settings)  # git answers while it is opened
-        with _finder(store, where.settings, report) if vectors else nullcontext(Finder(store, None)) as opened:
+        with _finder(store, where.settings, report, embedder) if vectors else nullcontext(Finder(store, None)) as opened:
             if asked.result() != store.fact("tips") or len(opened.history) < store.count():
                 report.say("the index is behind the repository: run `treering index`")
             yield opened
 
 
 @contextmanager
-def _finder(store: Store, settings: Settings, report: Reporter) -> Iterator[Finder]:
+def _finder(
+    store: Store, settings: Settings, report: Reporter, embedder: Embedder | None = None
+) -> Iterator[Finder]:
     try:
-        embedder = _embedder(settings)()
+        embedder = embedder or _embedder(settings)()
     except ModelError as error:
         report.warn(f"searching by words only: {error.message} ({error.hint})")
         yield Finder(store, None)
@@ -208,6 +223,13 @@ def status(where: Place) -> Status:
             bytes=size,
             last_runs=runs,
         )
+
+
+def indexed_at(where: Place) -> float:
+    """When the index was last brought up to date, in seconds since 1970."""
+    with where.store(existing=True) as store:
+        last = store.last_runs().get("index", {})
+        return float(last.get("started", 0.0)) + float(last.get("seconds", 0.0))  # type: ignore[arg-type]  # JSON
 
 
 def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:

@@ -136,6 +136,10 @@ class Database:
             raise StoreError(f"the store {self.folder} is not open")
         return self._db
 
+    def touched(self) -> int:
+        """A number that is another one once another connection has written here. It costs some microseconds."""
+        return int(self.db.execute("PRAGMA data_version").fetchone()[0])
+
     def _migrate(self) -> None:
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
