@@ -22,7 +22,10 @@ PLACES = frozenset({"TREERING_STORE"})
 NOT_OF_THE_FILE = frozenset(
     {
         ("vectors", "qdrant_url"),
-        *(("serve", key) for key in ("host", "port", "token", "names", "threads", "waiting", "body_bytes", "rate", "seconds")),
+        *(
+            ("serve", key)
+            for key in ("host", "port", "token", "names", "threads", "waiting", "body_bytes", "rate", "seconds")
+        ),
     }
 )
 """Settings that a repository must not choose: it would be told our key and be sent texts; it would open a door of the

@@ -157,9 +157,7 @@ class Desk:
 
 
 @contextmanager
-def desk(
-    where: Place, report: Reporter, *, vectors: bool = True, embedder: Embedder | None = None
-) -> Iterator[Desk]:
+def desk(where: Place, report: Reporter, *, vectors: bool = True, embedder: Embedder | None = None) -> Iterator[Desk]:
     """Open a repository's index for questions. An ``embedder`` that is loaded already is used."""
     with finder(where, report, vectors=vectors, embedder=embedder) as opened, ExitStack() as stack:
         yield Desk(where, opened, stack)

@@ -158,16 +158,16 @@ def finder(
         if not store.searchable():
             raise DataError("the index holds no commits", "run `treering index` first")
         asked = beside.submit(scrape_stage.tips_of, where.source, where.settings)  # git answers while it is opened
-        with _finder(store, where.settings, report, embedder) if vectors else nullcontext(Finder(store, None)) as opened:
+        with (
+            _finder(store, where.settings, report, embedder) if vectors else nullcontext(Finder(store, None)) as opened
+        ):
             if asked.result() != store.fact("tips") or len(opened.history) < store.count():
                 report.say("the index is behind the repository: run `treering index`")
             yield opened
 
 
 @contextmanager
-def _finder(
-    store: Store, settings: Settings, report: Reporter, embedder: Embedder | None = None
-) -> Iterator[Finder]:
+def _finder(store: Store, settings: Settings, report: Reporter, embedder: Embedder | None = None) -> Iterator[Finder]:
     try:
         embedder = embedder or _embedder(settings)()
     except ModelError as error:

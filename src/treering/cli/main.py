@@ -17,6 +17,7 @@ from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.models import models
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
+from treering.cli.serve import serve
 from treering.errors import UsageError
 from treering.report import Reporter, one_line, printable
 
@@ -250,5 +251,6 @@ for command in (
     learn.suggest,
     models,
     qdrant.qdrant,
+    serve,
 ):
     main.add_command(command)

@@ -66,13 +66,13 @@ class Writer:
         """
         if not getattr(self.tokenizer, "chat_template", None):
             return self.encoded(laid_out(messages)), (TURN,)
-        marked = [
-            {"role": role, "content": f"{HOLDER}{number}{HOLDER}"} for number, (role, _) in enumerate(messages)
-        ]
+        marked = [{"role": role, "content": f"{HOLDER}{number}{HOLDER}"} for number, (role, _) in enumerate(messages)]
         try:
             told = self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # noqa: BLE001  a template is a program of the model's: it may raise what it likes
-            raise UsageError(f"the model's chat template refuses this conversation: {error}", "change its roles") from error
+        except Exception as error:
+            raise UsageError(
+                f"the model's chat template refuses this conversation: {error}", "change its roles"
+            ) from error
         ids: list[int] = []
         for place, part in enumerate(str(told).split(HOLDER)):
             if place % 2:
@@ -89,8 +89,8 @@ class Writer:
         tell: Tell = lambda _: None,
         unwanted: Callable[[], bool] = lambda: False,
     ) -> Generated:
-        """Go on from a prompt, or from its ids. ``tell`` gets every piece as it is made; once the answer is ``unwanted``, it ends with
-        the token under way. The same seed gives the same text on the same machine.
+        """Go on from a prompt, or from its ids. ``tell`` gets every piece as it is made; once the answer is
+        ``unwanted``, it ends with the token under way. The same seed gives the same text on the same machine.
 
         Raises :class:`UsageError` for a prompt that is no text or longer than the model reads.
         """

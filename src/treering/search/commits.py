@@ -167,7 +167,9 @@ class Finder:
             raise DataError("the index has no vectors to compare with", "ask in words, or run `treering index`")
         wanted = self.dense.embedder.dimensions
         if vector.shape != (wanted,):
-            raise UsageError(f"the vector has {vector.size} numbers, those of the index {wanted}", "embed with its model")
+            raise UsageError(
+                f"the vector has {vector.size} numbers, those of the index {wanted}", "embed with its model"
+            )
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or not length:
             raise UsageError("the vector has no direction", "give finite numbers, not all of them 0")

@@ -87,7 +87,7 @@ class Rates:
         return 0.0 if left >= 1 else (1 - left) / self.per_second
 
 
-class _No(Exception):
+class _No(Exception):  # noqa: N818
     """A request that is not let in."""
 
     def __init__(self, status: int, code: str, message: str, hint: str, *headers: tuple[bytes, bytes]) -> None:

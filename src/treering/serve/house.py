@@ -1,7 +1,7 @@
 """Several repositories, open for many who ask at once: a few threads, a desk for each of them and each repository.
 
-Knows nothing of HTTP. What is asked waits in one of two bounded queues, so that an answer that takes minutes never stands
-before a search; what nobody waits for any more is taken out of it.
+Knows nothing of HTTP. What is asked waits in one of two bounded queues, so that an answer that takes minutes never
+stands before a search; what nobody waits for any more is taken out of it.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ QUESTIONS = 16
 """Texts that are embedded between two looks at whether they are still wanted."""
 
 
-class Busy(ServiceError):
+class Busy(ServiceError):  # noqa: N818
     """Everyone who answers has work and the queue is full: come back in ``seconds``."""
 
     def __init__(self, seconds: int = 1) -> None:
@@ -78,7 +78,9 @@ class Opened:
 
 @dataclass(slots=True)
 class Bench:
-    """What one thread has before it: its desks, opened by the first question to each and anew when the index changed."""
+    """What one thread has before it: its desks, each opened by the first question to it, and anew when its index
+    changed.
+    """
 
     open: Callable[[str], Opened]
     desks: dict[str, Opened] = field(default_factory=dict)
@@ -144,7 +146,8 @@ class Lane:
             self._queue.append(task)
             self._changed.notify()
         try:
-            return await task.done
+            value: T = await task.done
+            return value
         finally:
             task.left = True
             if not task.done.done() or task.done.cancelled():

@@ -14,17 +14,27 @@ class Metrics:
     """Counters of one server, in a registry of their own. ``paths`` are those that are told apart."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self.paths: set[str] = set()
-        of = {"registry": self.registry}
-        ProcessCollector(**of)
-        self._requests = Counter("treering_requests", "Requests answered.", ("path", "method", "status"), **of)
-        self._seconds = Histogram(
-            "treering_request_seconds", "Until the whole answer was sent.", ("path",), buckets=BUCKETS, **of
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "treering_requests", "Requests answered.", ("path", "method", "status"), registry=registry
         )
-        self._under_way = Gauge("treering_requests_under_way", "Requests that are not answered yet.", **of)
-        self._tokens = Counter("treering_tokens", "Tokens of the local model.", ("kind",), **of)
-        self._age = Gauge("treering_index_age_seconds", "Since the index was last brought up to date.", ("repository",), **of)
+        self._seconds = Histogram(
+            "treering_request_seconds",
+            "Until the whole answer was sent.",
+            ("path",),
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self._under_way = Gauge("treering_requests_under_way", "Requests that are not answered yet.", registry=registry)
+        self._tokens = Counter("treering_tokens", "Tokens of the local model.", ("kind",), registry=registry)
+        self._age = Gauge(
+            "treering_index_age_seconds",
+            "Since the index was last brought up to date.",
+            ("repository",),
+            registry=registry,
+        )
 
     def begun(self) -> None:
         self._under_way.inc()
