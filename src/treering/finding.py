@@ -5,11 +5,11 @@ well all this works on a repository.
 import posixpath
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -61,6 +61,8 @@ class Desk:
     def __init__(self, where: Place, finder: Finder, stack: ExitStack) -> None:
         self.where, self.finder = where, finder
         self._stack = stack
+        self.lent: Callable[[Path], Any] | None = None
+        """Lends the model of a folder, where somebody has it loaded; who needs one and is lent none loads it."""
 
     @cached_property
     def shadow(self) -> Shadow:
@@ -95,6 +97,8 @@ class Desk:
         """The commits that explain a file, or a line of it (``FILE:LINE``): those that wrote it by git's own blame,
         those that changed the line before, then those that search finds for its words.
         """
+        if "\0" in place:
+            raise UsageError("no file has a name with a NUL in it", "name a file of the newest commit")
         named = _LINE.fullmatch(text_of(place))
         path, line = (named[1], int(named[2])) if named else (text_of(place), None)
         path = posixpath.normpath(path)
@@ -123,7 +127,7 @@ class Desk:
         if isinstance(question, str):
             found = [finder.history.number[hit.commit_hash] for hit in self.search(question, limit=limit)]
         else:
-            found = finder.nearest(np.array(question, np.float32), limit=limit)
+            found = finder.nearest(np.array(question, np.float64), limit=limit)
         records = finder.store.records(ids=[int(finder.history.ids[number]) for number in found])
         return [Point(one.commit_hash, one.author_name, one.message, one.paths) for one in records]
 

@@ -161,7 +161,7 @@ class Finder:
         text = " ".join((said.message.partition("\n")[0], *said.paths[:8], *names))
         return self._hits(self.ask(text, through=through), limit, self.history.everything)
 
-    def nearest(self, vector: npt.NDArray[np.float32], *, limit: int) -> list[int]:
+    def nearest(self, vector: Scores, *, limit: int) -> list[int]:
         """The numbers of the commits one of whose texts is nearest to a vector, nearest first."""
         if not self.dense or not self.dense.count:
             raise DataError("the index has no vectors to compare with", "ask in words, or run `treering index`")
@@ -170,10 +170,12 @@ class Finder:
             raise UsageError(
                 f"the vector has {vector.size} numbers, those of the index {wanted}", "embed with its model"
             )
-        length = float(np.linalg.norm(vector))
-        if not np.isfinite(length) or not length:
+        largest = float(np.abs(vector).max())
+        if not np.isfinite(largest) or not largest:
             raise UsageError("the vector has no direction", "give finite numbers, not all of them 0")
-        cosines = np.stack(list(self.dense.cosines(vector / np.float32(length)).values()))
+        vector = vector / largest  # the square of a huge number is none
+        length = float(np.linalg.norm(vector))
+        cosines = np.stack(list(self.dense.cosines((vector / length).astype(np.float32)).values()))
         near = np.nan_to_num(cosines, nan=-np.inf).max(axis=0)
         order = np.argsort(-near, kind="stable")[:limit]
         return [int(number) for number in order if near[number] > -np.inf]

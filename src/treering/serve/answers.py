@@ -15,6 +15,7 @@ from treering.errors import (
     BudgetError,
     DataError,
     ModelError,
+    NoStore,
     RepositoryError,
     ServiceError,
     StoreError,
@@ -33,6 +34,7 @@ STATUS: dict[type[TreeringError], tuple[int, str]] = {
     BudgetError: (402, "budget"),
     ModelError: (409, "no_model"),
     ServiceError: (502, "service"),
+    NoStore: (409, "no_index"),
     StoreError: (503, "store"),
     RepositoryError: (503, "repository"),
 }

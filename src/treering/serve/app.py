@@ -20,7 +20,7 @@ from starlette.responses import Response, StreamingResponse
 
 from treering import operations
 from treering.config import ServeSettings
-from treering.errors import StoreError, TreeringError, UsageError
+from treering.errors import NoStore, TreeringError, UsageError
 from treering.finding import Point
 from treering.offered import OFFERS, Asked, Offer
 from treering.serve import metrics as counting
@@ -77,16 +77,6 @@ class Served(Struct):
 
 class Repositories(Struct):
     repositories: list[Served]
-
-
-class State(Struct):
-    """What ``treering status`` tells, with what the server knows of it."""
-
-    repository: str
-    status: operations.Status
-    notes: tuple[str, ...]
-    index: Job
-    waiting: int
 
 
 class Health(Struct):
@@ -185,9 +175,7 @@ class Server:
             decoded(await body(request), Nothing)
         place = self.house.places[repository]
         told = await while_there(request, self.house.do(lambda: operations.status(place)))
-        waiting = len(self.house.quick) + len(self.house.slow)
-        job = self.indexing.job(repository)
-        return answered(State(repository, told, self.house.notes(repository), job, waiting))
+        return answered(told, headers=self._notes(repository))
 
     async def repositories(self, _: Request) -> Response:
         return answered(Repositories([Served(name, self.house.notes(name)) for name in self.house.names]))
@@ -196,7 +184,7 @@ class Server:
         for name, place in self.house.places.items():
             try:
                 at = await self.house.do(lambda place=place: operations.indexed_at(place))  # type: ignore[misc]
-            except StoreError:  # it has no store yet
+            except NoStore:
                 continue
             self.metrics.aged(name, time.time() - at)
         return Response(self.metrics.page(), media_type=counting.TYPE)
@@ -222,6 +210,7 @@ def application(
     """
     metrics = counting.Metrics()
     server, writers = Server(house, metrics), Writers(house.places)
+    house.lent = writers.lent
     spoken = openai.OpenAI(house, writers, metrics)
 
     @asynccontextmanager
@@ -230,7 +219,7 @@ def application(
             stack.enter_context(house)
             stack.enter_context(writers)
             stack.push_async_callback(server.indexing.close)
-            await _mount(app, house, stack)
+            await _mount(app, house, settings, stack)
             if preload:
                 await _preload(house, writers)
             yield
@@ -286,12 +275,13 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
         ),
         schema.Path("get", "/v1/index", "The last run of the index that was started here.", Job),
     )
-    status = "What the store holds, whether the repository has moved on, and what waits."
-    route(
-        server.status,
-        schema.Path("get", "/v1/status", status, State),
-        schema.Path("post", "/v1/status", status, State, Nothing, optional=True),
-    )
+    status = " ".join((operations.Status.__doc__ or "").split())
+    if "status" not in OFFERS:
+        route(
+            server.status,
+            schema.Path("get", "/v1/status", status, operations.Status),
+            schema.Path("post", "/v1/status", status, operations.Status, Nothing, optional=True),
+        )
     plain: dict[str, Any] = {"of_repository": False}
     route(server.repositories, schema.Path("get", "/v1/repositories", "What is served.", Repositories, **plain))
     route(spoken.models, schema.Path("get", "/v1/models", "OpenAI's list of models.", openai.ModelList, **plain))
@@ -314,15 +304,17 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
     return paths
 
 
-async def _mount(app: FastAPI, house: House, stack: AsyncExitStack) -> None:
+async def _mount(app: FastAPI, house: House, settings: ServeSettings, stack: AsyncExitStack) -> None:
     """The page and MCP, where they are there: last, so that they take no path of the others."""
     if importlib.util.find_spec("treering.serve.pages"):
         app.include_router(importlib.import_module("treering.serve.pages").router())
     if importlib.util.find_spec("treering.serve.mcp"):
-        made = importlib.import_module("treering.serve.mcp").server(house.answer, house.names)
-        spoken = made.streamable_http_app(streamable_http_path="/")
-        await stack.enter_async_context(made.session_manager.run())
-        app.mount("/mcp", spoken)
+        mcp, names = importlib.import_module("treering.serve.mcp"), (settings.host, *settings.names)
+        hosts = [form for name in names for form in (name, f"{name}:*")]
+        origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
+        routes, under_way = mcp.mounted(mcp.server(house.answer, house.names), hosts, origins)
+        app.router.routes.extend(routes)
+        await stack.enter_async_context(under_way())
 
 
 async def _preload(house: House, writers: Writers) -> None:

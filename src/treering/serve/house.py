@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from treering import finding, operations
@@ -201,6 +202,8 @@ class House:
         self._notes: dict[str, tuple[str, ...]] = {}
         self._embedders: dict[tuple[str, int], Any] = {}
         self._loading = threading.Lock()
+        self.lent: Callable[[str], Callable[[Path], Any]] | None = None
+        """Of a repository, who lends its models that are loaded."""
 
     def __enter__(self) -> "House":
         self.quick = Lane("quick", self._count, self._waiting, self._opened)
@@ -299,6 +302,7 @@ class House:
             embedder = self._embedder(place)
         state = finding.state(place)  # before it is opened: what is written meanwhile is then noticed
         desk = closing.enter_context(finding.desk(place, Reporter(said), embedder=embedder))
+        desk.lent = self.lent(repository) if self.lent else None
         notes = tuple(line.removeprefix("warning: ") for line in said.getvalue().splitlines())
         self._notes[repository] = notes
         now = time.monotonic()

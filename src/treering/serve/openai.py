@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from treering import learning
-from treering.errors import StoreError, UsageError
+from treering.errors import NoStore, UsageError
 from treering.offered import OFFERS
 from treering.serve.answers import DONE, Refused, answered, body, converted, decoded, event, refused, while_there
 from treering.serve.house import House
@@ -308,7 +308,7 @@ class OpenAI:
         for repository, place in self.house.places.items():
             try:
                 models = learning.models(place)
-            except StoreError:  # it has no store yet
+            except NoStore:  # it has no store yet
                 continue
             for one in models:
                 made = int(one.made)

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+import signal
 import socket
-import sys
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -31,6 +33,19 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
         super().__init__(config)
         self._guard = guard
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal asks for an end, and that it came is no failure: uvicorn's own way raises it again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sent: signal.signal(sent, self.handle_exit) for sent in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sent, handler in before.items():
+                signal.signal(sent, handler)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listening in self.servers:
@@ -92,7 +107,6 @@ def serve(
 
     with door:
         asyncio.run(run())
-    sys.stderr.flush()
 
 
 async def _announce(server: Server, tell: Callable[[], None]) -> None:

@@ -34,7 +34,7 @@ class Path:
 def document(paths: Sequence[Path], *, token: bool) -> dict[str, Any]:
     """An OpenAPI 3.1 document."""
     kinds = [Failure, *(kind for path in paths for kind in (path.asked, path.gives) if kind is not None)]
-    schemas, components = msgspec.json.schema_components(kinds, ref_template=REFERENCE)
+    schemas, components = msgspec.json.schema_components(kinds, schema_hook=_anything, ref_template=REFERENCE)
     of = dict(zip(map(_key, kinds), schemas, strict=True))
     told: dict[str, dict[str, Any]] = {}
     for path in paths:
@@ -49,6 +49,13 @@ def document(paths: Sequence[Path], *, token: bool) -> dict[str, Any]:
         made["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         made["security"] = [{"token": []}]
     return made
+
+
+def _anything(kind: type) -> dict[str, Any]:
+    """What may be any JSON value."""
+    if kind is not object:
+        raise NotImplementedError
+    return {"description": "Any JSON value."}  # an empty one counts as none
 
 
 def _key(kind: Any) -> str:

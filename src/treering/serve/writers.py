@@ -5,7 +5,8 @@ wanted and anew when another one is. What nobody reads any more ends with the to
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
@@ -14,6 +15,8 @@ from treering.errors import ServiceError
 from treering.operations import Place
 from treering.serve.house import Bench, Lane, Opened, Task
 from treering.types import Generated, Sampling
+
+T = TypeVar("T")
 
 Messages = Sequence[tuple[str, str]]
 Tell = Callable[[int, str], None]
@@ -31,7 +34,12 @@ class Writers:
         self._key: tuple[str, str] | None = None
         self._writer: Any = None
 
+    def lent(self, repository: str) -> Callable[[Path], "Lent"]:
+        """Who lends the models of a repository to other threads."""
+        return lambda folder: Lent(self, repository, folder.name)
+
     def __enter__(self) -> "Writers":
+        self.loop = asyncio.get_running_loop()
         self.lane = Lane("writer", 1, self._waiting, _no_desk)
         return self
 
@@ -45,7 +53,7 @@ class Writers:
 
     async def load(self, repository: str, model: str) -> None:
         """Have a model loaded before it is wanted."""
-        await self.lane.run(lambda _, __: self._of(repository, model) and None)
+        await self.lane.run(lambda _, __: self.of(repository, model) and None)
 
     async def write(
         self, repository: str, model: str, prompts: Sequence[str | Messages], samplings: Sequence[Sampling], tell: Tell
@@ -56,7 +64,7 @@ class Writers:
         loop = asyncio.get_running_loop()
 
         def work(_: Bench, task: Task[list[Generated]]) -> list[Generated]:
-            writer, made = self._of(repository, model), []
+            writer, made = self.of(repository, model), []
             for number, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
 
                 def piece(text: str, number: int = number) -> None:
@@ -76,12 +84,48 @@ class Writers:
 
         return await self.lane.run(work)
 
-    def _of(self, repository: str, model: str) -> Any:
+    def of(self, repository: str, model: str) -> Any:
+        """The loaded model; called on the lane's thread alone."""
         if self._key != (repository, model):
             self._key = self._writer = None  # the memory of one model is enough
             self._writer = learning.writer(self.places[repository], model)
             self._key = repository, model
         return self._writer
+
+
+class Lent:
+    """A model that others use, too: what is asked of it on a thread is done on the writer's, in turn."""
+
+    def __init__(self, writers: Writers, repository: str, name: str) -> None:
+        self._writers, self._repository, self._name = writers, repository, name
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens it reads, prompt and answer together."""
+        longest: int | None = self._done(lambda writer: writer.longest)
+        return longest
+
+    def encoded(self, prompt: str) -> list[int]:
+        """The ids of a prompt."""
+        return self._done(lambda writer: writer.encoded(prompt))
+
+    def write(
+        self,
+        prompt: str,
+        sampling: Sampling,
+        *,
+        tell: Callable[[str], None] = lambda _: None,
+        unwanted: Callable[[], bool] = lambda: False,
+    ) -> Generated:
+        """Go on from a prompt; ``tell`` is called on the writer's thread."""
+        made: Generated = self._done(lambda writer: writer.write(prompt, sampling, tell=tell, unwanted=unwanted))
+        return made
+
+    def _done(self, work: Callable[[Any], T]) -> T:
+        def with_it(_: Bench, __: Task[T]) -> T:
+            return work(self._writers.of(self._repository, self._name))
+
+        return asyncio.run_coroutine_threadsafe(self._writers.lane.run(with_it), self._writers.loop).result()
 
 
 def _no_desk(repository: str) -> Opened:
