@@ -225,6 +225,7 @@ def application(
             yield
 
     app = FastAPI(title="treering", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.house, app.state.writers = house, writers
     paths = _routes(app, server, spoken)
     told = msgspec.json.encode(schema.document(paths, token=bool(settings.token)))
 

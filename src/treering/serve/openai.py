@@ -254,8 +254,9 @@ class OpenAI:
 
     async def completions(self, request: Request) -> Response:
         asked = decoded(await body(request), CompletionAsked)
-        for field in ("echo", "suffix", "best_of"):
-            if getattr(asked, field) not in (None, False, "", 1):
+        unable = {"echo": asked.echo, "suffix": asked.suffix, "best_of": (asked.best_of or 1) != 1}
+        for field, wanted in unable.items():
+            if wanted:
                 raise UsageError(f"`{field}`: the local model cannot do that", "leave it out")
         given = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
         if not all(isinstance(one, str) for one in given):
