@@ -92,7 +92,7 @@ class Server:
 
     def offer(self, name: str, offer: Offer) -> Handler:
         async def handle(request: Request) -> Response:
-            repository = self.house.name(request.query_params.get("repository", ""))
+            repository = self._repository(request)
             if request.method in ("GET", "HEAD"):
                 asked = of_query(request, offer.asked, REPOSITORY)
             elif offer.streamed is not None:
@@ -105,6 +105,12 @@ class Server:
             return answered(answer, headers=self._notes(repository))
 
         return handle
+
+    def _repository(self, request: Request) -> str:
+        given = request.query_params.getlist("repository")
+        if len(given) > 1 or given == [""]:
+            raise UsageError("`repository`: it is not one name", f"repositories: {', '.join(self.house.names)}")
+        return self.house.name(*given)
 
     def _notes(self, repository: str) -> dict[str, str]:
         """A header that says where an answer may fall short."""
@@ -160,7 +166,7 @@ class Server:
         return self.house.name()
 
     async def index(self, request: Request) -> Response:
-        repository = self.house.name(request.query_params.get("repository", ""))
+        repository = self._repository(request)
         if request.method != "POST":
             return answered(self.indexing.job(repository))
         decoded(await body(request), Nothing)
@@ -170,7 +176,7 @@ class Server:
             raise Refused(409, "indexing", error.message, error.hint, {"retry-after": "10"}) from error
 
     async def status(self, request: Request) -> Response:
-        repository = self.house.name(request.query_params.get("repository", ""))
+        repository = self._repository(request)
         if request.method == "POST":
             decoded(await body(request), Nothing)
         place = self.house.places[repository]
@@ -227,7 +233,7 @@ def application(
     app = FastAPI(title="treering", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.house, app.state.writers = house, writers
     paths = _routes(app, server, spoken)
-    told = msgspec.json.encode(schema.document(paths, token=bool(settings.token)))
+    told = msgspec.json.encode(schema.document(paths, house.names, token=bool(settings.token)))
 
     async def described(_: Request) -> Response:
         return Response(told, media_type="application/json")
@@ -271,9 +277,7 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
     )
     route(
         server.index,
-        schema.Path(
-            "post", "/v1/index", "Bring the index up to date, beside the server.", Job, Nothing, 202, optional=True
-        ),
+        schema.Path("post", "/v1/index", "Bring the index up to date, beside the server.", Job, Nothing, 202),
         schema.Path("get", "/v1/index", "The last run of the index that was started here.", Job),
     )
     status = " ".join((operations.Status.__doc__ or "").split())
@@ -281,7 +285,7 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
         route(
             server.status,
             schema.Path("get", "/v1/status", status, operations.Status),
-            schema.Path("post", "/v1/status", status, operations.Status, Nothing, optional=True),
+            schema.Path("post", "/v1/status", status, operations.Status, Nothing),
         )
     plain: dict[str, Any] = {"of_repository": False}
     route(server.repositories, schema.Path("get", "/v1/repositories", "What is served.", Repositories, **plain))

@@ -27,18 +27,16 @@ class Path:
     media: tuple[str, ...] = (JSON,)
     named: str = ""
     """The name of a part of the path."""
-    optional: bool = False
-    """Whether the body may be left out."""
 
 
-def document(paths: Sequence[Path], *, token: bool) -> dict[str, Any]:
-    """An OpenAPI 3.1 document."""
+def document(paths: Sequence[Path], repositories: Sequence[str], *, token: bool) -> dict[str, Any]:
+    """An OpenAPI 3.1 document of a server that has these repositories."""
     kinds = [Failure, *(kind for path in paths for kind in (path.asked, path.gives) if kind is not None)]
     schemas, components = msgspec.json.schema_components(kinds, schema_hook=_anything, ref_template=REFERENCE)
     of = dict(zip(map(_key, kinds), schemas, strict=True))
     told: dict[str, dict[str, Any]] = {}
     for path in paths:
-        told.setdefault(path.path, {})[path.method] = _operation(path, of, components)
+        told.setdefault(path.path, {})[path.method] = _operation(path, repositories, of, components)
     made: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "treering", "version": __version__, "description": "The history of Git repositories, asked."},
@@ -62,7 +60,9 @@ def _key(kind: Any) -> str:
     return repr(kind)
 
 
-def _operation(path: Path, of: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+def _operation(
+    path: Path, repositories: Sequence[str], of: dict[str, Any], components: dict[str, Any]
+) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for media in path.media:
         content[media] = {
@@ -79,16 +79,17 @@ def _operation(path: Path, of: dict[str, Any], components: dict[str, Any]) -> di
     if path.named:
         parameters.append({"name": path.named, "in": "path", "required": True, "schema": {"type": "string"}})
     if path.of_repository:
-        asks = {"type": "string", "description": "Which repository; the first of the server by default."}
-        parameters.append({"name": "repository", "in": "query", "schema": asks})
+        told = "Which repository; the first of the server by default."
+        known = {"enum": list(repositories)}
+        parameters.append({"name": "repository", "in": "query", "description": told, "schema": known})
     if path.asked is not None and path.method == "get":
         asked = _resolved(of[_key(path.asked)], components)
         for name, schema in asked["properties"].items():
             required = name in asked.get("required", ())
             parameters.append({"name": name, "in": "query", "required": required, "schema": schema})
     elif path.asked is not None:
-        content = {JSON: {"schema": of[_key(path.asked)]}}
-        made["requestBody"] = {"required": not path.optional, "content": content}
+        wanted = bool(_resolved(of[_key(path.asked)], components).get("required"))
+        made["requestBody"] = {"required": wanted, "content": {JSON: {"schema": of[_key(path.asked)]}}}
     if parameters:
         made["parameters"] = parameters
     return made
