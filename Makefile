@@ -2,6 +2,7 @@
 # make test                          run all tests
 # make lint                          format, lint, types, floors
 # make check                         lint, then test
+# make fuzz                          run Schemathesis against the server for FUZZ_SECONDS=300 each, of what it offers and of models
 # make llama-test                    run those that want a real llama.cpp, which npm installs first
 # make screenshots                   draw the pictures of docs/page.md anew, of this repository's own history
 # make clean                         remove what the others made here
@@ -9,13 +10,14 @@
 PYTHON ?= python3
 REPO ?= .
 MINUTES ?= 5
+FUZZ_SECONDS ?= 300
 BIN := .venv/bin
 DEVELOP := .venv/develop.stamp
 INSTALL := .venv/install.stamp
 
 LLAMA := .venv/llama
 
-.PHONY: run test lint check llama-test screenshots clean
+.PHONY: run test lint check fuzz llama-test screenshots clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -30,6 +32,9 @@ lint: $(DEVELOP)
 	$(BIN)/lint-imports
 
 check: lint test
+
+fuzz: $(DEVELOP)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/e2e/test_fuzz.py
 
 llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
 	NODE_LLAMA="$(abspath $(LLAMA))" $(BIN)/python -m pytest -m llama

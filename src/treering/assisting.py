@@ -73,7 +73,7 @@ def ask(
 
     def local() -> tuple[str, LocalModel]:
         folder = model_stage.named(desk.finder.store, "")
-        return folder.name, (writer or _writer(desk))(folder)
+        return folder.name, (writer or desk.lent or _writer(desk))(folder)
 
     return answer(
         Asking(found, told, packed, claude, local, lambda names: _cited(desk, names), budget, tell, unwanted),

@@ -28,9 +28,15 @@ NOT_OF_THE_FILE = frozenset(
         ("budget", "per_day"),
         ("budget", "per_month"),
         ("budget", "prices"),
+        *(
+            ("serve", key)
+            for key in ("host", "port", "token", "names", "threads", "waiting", "body_bytes", "rate", "seconds")
+        ),
     }
 )
-"""Settings that a repository must not choose: it would be told our key and be sent texts, or spend our money."""
+"""Settings that a repository must not choose: it would be told our key and be sent texts; it would open a door of the
+machine. A server has several repositories anyway.
+"""
 
 Positive = Annotated[int, Meta(ge=1)]
 Strategy = Literal["semantic", "hierarchical", "diff-aware", "flat"]
@@ -171,6 +177,28 @@ class RouteSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeSettings:
+    host: str = "127.0.0.1"
+    """The address that is listened at. Any but the machine's own demands a token."""
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """The port; 0 is any free one."""
+    token: str = ""
+    """Who asks must bear it (`Authorization: Bearer …`). By environment only: a command line can be read by others."""
+    names: tuple[str, ...] = ()
+    """Names under which the server is asked beside its address: what a proxy sends as `Host`."""
+    threads: Annotated[int, Meta(ge=0, le=64)] = 0
+    """How many questions are answered at once; 0 is the number of cores."""
+    waiting: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    """How many questions wait at most; one more is told to come back."""
+    body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 1 << 20
+    """How large a request may be."""
+    rate: Annotated[float, Meta(ge=0, le=1e6)] = 200.0
+    """How many requests a second one client may make, over a while; 0 is no limit."""
+    seconds: Annotated[float, Meta(gt=0, le=86_400)] = 120.0
+    """How long an answer may take to begin."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -181,6 +209,7 @@ class Settings:
     assist: AssistSettings = field(default_factory=AssistSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     route: RouteSettings = field(default_factory=RouteSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
 
 
 SECTIONS: dict[str, Any] = {section.name: section.default_factory for section in fields(Settings)}

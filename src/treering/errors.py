@@ -5,6 +5,7 @@
     ├── RepositoryError      3  not a repository, no commits, no permission, no git
     │   └── DamagedRepository   a corrupt pack or a missing commit: the history cannot be told truthfully
     ├── StoreError           4  the store cannot be opened, read or written
+    │   ├── NoStore             nothing was indexed yet
     │   ├── StoreBusy           another process is writing, or wrote what was read without a lock; the message names it
     │   └── DiskFull            nothing was lost: what was committed stays, the rest is made next time
     ├── DataError            5  a file given as input is torn, empty or made for something else; an index holds nothing
@@ -47,6 +48,10 @@ class DamagedRepository(RepositoryError):  # noqa: N818  (it is what the reposit
 
 class StoreError(TreeringError):
     exit_code = 4
+
+
+class NoStore(StoreError):  # noqa: N818
+    pass
 
 
 class StoreBusy(StoreError):  # noqa: N818

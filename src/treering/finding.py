@@ -2,12 +2,14 @@
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 from msgspec.structs import replace
 
 from treering.errors import DataError, UsageError
@@ -18,7 +20,9 @@ from treering.opening import Place, finder
 from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.files import Predictor
+from treering.store import Store
 from treering.types import NO_FILTERS, FilePatch, FilePrediction, Filters, Hit, Record
+from treering.vectors.embedder import Embedder, embed
 
 _LINE = re.compile(r"(.+):0*([1-9][0-9]{0,8})", re.DOTALL)
 
@@ -33,6 +37,15 @@ class CommitDetail(msgspec.Struct, frozen=True):
     hunks: tuple[FilePatch, ...]
 
 
+class Point(msgspec.Struct, frozen=True):
+    """A commit in the four words of the seed's own search."""
+
+    id: str
+    author: str
+    message: str
+    files: tuple[str, ...]
+
+
 class Desk:
     """A repository's index, open for many questions, with what they need beside it. One thread uses it at a time.
 
@@ -42,6 +55,8 @@ class Desk:
     def __init__(self, where: Place, finder: Finder, stack: ExitStack) -> None:
         self.where, self.finder = where, finder
         self._stack = stack
+        self.lent: Callable[[Path], Any] | None = None
+        """Lends the model of a folder, where somebody has it loaded; who needs one and is lent none loads it."""
 
     @cached_property
     def shadow(self) -> Shadow:
@@ -76,6 +91,8 @@ class Desk:
         """The commits that explain a file, or a line of it (``FILE:LINE``): those that wrote it by git's own blame,
         those that changed the line before, then those that search finds for its words.
         """
+        if "\0" in place:
+            raise UsageError("no file has a name with a NUL in it", "name a file of the newest commit")
         named = _LINE.fullmatch(text_of(place))
         path, line = (named[1], int(named[2])) if named else (text_of(place), None)
         path = posixpath.normpath(path)
@@ -97,6 +114,21 @@ class Desk:
         commit_id = int(self.finder.history.ids[number])
         (record,) = self.finder.store.records(ids=[commit_id])
         return CommitDetail(record, self.finder.store.hunks(commit_id))
+
+    def points(self, question: str | Sequence[float], *, limit: int = 0) -> list[Point]:
+        """The commits nearest to a vector of the index's model, or those that answer a question in words."""
+        finder, limit = self.finder, limit or self.limit
+        if isinstance(question, str):
+            found = [finder.history.number[hit.commit_hash] for hit in self.search(question, limit=limit)]
+        else:
+            found = finder.nearest(np.array(question, np.float64), limit=limit)
+        records = finder.store.records(ids=[int(finder.history.ids[number]) for number in found])
+        return [Point(one.commit_hash, one.author_name, one.message, one.paths) for one in records]
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """:func:`state` of the store as it is now, whatever it was when the desk was opened."""
+        return _state(self.finder.store)
 
     @property
     def touched(self) -> int:
@@ -123,9 +155,9 @@ class Desk:
 
 
 @contextmanager
-def desk(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Desk]:
-    """Open a repository's index for questions."""
-    with finder(where, report, vectors=vectors) as opened, ExitStack() as stack:
+def desk(where: Place, report: Reporter, *, vectors: bool = True, embedder: Embedder | None = None) -> Iterator[Desk]:
+    """Open a repository's index for questions. An ``embedder`` that is loaded already is used."""
+    with finder(where, report, vectors=vectors, embedder=embedder) as opened, ExitStack() as stack:
         yield Desk(where, opened, stack)
 
 
@@ -153,6 +185,22 @@ def files(
     """:meth:`Desk.files` of a repository."""
     with desk(where, report, vectors=False) as opened:
         return opened.files(task, given=given, at=at)
+
+
+def state(where: Place) -> tuple[object, ...]:
+    """What an index is at: another one when other commits, words or vectors can be found than before."""
+    with where.store(existing=True) as store:
+        return _state(store)
+
+
+def _state(store: Store) -> tuple[object, ...]:
+    return store.fact("tips"), store.indexed(), store.vectors()
+
+
+def vectors(embedder: Embedder, texts: Sequence[str]) -> tuple[list[list[float]], list[int]]:
+    """Unit vectors of texts, and how many tokens of each were read: what is longer than the model reads is cut."""
+    read = [min(len(one), embedder.length) for one in embedder.offsets(texts)]
+    return embed(embedder, texts).tolist(), read
 
 
 def text_of(text: str) -> str:

@@ -10,6 +10,7 @@ from treering.lm import processes
 from treering.lm.base import check_base
 from treering.lm.export import FORMATS, Exported, told_of
 from treering.lm.export import export_model as write_export
+from treering.lm.generate import Writer
 from treering.lm.generate import generate as sample
 from treering.lm.hardware import Machine, machine
 from treering.lm.plan import Plan, plan
@@ -153,6 +154,23 @@ def suggest(opened: Desk, *, limit: int = 10) -> answer_stage.Suggestions:
     """
     where = opened.where
     return answer_stage.suggest(opened.finder, where.source, where.settings, current_model(where), limit)
+
+
+def writer(where: Place, name: str = "") -> Writer:
+    """A model of the store, loaded to go on from many prompts, one after the other: the current one, or that of a name.
+    No folder is taken for a name: whoever asks may be far away.
+
+    Raises :class:`ModelError` if there is none.
+    """
+    with where.store(existing=True) as store:
+        folder = model_stage.named(store, name)
+    return Writer(folder, gpu=where.settings.train.gpu)
+
+
+def model_name(where: Place) -> str:
+    """The name of the current model; empty where there is none."""
+    folder = current_model(where)
+    return folder.name if folder else ""
 
 
 def models(where: Place) -> list[model_stage.Model]:

@@ -128,6 +128,8 @@ class Offer:
     """Its command on the command line."""
     tool: str = ""
     """Its name as a tool of MCP; empty where a model has no use for it."""
+    streamed: Callable[[Desk, Any, Callable[[str], None], Callable[[], bool]], object] | None = None
+    """The same answer, told piece by piece while it is made, until it is unwanted; None where it is there at once."""
 
 
 def _told(operation: Callable[..., object]) -> str:
@@ -188,6 +190,9 @@ OFFERS: dict[str, Offer] = {
             desk, asked.question, by=asked.by, budget=asked.budget, explain=asked.explain
         ),
         AskAsked, assisting.Answer, _told(assisting.ask), command="ask",
+        streamed=lambda desk, asked, tell, unwanted: assisting.ask(
+            desk, asked.question, by=asked.by, budget=asked.budget, explain=asked.explain, tell=tell, unwanted=unwanted
+        ),
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""

@@ -19,7 +19,7 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.fusion import LEARNED
 from treering.store import FOLDER, Store, store_folder
-from treering.vectors.embedder import Embedder, load_embedder
+from treering.vectors.embedder import Embedder, embed, load_embedder
 
 Flags = Mapping[str, Mapping[str, object]]
 
@@ -57,9 +57,22 @@ def embedder_of(settings: Settings) -> Callable[[], Embedder]:
     return partial(load_embedder, settings.index.model, settings.index.batch_tokens)
 
 
+def embedder(where: Place) -> Embedder:
+    """The embedding model of a repository's index, loaded: many threads may use it at once.
+
+    Raises :class:`ModelError` if it is not on this machine.
+    """
+    loaded = embedder_of(where.settings)()
+    embed(loaded, ["loaded"])  # what is loaded by the first text must not be loaded by two threads
+    return loaded
+
+
 @contextmanager
-def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[Finder]:
-    """The index, open for questions. Says where it is behind the repository or answers by words alone.
+def finder(
+    where: Place, report: Reporter, *, vectors: bool = True, embedder: Embedder | None = None
+) -> Iterator[Finder]:
+    """The index, open for questions. Says where it is behind the repository or answers by words alone. An ``embedder``
+    that is loaded already is used.
 
     Raises :class:`DataError` if it holds no commits.
     """
@@ -67,17 +80,21 @@ def finder(where: Place, report: Reporter, *, vectors: bool = True) -> Iterator[
         if not store.searchable():
             raise DataError("the index holds no commits", "run `treering index` first")
         asked = beside.submit(scrape_stage.tips_of, where.source, where.settings)  # git answers while it is opened
-        with finder_of(store, where.settings, report) if vectors else nullcontext(Finder(store, None)) as opened:
+        with (
+            finder_of(store, where.settings, report, embedder)
+            if vectors
+            else nullcontext(Finder(store, None)) as opened
+        ):
             if asked.result() != store.fact("tips") or len(opened.history) < store.count():
                 report.say("the index is behind the repository: run `treering index`")
             yield opened
 
 
 @contextmanager
-def finder_of(store: Store, settings: Settings, report: Reporter) -> Iterator[Finder]:
+def finder_of(store: Store, settings: Settings, report: Reporter, embedder: Embedder | None = None) -> Iterator[Finder]:
     """The index of an open store, by words and meaning; by words alone, said, where there is no model or no vector."""
     try:
-        embedder = embedder_of(settings)()
+        embedder = embedder or embedder_of(settings)()
     except ModelError as error:
         report.warn(f"searching by words only: {error.message} ({error.hint})")
         yield Finder(store, None)

@@ -138,6 +138,13 @@ def status(where: Place) -> Status:
         )
 
 
+def indexed_at(where: Place) -> float:
+    """When the index was last brought up to date, in seconds since 1970."""
+    with where.store(existing=True) as store:
+        last = store.last_runs().get("index", {})
+        return float(last.get("started", 0.0)) + float(last.get("seconds", 0.0))  # type: ignore[arg-type]  # JSON
+
+
 def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
     """The main job: history → index → tokens → a model within the budget → a report. A second run makes what is new."""
     learns = where.settings.train.minutes > 0

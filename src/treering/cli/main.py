@@ -20,6 +20,7 @@ from treering.cli.mcp import mcp
 from treering.cli.models import models
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.cli.overview import overview
+from treering.cli.serve import serve
 from treering.errors import UsageError
 from treering.report import Reporter, one_line, printable
 
@@ -261,5 +262,6 @@ for command in (
     route.spend,
     ask.context,
     ask.ask,
+    serve,
 ):
     main.add_command(command)

@@ -11,6 +11,10 @@ from treering.lm.base import load_model
 from treering.types import Generated, Sampling
 
 Tell = Callable[[str], None]
+TURN = "\n\nUser:"
+"""Where the other one speaks again in :func:`laid_out`."""
+HOLDER = "\ue000"
+"""Stands around the place of a message in a chat template, until the template is encoded."""
 UNFINISHED = "\ufffd"
 """What the first bytes of a character decode to until the others come."""
 
@@ -56,23 +60,44 @@ class Writer:
         ids: list[int] = self.tokenizer(prompt, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
 
+    def chat(self, messages: Sequence[tuple[str, str]]) -> tuple[list[int], tuple[str, ...]]:
+        """The ids of a conversation (role, text) up to where the next answer begins, and the texts that end it: by the
+        template that came with the model, or else in :func:`laid_out`. No text of a message becomes a control token.
+        """
+        if not getattr(self.tokenizer, "chat_template", None):
+            return self.encoded(laid_out(messages)), (TURN,)
+        marked = [{"role": role, "content": f"{HOLDER}{number}{HOLDER}"} for number, (role, _) in enumerate(messages)]
+        try:
+            told = self.tokenizer.apply_chat_template(marked, tokenize=False, add_generation_prompt=True)
+        except Exception as error:
+            raise UsageError(
+                f"the model's chat template refuses this conversation: {error}", "change its roles"
+            ) from error
+        ids: list[int] = []
+        for place, part in enumerate(str(told).split(HOLDER)):
+            if place % 2:
+                ids += self.encoded(messages[int(part)][1]) if messages[int(part)][1] else []
+            elif part:
+                ids += self.tokenizer(part, add_special_tokens=False)["input_ids"]
+        return ids, ()
+
     def write(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         sampling: Sampling,
         *,
         tell: Tell = lambda _: None,
         unwanted: Callable[[], bool] = lambda: False,
     ) -> Generated:
-        """Go on from a prompt. ``tell`` gets every piece as it is made; once the answer is ``unwanted``, it ends with
-        the token under way. The same seed gives the same text on the same machine.
+        """Go on from a prompt, or from its ids. ``tell`` gets every piece as it is made; once the answer is
+        ``unwanted``, it ends with the token under way. The same seed gives the same text on the same machine.
 
         Raises :class:`UsageError` for a prompt that is no text or longer than the model reads.
         """
         import torch
         from transformers import StoppingCriteriaList
 
-        ids = self.encoded(prompt)
+        ids = self.encoded(prompt) if isinstance(prompt, str) else list(prompt)
         max_tokens = sampling.max_tokens
         if self.longest is not None:
             if len(ids) >= self.longest:
@@ -92,6 +117,13 @@ class Writer:
             **_choice(sampling),
         )
         return told.whole(sampling.seed, prompt_tokens=len(ids))
+
+
+def laid_out(messages: Sequence[tuple[str, str]]) -> str:
+    """A conversation for a model that learned none: what the system says, then the turns, each with its speaker."""
+    names = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
+    turns = [f"{names[role]}: {text}" if role in names else text for role, text in messages]
+    return "\n\n".join((*turns, "Assistant:"))
 
 
 def generate(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from treering.errors import StoreError
+from treering.errors import DataError, StoreError, UsageError
 from treering.search.dense import Dense
 from treering.search.fusion import LEARNED, Legs, Weights, fused, z_scores
 from treering.search.history import History, Mask, Numbers, Scores
@@ -160,6 +160,25 @@ class Finder:
         names = sorted(said.identifiers, key=lambda name: -said.identifiers[name])[:20]
         text = " ".join((said.message.partition("\n")[0], *said.paths[:8], *names))
         return self._hits(self.ask(text, through=through), limit, self.history.everything)
+
+    def nearest(self, vector: Scores, *, limit: int) -> list[int]:
+        """The numbers of the commits one of whose texts is nearest to a vector, nearest first."""
+        if not self.dense or not self.dense.count:
+            raise DataError("the index has no vectors to compare with", "ask in words, or run `treering index`")
+        wanted = self.dense.embedder.dimensions
+        if vector.shape != (wanted,):
+            raise UsageError(
+                f"the vector has {vector.size} numbers, those of the index {wanted}", "embed with its model"
+            )
+        largest = float(np.abs(vector).max())
+        if not np.isfinite(largest) or not largest:
+            raise UsageError("the vector has no direction", "give finite numbers, not all of them 0")
+        vector = vector / largest  # the square of a huge number is none
+        length = float(np.linalg.norm(vector))
+        cosines = np.stack(list(self.dense.cosines((vector / length).astype(np.float32)).values()))
+        near = np.nan_to_num(cosines, nan=-np.inf).max(axis=0)
+        order = np.argsort(-near, kind="stable")[:limit]
+        return [int(number) for number in order if near[number] > -np.inf]
 
     def told(self, reasons: Mapping[str, str], query: str) -> list[Hit]:
         """Commits by their hashes, in the order given, each with the reason given."""

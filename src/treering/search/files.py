@@ -136,8 +136,8 @@ class Predictor:
     def _of_paths(self, leg: Lexical, known: npt.NDArray[np.bool_]) -> Scores:
         """The part of the task's words that a path holds, weighted by how rare they are among the paths known."""
         asked = leg.words
-        holding = np.array([[word in there for word in asked] for there in self._path_words])
-        holding = holding.reshape(len(self._path_words), len(asked))
+        holding = np.array([[word in there for word in asked] for there in self._path_words], bool)
+        holding = holding.reshape(len(self._path_words), len(asked))  # a task may have no word at all
         rarity = np.log1p(known.sum() / (1 + holding[known].sum(axis=0)))
         return np.where(known, holding @ rarity, 0.0)
 

@@ -16,7 +16,7 @@ from typing import Self
 
 import platformdirs
 
-from treering.errors import StoreBusy, StoreError
+from treering.errors import NoStore, StoreBusy, StoreError
 from treering.files import locked, os_errors
 from treering.store.schema import MIGRATIONS, REBUILD, meant, sqlite_errors
 
@@ -140,7 +140,7 @@ class Database:
         """The store that is there, or an error that says how to make one."""
         store = cls(folder)
         if not store.path.is_file():
-            raise StoreError(f"there is no index in {folder}", "run `treering run`, or `treering index`, first")
+            raise NoStore(f"there is no index in {folder}", "run `treering run`, or `treering index`, first")
         return store
 
     def __enter__(self) -> Self:

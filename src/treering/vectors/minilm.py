@@ -132,11 +132,19 @@ class MiniLM:
         made.no_padding()
         return made
 
+    @cached_property
+    def whole(self) -> Any:
+        """The tokenizer that reads a text to its end. Another object: one that is changed is not for many threads."""
+        from tokenizers import Tokenizer
+
+        made = Tokenizer.from_file(str(self._words))
+        made.no_truncation()
+        made.no_padding()
+        return made
+
     def offsets(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
         """Where the tokens of each text stand in it (start, end), whatever its length."""
-        self.tokenizer.no_truncation()
-        encoded = self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        self.tokenizer.enable_truncation(MAX_TOKENS)
+        encoded = self.whole.encode_batch(list(texts), add_special_tokens=False)
         return (one.offsets for one in encoded)
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Matrix]]:

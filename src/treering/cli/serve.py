@@ -1,0 +1,65 @@
+"""The command that serves repositories over HTTP."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from treering.cli.options import PATH, guarded
+from treering.errors import ServiceError, UsageError, needs
+from treering.report import Reporter
+
+
+@click.command()
+@click.option(
+    "--repo", "repos", type=PATH, multiple=True, help="A Git repository; may be given several times [default: .]."
+)
+@click.option("--store", type=PATH, help="The store's folder, of a single repository [default: .treering there].")
+@click.option(
+    "--host", help="The address to listen at; any but the machine's own demands a token [default: 127.0.0.1]."
+)
+@click.option("--port", type=int, help="The port; 0 is any free one [default: 8080].")
+@click.option("--name", "names", multiple=True, help="A name that the server is asked by beside its address.")
+@click.option("--threads", type=int, help="Questions answered at once [default: as many as cores].")
+@click.option("--preload", is_flag=True, help="Open the indexes and load the model before anyone asks.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as JSON on stdout.")
+@click.option("--verbose", is_flag=True, help="Say more on stderr.")
+@guarded
+def serve(
+    repos: tuple[Path, ...], store: Path | None, as_json: bool, verbose: bool, preload: bool, **flags: Any
+) -> None:
+    """Serve repositories over HTTP: search, answers, OpenAI's paths, MCP and a page."""
+    from treering import config, opening
+
+    with needs("serve"):
+        from treering.serve import guard, running
+
+    report = Reporter.to_stderr(verbose=verbose)
+    settings = config.load(None, os.environ, {"serve": flags}).serve
+    guard.check(settings)
+    if store and len(repos) > 1:
+        raise UsageError("one --store is not for several repositories", "leave it out, or serve one of them")
+    places: dict[str, opening.Place] = {}
+    for repo in repos or (Path(),):
+        place = opening.place(repo, store)
+        name = place.source.name
+        if name in places:
+            raise UsageError(f"two repositories are called {name}", "rename the folder of one")
+        if any(place.folder == other.folder for other in places.values()):
+            raise UsageError(f"{name} would have the store of another one", "leave TREERING_STORE out")
+        places[name] = place
+
+    def begun(url: str) -> None:
+        report.say(f"serving {', '.join(places)} at {url}")
+        if as_json:
+            click.echo(json.dumps({"url": url}))
+
+    try:
+        running.serve(places, settings, report, begun, preload=preload)
+    except OSError as error:
+        raise ServiceError(
+            f"cannot listen at {settings.host}:{settings.port}: {error.strerror or error}",
+            "give --port another one (0: any that is free), or stop who has it",
+        ) from error

@@ -1,0 +1,353 @@
+"""The HTTP application: a path for every offer, the seed's search, the index, OpenAI's paths, and a server's health.
+
+What is asked and answered stands in ``offered.py`` and ``openai.py``; this is where each gets its path.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import FastAPI
+from msgspec import Meta, Struct
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from treering import operations
+from treering.config import ServeSettings
+from treering.errors import NoStore, TreeringError, UsageError
+from treering.finding import Point
+from treering.offered import OFFERS, Asked, Offer
+from treering.serve import mcp, openai, pages, schema
+from treering.serve import metrics as counting
+from treering.serve.answers import (
+    DONE,
+    JSON,
+    Gone,
+    Refused,
+    answered,
+    body,
+    converted,
+    decoded,
+    event,
+    of_query,
+    refused,
+    while_there,
+)
+from treering.serve.guard import Guard
+from treering.serve.house import House
+from treering.serve.indexing import Indexing, Job, Under
+from treering.serve.writers import Writers
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+REPOSITORY = frozenset({"repository"})
+POST_ONLY = frozenset({"ask", "route"})
+"""What may cost money, or is written down, is asked on purpose only: a GET may come from anywhere."""
+
+
+class Nothing(Asked, frozen=True):
+    """A question that needs no words."""
+
+
+class PointsAsked(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The seed's search: a collection, and what to look for, as a vector of its model or in words."""
+
+    collection_name: Annotated[str, Meta(max_length=1000, description="A repository, with or without `-commits`.")] = ""
+    query_vector: Annotated[list[float], Meta(min_length=1, max_length=8192)] | None = None
+    query: Annotated[str, Meta(min_length=1, max_length=20_000)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+
+
+class Points(Struct):
+    result: list[Point]
+
+
+class Served(Struct):
+    """A repository of the server; ``notes`` say where its answers fall short."""
+
+    name: str
+    notes: tuple[str, ...]
+
+
+class Repositories(Struct):
+    repositories: list[Served]
+
+
+class Health(Struct):
+    status: str
+
+
+class Server:
+    """The handlers of one server that are not OpenAI's."""
+
+    def __init__(self, house: House, metrics: counting.Metrics) -> None:
+        self.house, self.metrics = house, metrics
+        self.indexing = Indexing(house.places)
+
+    def offer(self, name: str, offer: Offer) -> Handler:
+        async def handle(request: Request) -> Response:
+            repository = self._repository(request)
+            if request.method in ("GET", "HEAD"):
+                asked = of_query(request, offer.asked, REPOSITORY)
+            elif offer.streamed is not None:
+                asked, streaming = _and_stream(await body(request), offer.asked)
+                if streaming:
+                    return await self._streamed(request, repository, name, asked)
+            else:
+                asked = decoded(await body(request), offer.asked)
+            answer = await while_there(request, self.house.answer(repository, name, asked))
+            return answered(answer, headers=self._notes(repository))
+
+        return handle
+
+    def _repository(self, request: Request) -> str:
+        given = request.query_params.getlist("repository")
+        if len(given) > 1 or given == [""]:
+            raise UsageError("`repository`: it is not one name", f"repositories: {', '.join(self.house.names)}")
+        return self.house.name(*given)
+
+    def _notes(self, repository: str) -> dict[str, str]:
+        """A header that says where an answer may fall short."""
+        notes = "; ".join(self.house.notes(repository))
+        return {"treering-note": notes.encode("ascii", "replace").decode()} if notes else {}
+
+    async def _streamed(self, request: Request, repository: str, name: str, asked: Asked) -> Response:
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        made = asyncio.ensure_future(self.house.told(repository, name, asked, pieces.put_nowait))
+        made.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            first = await while_there(request, pieces.get())
+            if first is None:
+                made.result()
+        except BaseException:
+            made.cancel()
+            raise
+
+        async def events() -> AsyncIterator[bytes]:
+            told = first
+            try:
+                while told is not None:
+                    yield event({"delta": told})
+                    told = await pieces.get()
+                yield event({"answer": made.result()})
+            except Exception as error:  # noqa: BLE001  the status is sent: the stream itself must tell
+                yield event(msgspec.Raw(bytes(refused(error).body)))
+            finally:
+                made.cancel()
+            yield DONE
+
+        return StreamingResponse(events(), media_type=schema.STREAM, headers=self._notes(repository))
+
+    async def points(self, request: Request) -> Response:
+        """The seed's search: ``{"result": [{"id", "author", "message", "files"}]}``. A GET may have a body, too."""
+        content = await body(request)
+        in_body = content or request.method == "POST"
+        asked = decoded(content, PointsAsked) if in_body else _points_of_query(request)
+        if (asked.query is None) == (asked.query_vector is None):
+            raise UsageError("`query_vector`: give it, or `query`, and not both", "see /openapi.json")
+        repository = self._collection(asked.collection_name)
+        question = asked.query_vector if asked.query_vector is not None else asked.query or ""
+        found = self.house.ask(repository, lambda desk: desk.points(question, limit=asked.limit))
+        return answered(Points(await while_there(request, found)), headers=self._notes(repository))
+
+    def _collection(self, name: str) -> str:
+        for repository, place in self.house.places.items():
+            if name in (repository, f"{repository}-commits", place.settings.vectors.qdrant_collection):
+                return repository
+        if name:
+            known = ", ".join(f"{one}-commits" for one in self.house.names)
+            raise Refused(404, "no_collection", f"there is no collection {name[:200]!r} here", f"collections: {known}")
+        return self.house.name()
+
+    async def index(self, request: Request) -> Response:
+        repository = self._repository(request)
+        if request.method != "POST":
+            return answered(self.indexing.job(repository))
+        decoded(await body(request), Nothing)
+        try:
+            return answered(self.indexing.start(repository), 202)
+        except Under as error:
+            raise Refused(409, "indexing", error.message, error.hint, {"retry-after": "10"}) from error
+
+    async def repositories(self, _: Request) -> Response:
+        return answered(Repositories([Served(name, self.house.notes(name)) for name in self.house.names]))
+
+    async def watched(self, _: Request) -> Response:
+        for name, place in self.house.places.items():
+            try:
+                at = await self.house.do(lambda place=place: operations.indexed_at(place))  # type: ignore[misc]
+            except NoStore:
+                continue
+            self.metrics.aged(name, time.time() - at)
+        return Response(self.metrics.page(), media_type=counting.TYPE)
+
+    async def healthy(self, _: Request) -> Response:
+        return answered(Health("ok"))
+
+    async def ready(self, request: Request) -> Response:
+        """Whether the first repository can be searched."""
+        await while_there(request, self.house.ask("", lambda desk: len(desk.finder.history)))
+        return answered(Health("ready"))
+
+
+def application(
+    house: House,
+    settings: ServeSettings,
+    say: Callable[[str], None] = lambda _: None,
+    *,
+    preload: bool = False,
+) -> Guard:
+    """The whole application, guarded. ``house`` is opened and closed by the one who serves it; ``preload`` opens the
+    indexes and loads a model before anyone asks.
+    """
+    metrics = counting.Metrics()
+    server, writers = Server(house, metrics), Writers(house.places)
+    house.lent = writers.lent
+    spoken = openai.OpenAI(house, writers, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.enter_context(house)
+            stack.enter_context(writers)
+            stack.push_async_callback(server.indexing.close)
+            await _mount(app, house, settings, stack)
+            if preload:
+                await _preload(house, writers)
+            yield
+
+    app = FastAPI(title="treering", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.house, app.state.writers = house, writers
+    paths = _routes(app, server, spoken)
+    told = msgspec.json.encode(schema.document(paths, house.names, token=bool(settings.token)))
+
+    async def described(_: Request) -> Response:
+        return Response(told, media_type="application/json")
+
+    app.add_route("/openapi.json", described, methods=["GET"])
+    metrics.paths = {path.path for path in paths} | {"/openapi.json", "/"}
+    metrics.watch("waiting", "Questions that wait.", lambda: len(house.quick) + len(house.slow) + len(writers.lane))
+    metrics.watch(
+        "busy_threads", "Threads that answer.", lambda: house.quick.busy + house.slow.busy + writers.lane.busy
+    )
+    metrics.watch("model_loaded", "Whether a local model is in memory.", lambda: float(bool(writers.loaded)))
+    for kind in (TreeringError, Refused, Exception):
+        app.add_exception_handler(kind, _told)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Gone, _gone)
+    return Guard(app, settings, metrics, say)
+
+
+def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.Path]:
+    """Give every handler its path, and tell of it."""
+    paths: list[schema.Path] = []
+
+    def route(handler: Handler, *told: schema.Path) -> None:
+        app.add_route(
+            told[0].path.replace("{name}", "{name:path}"), handler, methods=[one.method.upper() for one in told]
+        )
+        paths.extend(told)
+
+    for name, offer in OFFERS.items():
+        path = f"/v1/{name}"
+        media = (JSON, schema.STREAM) if offer.streamed else (JSON,)
+        told = [schema.Path("post", path, offer.told, offer.gives, offer.asked, media=media)]
+        if name not in POST_ONLY:
+            told.append(schema.Path("get", path, offer.told, offer.gives, offer.asked))
+        route(server.offer(name, offer), *told)
+    searched = "The seed's search: the nearest commits to a vector, or those that answer a question."
+    route(
+        server.points,
+        schema.Path("post", "/search", searched, Points, PointsAsked, of_repository=False),
+        schema.Path("get", "/search", f"{searched} A JSON body works, too.", Points, PointsAsked, of_repository=False),
+    )
+    route(
+        server.index,
+        schema.Path("post", "/v1/index", "Bring the index up to date, beside the server.", Job, Nothing, 202),
+        schema.Path("get", "/v1/index", "The last run of the index that was started here.", Job),
+    )
+    plain: dict[str, Any] = {"of_repository": False}
+    route(server.repositories, schema.Path("get", "/v1/repositories", "What is served.", Repositories, **plain))
+    route(spoken.models, schema.Path("get", "/v1/models", "OpenAI's list of models.", openai.ModelList, **plain))
+    route(
+        spoken.model, schema.Path("get", "/v1/models/{name}", "One model.", openai.ModelCard, named="name", **plain)
+    )  # fmt: skip
+    both = (JSON, schema.STREAM)
+    for handler, path, word, asked, gives, media in (
+        (spoken.chat, "/v1/chat/completions", "chat", openai.ChatAsked, openai.Chat, both),
+        (spoken.completions, "/v1/completions", "completions", openai.CompletionAsked, openai.Completion, both),
+        (spoken.embeddings, "/v1/embeddings", "embeddings", openai.EmbeddingsAsked, openai.Embeddings, (JSON,)),
+    ):
+        route(
+            handler,
+            schema.Path("post", path, f"OpenAI's {word}, by a model of the store.", gives, asked, media=media, **plain),
+        )
+    route(server.healthy, schema.Path("get", "/healthz", "Whether the server lives.", Health, **plain))
+    route(server.ready, schema.Path("get", "/readyz", "Whether the first repository can be searched.", Health, **plain))
+    route(server.watched, schema.Path("get", "/metrics", "Figures for Prometheus.", media=("text/plain",), **plain))
+    return paths
+
+
+async def _mount(app: FastAPI, house: House, settings: ServeSettings, stack: AsyncExitStack) -> None:
+    """The page and MCP: last, so that they take no path of the others."""
+    app.include_router(pages.router())
+    hosts = [form for name in (settings.host, *settings.names) for form in (name, f"{name}:*")]
+    origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
+    routes, under_way = mcp.mounted(mcp.server(house.answer, house.names), hosts, origins)
+    app.router.routes.extend(routes)
+    await stack.enter_async_context(under_way())
+
+
+async def _preload(house: House, writers: Writers) -> None:
+    from treering import learning
+
+    for repository, place in house.places.items():
+        await house.ask(repository, lambda desk: desk.search("the first question"))
+        if not writers.loaded and (model := await house.do(lambda place=place: learning.model_name(place))):  # type: ignore[misc]
+            await writers.load(repository, model)
+
+
+def _and_stream(content: bytes, kind: type[Asked]) -> tuple[Asked, bool]:
+    """What is asked, and whether the answer is wanted piece by piece."""
+    asked = decoded(content, dict[str, Any])
+    streaming = asked.pop("stream", False)
+    if not isinstance(streaming, bool):
+        raise UsageError("`stream`: Expected `bool`", "true or false")
+    return converted(asked, kind), streaming
+
+
+def _points_of_query(request: Request) -> PointsAsked:
+    """The query string of the seed's search: the vector as JSON, or parted by commas."""
+    found: dict[str, Any] = dict(request.query_params)
+    if text := found.pop("query_vector", ""):
+        try:
+            found["query_vector"] = msgspec.json.decode(f"[{text.strip().strip('[]')}]", type=list[float])
+        except msgspec.DecodeError as error:
+            raise UsageError(f"`query_vector`: {error}", "numbers, parted by commas") from error
+    if str(found.get("limit", "")).isdigit():
+        found["limit"] = int(found["limit"])
+    return converted(found, PointsAsked)
+
+
+async def _told(_: Request, error: Exception) -> Response:
+    return refused(error)
+
+
+async def _gone(_: Request, __: Exception) -> Response:
+    return Response(status_code=499)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  it is registered for these
+    if error.status_code == 404:
+        said = Refused(404, "no_path", f"there is no {request.url.path[:200]} here", "/openapi.json tells what is")
+    elif error.status_code == 405:
+        said = Refused(405, "no_method", f"{request.method[:20]} is not for this path", "/openapi.json tells what is",
+                       error.headers)  # fmt: skip
+    else:
+        said = Refused(error.status_code, "http", str(error.detail))
+    return refused(said)

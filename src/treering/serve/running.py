@@ -1,0 +1,115 @@
+"""A server from its socket to its end: uvicorn in this process, which answers all it accepted before it ends."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import uvicorn
+
+from treering.config import ServeSettings
+from treering.opening import Place
+from treering.report import Reporter
+from treering.serve.app import application
+from treering.serve.guard import Guard
+from treering.serve.house import House
+
+DRAINING_SECONDS = 1.0
+"""For so long those who are connected are answered and sent away, before the connections that are left are closed."""
+HEADER_BYTES = 32 * 1024
+KEEP_SECONDS = 20
+BACKLOG = 512
+
+
+class Server(uvicorn.Server):
+    """uvicorn that first closes its door, then sends its guests away one by one with their answers, and only then ends.
+    A second signal ends it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, guard: Guard) -> None:
+        super().__init__(config)
+        self._guard = guard
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A signal asks for an end, and that it came is no failure: uvicorn's own way raises it again afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sent: signal.signal(sent, self.handle_exit) for sent in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sent, handler in before.items():
+                signal.signal(sent, handler)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listening in self.servers:
+            listening.close()
+        self._guard.draining = True
+        waited = 0.0
+        while self.server_state.connections and waited < DRAINING_SECONDS and not self.force_exit:
+            await asyncio.sleep(0.05)
+            waited += 0.05
+        await super().shutdown(sockets)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket at an address. Raises :class:`OSError` where it is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if os.name == "posix":
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host.strip("[]"), port))
+        made.listen(BACKLOG)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def serve(
+    places: Mapping[str, Place],
+    settings: ServeSettings,
+    report: Reporter,
+    begun: Callable[[str], None],
+    *,
+    preload: bool = False,
+) -> None:
+    """Serve until a signal ends it. ``begun`` gets the address as soon as it can be asked.
+
+    Raises :class:`OSError` where the address cannot be had.
+    """
+    door = listening(settings.host, settings.port)
+    host, port = door.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    house = House(places, threads=settings.threads, waiting=settings.waiting)
+    app = application(house, settings, report.say, preload=preload)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="on", server_header=False, date_header=True,
+        h11_max_incomplete_event_size=HEADER_BYTES, timeout_keep_alive=KEEP_SECONDS, ws="none", http="h11",
+        timeout_graceful_shutdown=int(settings.seconds) or None, proxy_headers=False,
+    )  # fmt: skip
+    server = Server(config, app)
+
+    async def run() -> None:
+        announced = asyncio.ensure_future(_announce(server, lambda: begun(f"http://{shown}:{port}")))
+        try:
+            await server.serve(sockets=[door])
+        finally:
+            announced.cancel()
+
+    with door:
+        asyncio.run(run())
+
+
+async def _announce(server: Server, tell: Callable[[], None]) -> None:
+    while not server.started:
+        await asyncio.sleep(0.01)
+    tell()
