@@ -19,6 +19,7 @@ from treering.lm.generate import TURN, laid_out
 from treering.offered import OFFERS, Asked, Offer
 from treering.opening import Place
 from treering.report import Reporter
+from treering.types import Sampling
 
 pytestmark = pytest.mark.model
 
@@ -259,6 +260,27 @@ def _copied(place: Place, name: str, to: Path) -> None:
 
     (of,) = (path for path in (place.folder / "models").rglob(name) if path.is_dir())
     shutil.copytree(of, of.with_name(to.name))
+
+
+def test_who_answers_at_a_desk_is_lent_the_model_that_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, served: Served, place: Place, client: openai.OpenAI
+) -> None:
+    class WordsAsked(Asked, frozen=True, kw_only=True):
+        prompt: str
+
+    def write(desk: Desk, asked: Any) -> dict[str, object]:
+        assert desk.lent
+        (model,) = learning.models(place)
+        lent, pieces = desk.lent(place.folder / model.name), list[str]()
+        made = lent.write(asked.prompt, Sampling(max_tokens=6, temperature=0), tell=pieces.append)
+        assert "".join(pieces) == made.text
+        return {"text": made.text, "fits": len(lent.encoded(asked.prompt)) < lent.longest}
+
+    monkeypatch.setitem(OFFERS, "words", Offer(write, WordsAsked, dict[str, object], "", command="words"))
+    with serving({"market": place}) as other:
+        told = other.post("/v1/words", {"prompt": "<MESSAGE> Move"}).json()
+    (alone,) = client.completions.create(model="market", prompt="<MESSAGE> Move", max_tokens=6, temperature=0).choices
+    assert told == {"text": alone.text, "fits": True}
 
 
 def test_on_request_the_history_is_put_before_the_question(

@@ -73,6 +73,7 @@ class Finder:
         self.history = History(store)
         self.dense = Dense(self.history, embedder, index, lost) if embedder else None
         self.weights = weights
+        self._beside = ThreadPoolExecutor(1)  # its thread ends with the finder
         self._whole = Scope(self.history, self.history.everything)
 
     def ask(
@@ -80,10 +81,9 @@ class Finder:
     ) -> Asked:
         """Rank the commits of ``mask`` (what the question may know of: all, by default) that are let ``through``."""
         mask = self.history.everything if mask is None else mask
-        with ThreadPoolExecutor(1) as beside:  # the model computes while the words are looked up
-            cosines = beside.submit(self._cosines, query, mask)
-            leg = Lexical(self._scope(mask, merge_texts=merge_texts), asked_words(query))
-            legs = self._legs(query, leg, cosines, mask, mask if through is None else mask & through)
+        cosines = self._beside.submit(self._cosines, query, mask)  # computed while the words are looked up
+        leg = Lexical(self._scope(mask, merge_texts=merge_texts), asked_words(query))
+        legs = self._legs(query, leg, cosines, mask, mask if through is None else mask & through)
         scores = fused(legs, self.weights)
         order = np.lexsort((-legs.numbers, -scores))
         return Asked(query, legs.numbers[order], scores[order], cosines.result(), leg, legs)

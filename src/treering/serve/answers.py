@@ -4,12 +4,12 @@ all paths: OpenAI's, with a ``hint``.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from treering.errors import (
     BudgetError,
@@ -27,6 +27,7 @@ from treering.serve.house import Busy
 T = TypeVar("T")
 
 JSON = "application/json"
+STREAM = "text/event-stream"
 STATUS: dict[type[TreeringError], tuple[int, str]] = {
     Busy: (503, "busy"),
     UsageError: (400, "invalid_request"),
@@ -176,4 +177,43 @@ def event(value: object) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
-DONE = b"data: [DONE]\n\n"
+async def streamed(
+    request: Request,
+    run: Callable[[Callable[..., None]], Awaitable[T]],
+    *,
+    piece: Callable[..., bytes],
+    ended: Callable[[T], Iterable[bytes]],
+    begun: Iterable[bytes] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An answer as Server-Sent Events: those of its beginning, one for each ``piece`` that is told while it is made,
+    those of its end, and ``[DONE]``. What goes wrong before the first piece is an error like any other.
+    """
+    pieces: asyncio.Queue[tuple[Any, ...] | None] = asyncio.Queue()
+    made = asyncio.ensure_future(run(lambda *told: pieces.put_nowait(told)))
+    made.add_done_callback(lambda _: pieces.put_nowait(None))
+    try:
+        first = await while_there(request, pieces.get())
+        if first is None:
+            made.result()
+    except BaseException:
+        made.cancel()
+        raise
+
+    async def events() -> AsyncIterator[bytes]:
+        told = first
+        try:
+            for one in begun:
+                yield one
+            while told is not None:
+                yield piece(*told)
+                told = await pieces.get()
+            for one in ended(made.result()):
+                yield one
+        except Exception as error:  # noqa: BLE001  the status is sent: the stream itself must tell
+            yield event(msgspec.Raw(bytes(refused(error).body)))
+        finally:
+            made.cancel()
+        yield b"data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type=STREAM, headers=headers)

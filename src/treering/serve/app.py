@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -14,7 +15,7 @@ from fastapi import FastAPI
 from msgspec import Meta, Struct
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from treering import operations
 from treering.config import ServeSettings
@@ -24,8 +25,8 @@ from treering.offered import OFFERS, Asked, Offer
 from treering.serve import mcp, openai, pages, schema
 from treering.serve import metrics as counting
 from treering.serve.answers import (
-    DONE,
     JSON,
+    STREAM,
     Gone,
     Refused,
     answered,
@@ -35,6 +36,7 @@ from treering.serve.answers import (
     event,
     of_query,
     refused,
+    streamed,
     while_there,
 )
 from treering.serve.guard import Guard
@@ -96,7 +98,11 @@ class Server:
             elif offer.streamed is not None:
                 asked, streaming = _and_stream(await body(request), offer.asked)
                 if streaming:
-                    return await self._streamed(request, repository, name, asked)
+                    return await streamed(
+                        request, partial(self.house.told, repository, name, asked),
+                        piece=lambda text: event({"delta": text}), ended=lambda answer: [event({"answer": answer})],
+                        headers=self._notes(repository),
+                    )  # fmt: skip
             else:
                 asked = decoded(await body(request), offer.asked)
             answer = await while_there(request, self.house.answer(repository, name, asked))
@@ -114,33 +120,6 @@ class Server:
         """A header that says where an answer may fall short."""
         notes = "; ".join(self.house.notes(repository))
         return {"treering-note": notes.encode("ascii", "replace").decode()} if notes else {}
-
-    async def _streamed(self, request: Request, repository: str, name: str, asked: Asked) -> Response:
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        made = asyncio.ensure_future(self.house.told(repository, name, asked, pieces.put_nowait))
-        made.add_done_callback(lambda _: pieces.put_nowait(None))
-        try:
-            first = await while_there(request, pieces.get())
-            if first is None:
-                made.result()
-        except BaseException:
-            made.cancel()
-            raise
-
-        async def events() -> AsyncIterator[bytes]:
-            told = first
-            try:
-                while told is not None:
-                    yield event({"delta": told})
-                    told = await pieces.get()
-                yield event({"answer": made.result()})
-            except Exception as error:  # noqa: BLE001  the status is sent: the stream itself must tell
-                yield event(msgspec.Raw(bytes(refused(error).body)))
-            finally:
-                made.cancel()
-            yield DONE
-
-        return StreamingResponse(events(), media_type=schema.STREAM, headers=self._notes(repository))
 
     async def points(self, request: Request) -> Response:
         """The seed's search: ``{"result": [{"id", "author", "message", "files"}]}``. A GET may have a body, too."""
@@ -254,7 +233,7 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
 
     for name, offer in OFFERS.items():
         path = f"/v1/{name}"
-        media = (JSON, schema.STREAM) if offer.streamed else (JSON,)
+        media = (JSON, STREAM) if offer.streamed else (JSON,)
         told = [schema.Path("post", path, offer.told, offer.gives, offer.asked, media=media)]
         if name not in POST_ONLY:
             told.append(schema.Path("get", path, offer.told, offer.gives, offer.asked))
@@ -276,7 +255,7 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
     route(
         spoken.model, schema.Path("get", "/v1/models/{name}", "One model.", openai.ModelCard, named="name", **plain)
     )  # fmt: skip
-    both = (JSON, schema.STREAM)
+    both = (JSON, STREAM)
     for handler, path, word, asked, gives, media in (
         (spoken.chat, "/v1/chat/completions", "chat", openai.ChatAsked, openai.Chat, both),
         (spoken.completions, "/v1/completions", "completions", openai.CompletionAsked, openai.Completion, both),
@@ -306,7 +285,8 @@ async def _preload(house: House, writers: Writers) -> None:
     from treering import learning
 
     for repository, place in house.places.items():
-        await house.ask(repository, lambda desk: desk.search("the first question"))
+        asked = (house.ask(repository, lambda desk: desk.search("the first question")) for _ in range(house.threads))
+        await asyncio.gather(*asked)  # each thread opens it
         if not writers.loaded and (model := await house.do(lambda place=place: learning.model_name(place))):  # type: ignore[misc]
             await writers.load(repository, model)
 

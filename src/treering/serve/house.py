@@ -198,7 +198,7 @@ class House:
         if not places:
             raise UsageError("there is no repository to serve", "give --repo")
         self.places = dict(places)
-        self._count, self._waiting = threads or os.cpu_count() or 1, waiting
+        self.threads, self._waiting = threads or os.cpu_count() or 1, waiting
         self._notes: dict[str, tuple[str, ...]] = {}
         self._embedders: dict[tuple[str, int], Any] = {}
         self._loading = threading.Lock()
@@ -206,7 +206,7 @@ class House:
         """Of a repository, who lends its models that are loaded."""
 
     def __enter__(self) -> "House":
-        self.quick = Lane("quick", self._count, self._waiting, self._opened)
+        self.quick = Lane("quick", self.threads, self._waiting, self._opened)
         self.slow = Lane("slow", SLOW_THREADS, self._waiting, self._opened)
         return self
 

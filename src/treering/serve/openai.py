@@ -4,23 +4,21 @@ A model's id is a repository's name (its current model) or ``NAME:FINGERPRINT``.
 the history knows of the last question before it.
 """
 
-import asyncio
 import base64
 import secrets
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from treering import learning
 from treering.errors import NoStore, UsageError
 from treering.offered import OFFERS
-from treering.serve.answers import DONE, Refused, answered, body, converted, decoded, event, refused, while_there
+from treering.serve.answers import Refused, answered, body, converted, decoded, event, streamed, while_there
 from treering.serve.house import House
 from treering.serve.metrics import Metrics
 from treering.serve.writers import Messages, Writers
@@ -242,7 +240,7 @@ class OpenAI:
         def delta(number: int, said: dict[str, str], why: str | None = None) -> dict[str, Any]:
             return {"index": number, "delta": said, "logprobs": None, "finish_reason": why}
 
-        return await _streamed(
+        return await streamed(
             request, run,
             begun=[chunk([delta(number, {"role": "assistant", "content": ""})]) for number in range(len(samplings))],
             piece=lambda number, text: chunk([delta(number, {"content": text})]),
@@ -277,7 +275,7 @@ class OpenAI:
             choices = [TextChoice(number, one.text, _why(one)) for number, one in enumerate(made)]
             return answered(told(choices, _usage(made)))
         none = None if asked.with_usage else UNSET
-        return await _streamed(
+        return await streamed(
             request, run, begun=[],
             piece=lambda number, text: event(told([TextChoice(number, text, None)], none)),
             ended=lambda made: [
@@ -349,45 +347,6 @@ class OpenAI:
         told = [*messages]
         told[place] = ("user", f"{pack.text}\n\n{messages[place][1]}")
         return told, Sources(commits)
-
-
-async def _streamed(
-    request: Request,
-    run: Callable[[Callable[[int, str], None]], Awaitable[list[Generated]]],
-    *,
-    begun: Sequence[bytes],
-    piece: Callable[[int, str], bytes],
-    ended: Callable[[list[Generated]], Sequence[bytes]],
-) -> Response:
-    """An answer as it is made. What goes wrong before the first piece is an error like any other."""
-    pieces: asyncio.Queue[tuple[int, str] | None] = asyncio.Queue()
-    made = asyncio.ensure_future(run(lambda number, text: pieces.put_nowait((number, text))))
-    made.add_done_callback(lambda _: pieces.put_nowait(None))
-    try:
-        first = await while_there(request, pieces.get())
-        if first is None:
-            made.result()
-    except BaseException:
-        made.cancel()
-        raise
-
-    async def events() -> AsyncIterator[bytes]:
-        try:
-            for one in begun:
-                yield one
-            told = first
-            while told is not None:
-                yield piece(*told)
-                told = await pieces.get()
-            for one in ended(made.result()):
-                yield one
-            yield DONE
-        except Exception as error:  # noqa: BLE001  the status is sent: the stream itself must tell
-            yield event(msgspec.Raw(bytes(refused(error).body)))
-        finally:
-            made.cancel()
-
-    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 def _unknown(name: str, known: Any) -> Refused:

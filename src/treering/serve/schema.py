@@ -10,7 +10,6 @@ from treering import __version__
 from treering.serve.answers import JSON, Failure
 
 REFERENCE = "#/components/schemas/{name}"
-STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
