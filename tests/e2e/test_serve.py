@@ -102,6 +102,16 @@ def test_a_taken_port_is_an_error_with_a_way_out(indexed: Repo) -> None:
         assert "--port" in second.stderr.splitlines()[-1]
 
 
+def test_what_cannot_be_loaded_before_is_said_and_the_rest_is_served(story: Repo) -> None:
+    with started("--repo", str(story.path), "--preload") as (process, url):
+        assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+        assert httpx.get(f"{url}/readyz", trust_env=False).status_code == 409
+        process.send_signal(signal.SIGTERM)
+        _, talk = process.communicate(timeout=30)
+    assert "warning: not loaded before it is asked for: there is no index in" in talk
+    assert "Traceback" not in talk
+
+
 def test_two_servers_may_read_one_store(indexed: Repo) -> None:
     with started("--repo", str(indexed.path)) as (_, one), started("--repo", str(indexed.path)) as (_, other):
         answers = [httpx.get(f"{url}/v1/search?query=ledger", trust_env=False).json() for url in (one, other)]

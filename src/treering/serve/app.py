@@ -196,7 +196,10 @@ def application(
             stack.push_async_callback(server.indexing.close)
             await _mount(app, house, settings, stack)
             if preload:
-                await _preload(house, writers)
+                try:
+                    await _preload(house, writers)
+                except TreeringError as error:  # whoever asks is told the same: the rest can be served
+                    say(f"warning: not loaded before it is asked for: {error.message} ({error.hint})")
             yield
 
     app = FastAPI(title="treering", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
