@@ -4,6 +4,7 @@ a purse to pay it from.
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class FakeClaude:
     url: str = ""
     hold: threading.Event = field(default_factory=threading.Event)
     """What is slow waits for this, so that no test waits for it."""
+    pause: float = 0.0
+    """Seconds between the pieces of a stream."""
 
 
 _ERRORS = {
@@ -129,6 +132,7 @@ def _events(asked: dict[str, Any], fake: FakeClaude, failure: str) -> Iterator[s
     for start in range(0, len(text), 11):
         delta = {"type": "text_delta", "text": text[start : start + 11]}
         yield json.dumps({"type": "content_block_delta", "index": 0, "delta": delta})
+        time.sleep(fake.pause)
         if failure == "cut":
             return
         if failure == "late":

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
-from pages import served
+from serving import serving
 from treering import opening
 
 QUERY = "checkpoint that survives a kill"
@@ -37,10 +37,10 @@ def draw(page: Page, address: str, folder: Path) -> None:
 
 def main(repository: str, folder: str, store: str | None = None) -> None:
     where = opening.place(Path(repository), Path(store) if store else None)
-    with served({where.source.name: where}) as server, sync_playwright() as started:
+    with serving({where.source.name: where}) as server, sync_playwright() as started:
         browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_context(color_scheme="light").new_page()
-        draw(page, server.address, Path(folder))
+        draw(page, server.url, Path(folder))
         browser.close()
     for path in Path(folder).glob("page-*.png"):  # few colours: a third of the size
         with Image.open(path) as drawn:

@@ -45,12 +45,14 @@ class Served:
 
 
 @contextmanager
-def serving(places: Mapping[str, Place], *, waiting: int = 256, threads: int = 2, **changes: Any) -> Iterator[Served]:
+def serving(
+    places: Mapping[str, Place], *, waiting: int = 256, threads: int = 2, port: int = 0, **changes: Any
+) -> Iterator[Served]:
     settings = replace(SETTINGS, **changes)
     said: list[str] = []
     house = House(places, threads=threads, waiting=waiting)
     app = application(house, settings, said.append)
-    door = listening("127.0.0.1", 0)
+    door = listening("127.0.0.1", port)
     url = f"http://127.0.0.1:{door.getsockname()[1]}"
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="on", ws="none", http="h11",

@@ -20,9 +20,11 @@ from playwright.sync_api import (
     sync_playwright,
 )
 
-from pages import Served, application, served
+import fake_claude
+from fake_claude import FakeClaude
 from repositories import Repo, at_home, tell_story
-from treering import opening, operations
+from serving import Served, serving
+from treering import finding, opening, operations
 from treering.opening import Place
 from treering.report import Reporter
 
@@ -31,7 +33,7 @@ pytestmark = pytest.mark.browser
 HTML = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 BIDI = "access\u202egnitnuocca\u2066"
 ANSI = "\x1b[31mred\x1b[0m\x9b5n"
-TOKEN = "of-this-test"
+TOKEN = "a token of this test"
 VIEWS = ("#/search", "#/search?q=oracle", "#/files?task=oracle+rule", "#/ask", "#/overview")
 
 
@@ -77,7 +79,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place
 
 @pytest.fixture(scope="module")
 def server(places: dict[str, Place]) -> Iterator[Served]:
-    with served({"project": places["project"]}) as running:
+    with serving({"project": places["project"]}) as running:
         yield running
 
 
@@ -93,7 +95,7 @@ def visit(browser: Browser, server: Served) -> Iterator[Visit]:
     with ExitStack() as stack:
 
         def opened(address: str = "", *, at: str = "", width: int = 1200, dark: bool = False) -> Page:
-            base = at or server.address
+            base = at or server.url
             context = browser.new_context(
                 viewport={"width": width, "height": 800}, color_scheme="dark" if dark else "light"
             )
@@ -198,21 +200,44 @@ def test_the_keyboard_alone_reaches_everything(visit: Visit) -> None:
     expect(field(page)).to_be_focused()
 
 
-def test_an_answer_comes_in_pieces_and_its_citations_open(visit: Visit) -> None:
+def test_an_answer_comes_in_pieces_and_its_citations_open(
+    visit: Visit, places: dict[str, Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = places["project"].source.worktree
+    assert repo
+    said = "It was brought by the commit on bridge receipts [{}]. Before it there was none, as far as is told here."
+    with fake_claude.serving(FakeClaude(pause=0.2)) as fake:
+        monkeypatch.setenv("ANTHROPIC_API_KEY", fake_claude.KEY)
+        monkeypatch.setenv("TREERING_ASSIST_CLAUDE_URL", fake.url)
+        place = opening.place(repo)
+        with finding.desk(place, Reporter()) as desk:
+            said = said.format(desk.search("gateway")[0].commit_hash[:10])
+        fake.answer = lambda _: said
+        with serving({"project": place}) as server:
+            page = visit("#/ask", at=server.url)
+            page.get_by_label("Question").fill("What brought the gateway?")
+            page.keyboard.press("Enter")
+            coming = page.locator(".answer .text[aria-busy]")
+            expect(coming).to_contain_text("It was", timeout=30_000)  # the first loads what speaks to Claude
+            before = len(coming.inner_text())
+            expect(coming).to_contain_text("told here")
+            assert len(coming.inner_text()) > before
+            expect(page.locator(".answer .hint")).to_contain_text("Claude")
+            page.locator(".answer .text a").first.click()
+            expect(page.get_by_role("heading", level=1)).to_be_visible()
+            page.go_back()
+            expect(page.locator(".answer")).to_have_count(1)  # it is not asked, and paid, again
+            assert len(fake.asked) == 1
+            page.goto(f"{server.url}/#/overview")
+            expect(page.get_by_text("left today")).to_be_visible()
+
+
+def test_the_history_answers_where_claude_cannot_be_asked(visit: Visit) -> None:
     page = visit("#/ask")
     page.get_by_label("Question").fill("What brought the gateway?")
     page.keyboard.press("Enter")
-    coming = page.locator(".answer .text[aria-busy]")
-    expect(coming).to_contain_text("Bridge")
-    before = len(coming.inner_text())
-    expect(coming).to_contain_text("].")
-    assert len(coming.inner_text()) > before
     expect(page.locator(".answer .text:not([aria-busy])")).to_contain_text("Bridge receipts")
     expect(page.locator(".answer .hint")).to_contain_text("Answered by the history alone")
-    page.locator(".answer .text a").first.click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Bridge")
-    page.go_back()
-    expect(page.locator(".answer")).to_have_count(1)  # it is not asked, and paid, again
 
 
 def test_an_answer_on_thin_evidence_says_so(visit: Visit) -> None:
@@ -284,20 +309,15 @@ def test_a_late_answer_to_an_older_question_is_dropped(visit: Visit) -> None:
 
 
 def test_a_server_that_is_stopped_is_told_and_its_return_noticed(visit: Visit, places: dict[str, Place]) -> None:
-    with ExitStack() as stack:
-        app = application({"project": places["project"]}, stack)
-        first = Served(app)
-        page = visit("#/search?q=oracle", at=first.address)
+    one = {"project": places["project"]}
+    with serving(one) as first:
+        page = visit("#/search?q=oracle", at=first.url)
         expect(hits(page).first).to_be_visible()
-        first.stop()
-        field(page).fill("ledger rule")
-        expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
-        expect(page.get_by_role("alert")).to_contain_text("treering serve")
-        again = Served(app, first.port)
-        try:
-            expect(hits(page).first.locator(".why")).to_contain_text("ledger")
-        finally:
-            again.stop()
+    field(page).fill("ledger rule")
+    expect(page.get_by_role("alert")).to_contain_text("The server does not answer")
+    expect(page.get_by_role("alert")).to_contain_text("treering serve")
+    with serving(one, port=int(first.url.rpartition(":")[2])):
+        expect(hits(page).first.locator(".why")).to_contain_text("ledger")
 
 
 FAILURES = [
@@ -331,8 +351,8 @@ def test_what_is_nowhere_is_told_and_filters_can_be_dropped(visit: Visit) -> Non
 
 
 def test_a_token_is_asked_for_and_kept_for_the_tab(visit: Visit, places: dict[str, Place]) -> None:
-    with served({"project": places["project"]}, token=TOKEN) as guarded:
-        page = visit("#/search?q=oracle", at=guarded.address)
+    with serving({"project": places["project"]}, token=TOKEN) as guarded:
+        page = visit("#/search?q=oracle", at=guarded.url)
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button", name="Open").click()
         expect(hits(page).first).to_be_visible()
@@ -342,8 +362,8 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(visit: Visit, places: dict[st
 
 
 def test_one_of_several_repositories_is_chosen(visit: Visit, places: dict[str, Place]) -> None:
-    with served(places) as both:
-        page = visit("#/search", at=both.address)
+    with serving(places) as both:
+        page = visit("#/search", at=both.url)
         expect(page.get_by_role("heading", level=2)).to_contain_text("project")
         page.get_by_label("Repository").select_option("other")
         expect(page.get_by_role("heading", level=2)).to_contain_text("other")
