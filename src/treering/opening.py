@@ -3,7 +3,7 @@ and ``learning.py``; nothing of what only those need is imported here, for every
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from treering.config import Settings, load
-from treering.errors import DataError, ModelError, StoreError
+from treering.errors import DataError, ModelError, StoreError, UsageError
 from treering.git.reader import Source, locate
 from treering.pipeline import mirror as mirror_stage
 from treering.pipeline import scrape as scrape_stage
@@ -50,6 +50,23 @@ def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> 
     if not chosen and (folder.is_symlink() or source.tracks(FOLDER)):
         raise StoreError(f"{folder} comes with the repository and is not ours", "give --store another folder")
     return Place(source, settings, folder)
+
+
+def places(repos: Sequence[Path], store: Path | None = None) -> dict[str, Place]:
+    """Several repositories (the one we are in, if none is named) by their names; of two of one name the later gets a
+    number.
+
+    Raises :class:`UsageError` where two would have one store.
+    """
+    found: dict[str, Place] = {}
+    for repo in repos or (Path(),):
+        where = place(repo, store)
+        name = where.source.name
+        if any(where.folder == other.folder for other in found.values()):
+            raise UsageError(f"{name} would have the store of another one", "a store is of one repository")
+        names = (name, *(f"{name}-{number}" for number in range(2, len(repos) + 2)))
+        found[next(one for one in names if one not in found)] = where
+    return found
 
 
 def embedder_of(settings: Settings) -> Callable[[], Embedder]:

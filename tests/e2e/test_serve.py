@@ -140,21 +140,20 @@ def test_the_repositorys_own_settings_open_no_door(indexed: Repo) -> None:
     assert "`host` in [serve] is not the repository's to set" in refused.stderr
 
 
-def test_several_repositories_need_several_names_and_stores(indexed: Repo, tmp_path: Path) -> None:
+def test_several_repositories_need_several_stores_and_get_several_names(indexed: Repo, tmp_path: Path) -> None:
     other = indexed.copied(tmp_path / "elsewhere" / "project")
     third = indexed.copied(tmp_path / "third")
-    for options, says in (
-        (["--repo", str(other.path)], "two repositories are called project"),
-        (["--repo", str(third.path), "--store", str(tmp_path / "store")], "one --store is not for several"),
-    ):
-        refused = subprocess.run(
-            [*COMMAND, "--repo", str(indexed.path), *options], capture_output=True, text=True, timeout=60
-        )
-        assert refused.returncode == 2
-        assert says in refused.stderr
-    with started("--repo", str(indexed.path), "--repo", str(third.path)) as (_, url):
+    refused = subprocess.run(
+        [*COMMAND, "--repo", str(indexed.path), "--repo", str(third.path), "--store", str(tmp_path / "store")],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert refused.returncode == 2
+    assert "third would have the store of another one" in refused.stderr
+    with started(*(word for repo in (indexed, other, third) for word in ("--repo", str(repo.path)))) as (_, url):
         found = httpx.get(f"{url}/v1/search?query=ledger&repository=third", trust_env=False).json()
         assert found
+        names = [one["name"] for one in httpx.get(f"{url}/v1/repositories", trust_env=False).json()["repositories"]]
+        assert names == ["project", "project-2", "third"]
 
 
 def test_a_folder_beside_us_is_not_taken_for_ours(tmp_path: Path) -> None:

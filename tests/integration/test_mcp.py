@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -29,9 +29,10 @@ from repositories import Repo, tell_story
 from treering import opening, operations
 from treering.assisting import marked
 from treering.errors import StoreError
-from treering.offered import OFFERS, Asked
+from treering.finding import Desk
+from treering.offered import OFFERS, Asked, Offer
 from treering.report import Reporter
-from treering.serve.clerk import Clerk
+from treering.serve.house import House
 from treering.serve.mcp import LONGEST, mounted, server
 
 TOOLS = {offer.tool: offer for offer in OFFERS.values() if offer.tool}
@@ -100,8 +101,8 @@ def connected(request: pytest.FixtureRequest, indexed: Repo) -> Iterator[Door]:
     if way == "stdio":
         yield Door(by_process(indexed), mode or "auto")
         return
-    with Clerk({"story": opening.place(indexed.path)}, Reporter()) as clerk:
-        made = server(clerk.answer, ["story"])
+    with House({"story": opening.place(indexed.path)}, threads=1) as house:
+        made = server(house.answer, ["story"])
         if way == "memory":
             yield Door(made)
         else:
@@ -224,8 +225,8 @@ def test_an_error_says_the_way_out(indexed: Repo, tool: str, arguments: dict[str
         assert result.is_error
         assert said in text_of(result)
 
-    with Clerk({"story": opening.place(indexed.path)}, Reporter()) as clerk:
-        ask(Door(server(clerk.answer, ["story"])), question)
+    with House({"story": opening.place(indexed.path)}, threads=1) as house:
+        ask(Door(server(house.answer, ["story"])), question)
 
 
 def test_errors_pass_every_way_and_the_next_question_is_answered(connected: Door) -> None:
@@ -311,9 +312,9 @@ def test_the_index_is_opened_anew_when_it_changed(repo: Repo) -> None:
         before = await client.call_tool("search_commits", {"query": "telemetry"})
         repo.commit("Add telemetry", b__py="y = 1\n")
         operations.index(opening.place(repo.path), Reporter())
-        after = await client.call_tool("search_commits", {"query": "telemetry"})
         assert "Add telemetry" not in text_of(before)
-        assert "Add telemetry" in text_of(after)
+        while "Add telemetry" not in text_of(await client.call_tool("search_commits", {"query": "telemetry"})):
+            await anyio.sleep(0.2)  # it looks about once a second
 
     ask(Door(by_process(repo)), question)
 
@@ -415,8 +416,8 @@ def test_stdout_is_the_protocol_alone_and_the_end_of_input_ends_it(indexed: Repo
 ])  # fmt: skip
 def test_another_host_or_origin_is_refused(indexed: Repo, header: str, value: str, status: int) -> None:
     with (
-        Clerk({"story": opening.place(indexed.path)}, Reporter()) as clerk,
-        over_http(server(clerk.answer, ["story"])) as url,
+        House({"story": opening.place(indexed.path)}, threads=1) as house,
+        over_http(server(house.answer, ["story"])) as url,
     ):
         request = urllib.request.Request(  # noqa: S310  (ours, on the loopback)
             url, data=b"{}", headers={
@@ -431,24 +432,25 @@ def test_another_host_or_origin_is_refused(indexed: Repo, header: str, value: st
 
 def test_a_question_that_nobody_waits_for_any_more_is_not_asked(indexed: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
+    monkeypatch.setattr("treering.serve.house.SLOW_THREADS", 1)
     place = opening.place(indexed.path)
 
     async def talk() -> None:
-        with Clerk({"story": place}, Reporter()) as clerk:
-            answered = clerk._answer
+        with House({"story": place}, threads=1) as house:
+            for name, offer in OFFERS.items():
 
-            def noted(repository: str, name: str, one: Asked) -> object:
-                asked.append(name)
-                return answered(repository, name, one)
+                def noted(desk: Desk, one: Asked, name: str = name, offer: Offer = offer) -> object:
+                    asked.append(name)
+                    return offer.answer(desk, one)
 
-            monkeypatch.setattr(clerk, "_answer", noted)
+                monkeypatch.setitem(OFFERS, name, replace(offer, answer=noted))
             async with anyio.create_task_group() as group:
-                group.start_soon(clerk.answer, "story", "brief", OFFERS["brief"].asked())
+                group.start_soon(house.answer, "story", "brief", OFFERS["brief"].asked())
                 while not asked:
                     await anyio.sleep(0.001)
                 with anyio.move_on_after(0.02):
-                    await clerk.answer("story", "suggest", OFFERS["suggest"].asked())
-            assert await clerk.answer("story", "status", OFFERS["status"].asked())
+                    await house.answer("story", "suggest", OFFERS["suggest"].asked())
+            assert await house.answer("story", "status", OFFERS["status"].asked())
 
     anyio.run(talk)
     assert asked == ["brief", "status"]

@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,31 +16,18 @@ _STORE = click.option("--store", type=PATH, help="The store's folder [default: .
 _VERBOSE = click.option("--verbose", is_flag=True, help="Say more on stderr.")
 
 
-def _places(repos: tuple[Path, ...], store: Path | None) -> dict[str, Any]:
-    """The repositories by their names; of two of one name the later gets a number."""
+def _serve(repos: tuple[Path, ...], store: Path | None, *, verbose: bool) -> None:
     from treering import opening
 
-    if store and len(repos) > 1:
-        raise UsageError("--store is the store of one repository", "leave it out, or give one --repo")
-    found: dict[str, Any] = {}
-    for repo in repos or (Path(),):
-        where = opening.place(repo, store)
-        names = (where.source.name, *(f"{where.source.name}-{number}" for number in range(2, len(repos) + 2)))
-        found[next(name for name in names if name not in found)] = where
-    return found
-
-
-def _serve(repos: tuple[Path, ...], store: Path | None, *, verbose: bool) -> None:
-    places = _places(repos, store)
+    places = opening.places(repos, store)
     with needs("serve"):
         import anyio
 
-        from treering.serve.clerk import Clerk
+        from treering.serve.house import House
         from treering.serve.mcp import server
-    report = Reporter.to_stderr(verbose=verbose)
-    report.say(f"serving {', '.join(places)} on stdin and stdout; end of input ends it")
-    with Clerk(places, report) as clerk:
-        anyio.run(server(clerk.answer, list(places)).run_stdio_async)
+    Reporter.to_stderr(verbose=verbose).say(f"serving {', '.join(places)} on stdin and stdout; end of input ends it")
+    with House(places, threads=1) as house:
+        anyio.run(server(house.answer, house.names).run_stdio_async)
 
 
 @click.group(cls=Commands, invoke_without_command=True)
@@ -71,9 +57,10 @@ def install(
     client: str, only_print: bool, yes: bool, as_json: bool, repos: tuple[Path, ...], store: Path | None
 ) -> None:
     """Tell a client of this server: show what changes in its file, ask, write."""
+    from treering import opening
     from treering.serve import clients
 
-    places = _places(repos, store)
+    places = opening.places(repos, store)
     change = clients.change(client, list(places.values()), clients.program(), store)
     if only_print:
         click.echo(change.after, nl=False)

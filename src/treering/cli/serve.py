@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from treering.cli.options import PATH, guarded
-from treering.errors import ServiceError, UsageError, needs
+from treering.errors import ServiceError, needs
 from treering.report import Reporter
 
 
@@ -39,17 +39,7 @@ def serve(
     report = Reporter.to_stderr(verbose=verbose)
     settings = config.load(None, os.environ, {"serve": flags}).serve
     guard.check(settings)
-    if store and len(repos) > 1:
-        raise UsageError("one --store is not for several repositories", "leave it out, or serve one of them")
-    places: dict[str, opening.Place] = {}
-    for repo in repos or (Path(),):
-        place = opening.place(repo, store)
-        name = place.source.name
-        if name in places:
-            raise UsageError(f"two repositories are called {name}", "rename the folder of one")
-        if any(place.folder == other.folder for other in places.values()):
-            raise UsageError(f"{name} would have the store of another one", "leave TREERING_STORE out")
-        places[name] = place
+    places = opening.places(repos, store)
 
     def begun(url: str) -> None:
         report.say(f"serving {', '.join(places)} at {url}")
