@@ -221,7 +221,7 @@ def application(
         return Response(told, media_type="application/json")
 
     app.add_route("/openapi.json", described, methods=["GET"])
-    metrics.paths = {path.path for path in paths} | {"/openapi.json", "/"}
+    metrics.paths = {path.path for path in paths} | {"/openapi.json", "/", "/mcp"}
     metrics.watch("waiting", "Questions that wait.", lambda: len(house.quick) + len(house.slow) + len(writers.lane))
     metrics.watch(
         "busy_threads", "Threads that answer.", lambda: house.quick.busy + house.slow.busy + writers.lane.busy
