@@ -40,12 +40,14 @@ class Round:
     refused: int = 0
     lost: list[str] = field(default_factory=list)
     took: float = 0.0
+    cpu: float = 0.0
 
     def figures(self) -> Figures:
         ordered = sorted(self.seconds)
         return {
             "requests": len(ordered),
             "errors": len(self.errors),
+            "server's CPU, ms": round(1000 * self.cpu / len(ordered), 1),
             "requests a second": round(len(ordered) / self.took, 1),
             "p50, ms": round(1000 * ordered[len(ordered) // 2], 1),
             "p99, ms": round(1000 * ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)], 1),
@@ -114,6 +116,12 @@ async def asked(port: int, clients: int, questions: Iterator[str], until: float,
     return made
 
 
+def cpu(pid: int) -> float:
+    """Seconds that a process and its threads have computed."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def memory(pid: int) -> Figures:
     """Resident memory in MB: what is the process's own, and what it maps from files, which others share."""
     lines = dict(line.partition(":")[::2] for line in Path(f"/proc/{pid}/status").read_text().splitlines())
@@ -143,7 +151,10 @@ async def measured(
     made: dict[str, object] = {}
 
     async def round_of(clients: int, seconds: float, most: int = 1 << 60) -> Round:
-        return await asked(port, clients, questions, time.perf_counter() + seconds, most)
+        before = cpu(process.pid)
+        found = await asked(port, clients, questions, time.perf_counter() + seconds, most)
+        found.cpu = cpu(process.pid) - before if process.poll() is None else 0.0
+        return found
 
     opened = memory(process.pid)
     await round_of(chosen.clients, 3600, WARM * chosen.clients)

@@ -259,6 +259,11 @@ def test_an_answer_is_streamed_piece_by_piece_where_it_is_asked_for(
         assert (refused.status_code, refused.json()["error"]["param"]) == (400, "text")
         assert served.post("/v1/echo", {"text": "x", "stream": 1}).status_code == 400
         assert served.post("/v1/echo", {"txt": "x", "stream": True}).status_code == 400
+        described = served.get("/openapi.json").json()
+        assert described["components"]["schemas"]["EchoAskedStreaming"]["properties"]["stream"]["type"] == "boolean"
+        assert set(described["paths"]["/v1/echo"]["post"]["responses"]["200"]["content"]) == {
+            "application/json", "text/event-stream"
+        }  # fmt: skip
 
 
 def test_who_leaves_a_stream_ends_the_work_for_it(stories: dict[str, Repo], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,12 @@ def test_every_setting_has_a_default() -> None:
     assert all(SECTIONS[section]() == getattr(Settings(), section) for section in SECTIONS)
 
 
+def test_no_setting_of_the_server_is_taken_from_a_repository() -> None:
+    assert {key for section, key in NOT_OF_THE_FILE if section == "serve"} == {
+        one.name for one in fields(SECTIONS["serve"])
+    }
+
+
 def test_a_folder_without_a_file_has_the_defaults(tmp_path: Path) -> None:
     assert load(tmp_path, {}) == Settings()
 

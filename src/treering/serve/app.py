@@ -47,6 +47,7 @@ from treering.serve.writers import Writers
 Handler = Callable[[Request], Awaitable[Response]]
 
 REPOSITORY = frozenset({"repository"})
+STREAMING = "stream"
 POST_ONLY = frozenset({"ask", "route"})
 """What may cost money, or is written down, is asked on purpose only: a GET may come from anywhere."""
 
@@ -90,21 +91,19 @@ class Server:
         self.house, self.metrics = house, metrics
         self.indexing = Indexing(house.places)
 
-    def offer(self, name: str, offer: Offer) -> Handler:
+    def offer(self, name: str, offer: Offer, posted: type[Asked]) -> Handler:
         async def handle(request: Request) -> Response:
             repository = self._repository(request)
             if request.method in ("GET", "HEAD"):
                 asked = of_query(request, offer.asked, REPOSITORY)
-            elif offer.streamed is not None:
-                asked, streaming = _and_stream(await body(request), offer.asked)
-                if streaming:
-                    return await streamed(
-                        request, partial(self.house.told, repository, name, asked),
-                        piece=lambda text: event({"delta": text}), ended=lambda answer: [event({"answer": answer})],
-                        headers=self._notes(repository),
-                    )  # fmt: skip
             else:
-                asked = decoded(await body(request), offer.asked)
+                asked = decoded(await body(request), posted)
+            if getattr(asked, STREAMING, False):
+                return await streamed(
+                    request, partial(self.house.told, repository, name, asked),
+                    piece=lambda text: event({"delta": text}), ended=lambda answer: [event({"answer": answer})],
+                    headers=self._notes(repository),
+                )  # fmt: skip
             answer = await while_there(request, self.house.answer(repository, name, asked))
             return answered(answer, headers=self._notes(repository))
 
@@ -134,7 +133,7 @@ class Server:
         return answered(Points(await while_there(request, found)), headers=self._notes(repository))
 
     def _collection(self, name: str) -> str:
-        for repository, place in self.house.places.items():
+        for repository, place in self.house.places.items() if name else ():
             if name in (repository, f"{repository}-commits", place.settings.vectors.qdrant_collection):
                 return repository
         if name:
@@ -158,7 +157,7 @@ class Server:
     async def watched(self, _: Request) -> Response:
         for name, place in self.house.places.items():
             try:
-                at = await self.house.do(lambda place=place: operations.indexed_at(place))  # type: ignore[misc]
+                at = await asyncio.to_thread(operations.indexed_at, place)
             except NoStore:
                 continue
             self.metrics.aged(name, time.time() - at)
@@ -211,7 +210,7 @@ def application(
         return Response(told, media_type="application/json")
 
     app.add_route("/openapi.json", described, methods=["GET"])
-    metrics.paths = {path.path for path in paths} | {"/openapi.json", "/"}
+    metrics.paths = {path.path for path in paths} | {"/openapi.json", "/", "/mcp"}
     metrics.watch("waiting", "Questions that wait.", lambda: len(house.quick) + len(house.slow) + len(writers.lane))
     metrics.watch(
         "busy_threads", "Threads that answer.", lambda: house.quick.busy + house.slow.busy + writers.lane.busy
@@ -236,11 +235,11 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
 
     for name, offer in OFFERS.items():
         path = f"/v1/{name}"
-        media = (JSON, STREAM) if offer.streamed else (JSON,)
-        told = [schema.Path("post", path, offer.told, offer.gives, offer.asked, media=media)]
+        posted, media = (_streaming(offer.asked), (JSON, STREAM)) if offer.streamed else (offer.asked, (JSON,))
+        told = [schema.Path("post", path, offer.told, offer.gives, posted, media=media)]
         if name not in POST_ONLY:
             told.append(schema.Path("get", path, offer.told, offer.gives, offer.asked))
-        route(server.offer(name, offer), *told)
+        route(server.offer(name, offer, posted), *told)
     searched = "The seed's search: the nearest commits to a vector, or those that answer a question."
     route(
         server.points,
@@ -290,17 +289,18 @@ async def _preload(house: House, writers: Writers) -> None:
     for repository, place in house.places.items():
         asked = (house.ask(repository, lambda desk: desk.search("the first question")) for _ in range(house.threads))
         await asyncio.gather(*asked)  # each thread opens it
-        if not writers.loaded and (model := await house.do(lambda place=place: learning.model_name(place))):  # type: ignore[misc]
+        if not writers.loaded and (model := await asyncio.to_thread(learning.model_name, place)):
             await writers.load(repository, model)
 
 
-def _and_stream(content: bytes, kind: type[Asked]) -> tuple[Asked, bool]:
-    """What is asked, and whether the answer is wanted piece by piece."""
-    asked = decoded(content, dict[str, Any])
-    streaming = asked.pop("stream", False)
-    if not isinstance(streaming, bool):
-        raise UsageError("`stream`: Expected `bool`", "true or false")
-    return converted(asked, kind), streaming
+def _streaming(kind: type[Asked]) -> type[Asked]:
+    """The same question, which may ask for its answer piece by piece."""
+    wanted = Annotated[bool, Meta(description="Give the answer piece by piece, as Server-Sent Events.")]
+    made: Any = msgspec.defstruct(
+        f"{kind.__name__}Streaming", [(STREAMING, wanted, False)], bases=(kind,), frozen=True, kw_only=True
+    )
+    asked: type[Asked] = made
+    return asked
 
 
 def _points_of_query(request: Request) -> PointsAsked:

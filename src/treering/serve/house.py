@@ -266,10 +266,6 @@ class House:
 
         return await (self.slow if slow else self.quick).run(work)
 
-    async def do(self, work: Callable[[], T]) -> T:
-        """Something that needs no desk and may take a while."""
-        return await self.slow.run(lambda _, __: work())
-
     async def embed(self, repository: str, texts: Sequence[str]) -> tuple[list[list[float]], list[int]]:
         """Unit vectors of texts by the model of a repository's index, and how many tokens it read of each."""
         place = self.places[self.name(repository)]
@@ -284,7 +280,7 @@ class House:
                 counts += read
             return vectors, counts
 
-        return await self.slow.run(work)
+        return await (self.quick if len(texts) <= QUESTIONS else self.slow).run(work)
 
     def _embedder(self, place: Place) -> Any:
         """The model of the vectors: one for all threads and repositories that have the same."""

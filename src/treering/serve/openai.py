@@ -4,6 +4,7 @@ A model's id is a repository's name (its current model) or ``NAME:FINGERPRINT``.
 the history knows of the last question before it.
 """
 
+import asyncio
 import base64
 import secrets
 import struct
@@ -204,11 +205,11 @@ class OpenAI:
         self.house, self.writers, self.metrics = house, writers, metrics
 
     async def models(self, _: Request) -> Response:
-        return answered(ModelList(await self.house.do(self._cards)))
+        return answered(ModelList(await asyncio.to_thread(self._cards)))
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        cards = {card.id: card for card in await self.house.do(self._cards)}
+        cards = {card.id: card for card in await asyncio.to_thread(self._cards)}
         if name not in cards:
             raise _unknown(name, cards)
         return answered(cards[name])
@@ -317,11 +318,11 @@ class OpenAI:
 
     async def _model(self, name: str) -> tuple[str, str]:
         """Repository and full name of the model that is asked for."""
-        cards = await self.house.do(self._cards)
+        cards = await asyncio.to_thread(self._cards)
         repository, _, model = name.rpartition(":") if name.rpartition(":")[0] in self.house.places else (name, "", "")
         if repository not in self.house.places or name not in {card.id for card in cards}:
             raise _unknown(name, [card.id for card in cards])
-        return repository, model or await self.house.do(lambda: learning.model_name(self.house.places[repository]))
+        return repository, model or await asyncio.to_thread(learning.model_name, self.house.places[repository])
 
     async def _write(
         self,
