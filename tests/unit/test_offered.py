@@ -31,8 +31,9 @@ def test_what_is_not_given_is_the_same_everywhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OFFERS))
-def test_the_docs_tell_of_its_command_and_its_tool(name: str) -> None:
+def test_the_docs_tell_of_its_command_its_path_and_its_tool(name: str) -> None:
     offer = OFFERS[name]
+    assert f"`/v1/{name}`" in DOCS["serving"]
     assert re.search(rf"^## .*`treering {offer.command}\b", DOCS["commands"], re.MULTILINE)
     assert f"`{offer.tool}`" in DOCS["mcp"] if offer.tool else True
 
