@@ -187,19 +187,23 @@ def test_where_one_sequence_is_too_much_a_lighter_way_is_named(tmp_path: Path, m
     assert "doctor --train" in caught.value.hint
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize(
+    ("sharded", "plan"),
+    [(False, {"batch_size": 2}), (True, {"batch_size": 2}), (False, {"batch_size": 1, "accumulate": 2})],
+    ids=["ddp", "fsdp", "ddp accumulated"],
+)
 def test_two_processes_train_as_one_does_and_go_on_as_one_does(
-    tmp_path: Path, undisturbed: Training, sharded: bool
+    tmp_path: Path, undisturbed: Training, sharded: bool, plan: dict[str, int]
 ) -> None:
     launcher = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     recipe = {"sharded": sharded}
-    command = program(tmp_path, *launcher, recipe=recipe | {"max_steps": 3}, plan={"batch_size": 2})
+    command = program(tmp_path, *launcher, recipe=recipe | {"max_steps": 3}, plan=plan)
     environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, capture_output=True)
     assert told(tmp_path)["losses"] == LOSSES(undisturbed.losses[:3], abs=2e-3)
     assert told(tmp_path)["processes"] == 2
     # The last checkpoint is of the second step: a longer budget goes on from it.
-    command = program(tmp_path, *launcher, recipe=recipe, plan={"batch_size": 2})
+    command = program(tmp_path, *launcher, recipe=recipe, plan=plan)
     subprocess.run(command, check=True, env=environment, capture_output=True)
     assert told(tmp_path)["resumed_at"] == 2
     assert told(tmp_path)["losses"][3:] == LOSSES(undisturbed.losses[3:], abs=2e-3)
