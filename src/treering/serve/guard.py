@@ -32,6 +32,8 @@ OPEN = ("/", "/static/", "/healthz", "/readyz")
 """Paths that need no token: the page without what it shows, and whether the server lives."""
 BODY_SECONDS = 15.0
 MOST_HEADERS = 100
+HEAD_BYTES = 32 * 1024
+"""How long a URL and the headers may be together."""
 CLIENTS = 10_000
 """How many clients' rates are remembered."""
 BURST = 2.0
@@ -193,6 +195,13 @@ class Guard:
     def _headers(self, scope: MutableMapping[str, Any]) -> dict[bytes, list[bytes]]:
         if len(scope["headers"]) > MOST_HEADERS:
             raise _No(431, "too_many_headers", f"more than {MOST_HEADERS} headers", "send fewer")
+        size = (
+            len(scope["query_string"])
+            + len(scope["path"])
+            + sum(len(key) + len(value) for key, value in scope["headers"])
+        )
+        if size > HEAD_BYTES:
+            raise _No(431, "too_long", f"URL and headers have more than {HEAD_BYTES:,} bytes", "ask by POST")
         found: dict[bytes, list[bytes]] = {}
         for key, value in scope["headers"]:
             found.setdefault(key, []).append(value)

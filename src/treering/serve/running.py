@@ -9,20 +9,38 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import h11
+import msgspec
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from treering.config import ServeSettings
 from treering.opening import Place
 from treering.report import Reporter
+from treering.serve.answers import failure
 from treering.serve.app import application
-from treering.serve.guard import Guard
+from treering.serve.guard import HEAD_BYTES, Guard
 from treering.serve.house import House
 
 DRAINING_SECONDS = 1.0
 """For so long those who are connected are answered and sent away, before the connections that are left are closed."""
-HEADER_BYTES = 32 * 1024
 KEEP_SECONDS = 20
 BACKLOG = 512
+
+
+class Protocol(H11Protocol):
+    """uvicorn's, whose answer to what is no HTTP has the shape of all our errors."""
+
+    def send_400_response(self, msg: str) -> None:
+        told = failure(400, "no_http", f"this is no request that can be read: {msg}", "URL and headers may be 32 KiB")
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        for part in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=msgspec.json.encode(told)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -74,6 +92,15 @@ def listening(host: str, port: int) -> socket.socket:
     return made
 
 
+def configured(app: Guard, settings: ServeSettings) -> uvicorn.Config:
+    """How uvicorn runs an application: it logs nothing of its own but failures, and speaks only plain HTTP."""
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="on", server_header=False, ws="none", http=Protocol,
+        h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_SECONDS, proxy_headers=False,
+        timeout_graceful_shutdown=int(settings.seconds) or 1,
+    )  # fmt: skip
+
+
 def serve(
     places: Mapping[str, Place],
     settings: ServeSettings,
@@ -92,12 +119,7 @@ def serve(
     house = House(places, threads=settings.threads, waiting=settings.waiting)
     app = application(house, settings, report.say, preload=preload)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", server_header=False, date_header=True,
-        h11_max_incomplete_event_size=HEADER_BYTES, timeout_keep_alive=KEEP_SECONDS, ws="none", http="h11",
-        timeout_graceful_shutdown=int(settings.seconds) or None, proxy_headers=False,
-    )  # fmt: skip
-    server = Server(config, app)
+    server = Server(configured(app, settings), app)
 
     async def run() -> None:
         announced = asyncio.ensure_future(_announce(server, lambda: begun(f"http://{shown}:{port}")))
