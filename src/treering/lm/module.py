@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from torch.utils.checkpoint import checkpoint
 
 from treering.lm.data import Tokens
-from treering.lm.plan import CHUNK
+from treering.lm.plan import chunk
 
 IGNORED = -100
 WARM_UP = 0.02
@@ -68,21 +68,72 @@ def whole_loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> torch.
     )
 
 
+def _computed_in(hidden: torch.Tensor) -> torch.dtype:
+    """What products with these states are computed in."""
+    kind: Any = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+
+
+class _Nats(torch.autograd.Function):
+    """The summed cross entropy of hidden states (rows, width) under an output layer (vocabulary, width), some rows at a
+    time. Their gradient is made on the way there, from the logits that are there anyway: none is made twice, and none
+    is kept. The idea is that of fused losses on GPUs (Hsu et al., 2024, "Liger Kernel").
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
+        dtype = _computed_in(hidden)
+        of_hidden, of_weight = ctx.needs_input_grad[:2]
+        slopes = torch.empty_like(hidden) if of_hidden else None
+        weights = torch.zeros_like(weight) if of_weight else None
+        total = hidden.new_zeros((), dtype=torch.float32)
+        with torch.autocast(hidden.device.type, enabled=False):
+            layer = weight.to(dtype)
+            for start in range(0, len(labels), size):
+                rows, wanted = hidden[start : start + size].to(dtype), labels[start : start + size, None]
+                chances = functional.log_softmax((rows @ layer.T).float(), dim=-1)
+                counted, wanted = wanted != IGNORED, wanted.clamp(min=0)
+                total -= (chances.gather(1, wanted) * counted).sum()
+                if of_hidden or of_weight:
+                    slope = chances.exp_()
+                    slope.scatter_add_(1, wanted, slope.new_full(wanted.shape, -1.0))
+                    made = slope.mul_(counted).to(dtype)
+                    if slopes is not None:
+                        slopes[start : start + size] = made @ layer
+                    if weights is not None:
+                        weights += made.T @ rows
+        ctx.save_for_backward(*(one for one in (slopes, weights) if one is not None))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *scales: Any) -> Any:
+        saved = list(ctx.saved_tensors)
+        found = [saved.pop(0) * scales[0] if needed else None for needed in ctx.needs_input_grad[:2]]
+        return *found, None, None
+
+
 def chunked_loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The same without ever holding all logits: :data:`CHUNK` rows at a time, made again for the gradient."""
+    """The same without ever holding all logits, some rows at a time: with their gradient (:class:`_Nats`) where the
+    output layer is a plain one, else made again for it, and also in float16, whose gradients are scaled first.
+    """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     body = getattr(causal, causal.base_model_prefix)
     head = causal.get_output_embeddings()
     hidden = body(input_ids=inputs, use_cache=False).last_hidden_state.flatten(0, 1)
     flat = labels.flatten()
+    size = chunk(hidden.device.type)
+    plain = type(head) is torch.nn.Linear and getattr(head, "bias", None) is None
+    if plain and _computed_in(hidden) != torch.float16:
+        fused: torch.Tensor = _Nats.apply(hidden, head.weight, flat, size)  # type: ignore[no-untyped-call]
+        return fused
 
     def nats(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(head(rows).float(), wanted, ignore_index=IGNORED, reduction="sum")
 
     total: torch.Tensor = hidden.new_zeros((), dtype=torch.float32)
-    for start in range(0, len(flat), CHUNK):
-        chunk = hidden[start : start + CHUNK], flat[start : start + CHUNK]
-        total = total + checkpoint(nats, *chunk, use_reentrant=False)
+    for start in range(0, len(flat), size):
+        some = hidden[start : start + size], flat[start : start + size]
+        total = total + checkpoint(nats, *some, use_reentrant=False)
     return total
 
 

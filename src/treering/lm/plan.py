@@ -15,8 +15,10 @@ METHODS = ("full", "lora", "qlora")
 LORA_RANK = 16
 SHARE = 0.85
 """How much of what is free a plan may take: allocators lose some of the rest."""
-CHUNK = 256
-"""Rows of a chunked loss."""
+CHUNK, SMALL_CHUNK = 256, 128
+"""Rows of a chunked loss, on a GPU and on a CPU. There the logits of so many stay below the 32 MB from which on the C
+library asks the system for new pages each time, which took a tenth of a step.
+"""
 LOGIT_BYTES = 12
 """Of one logit, while the loss goes back: its log-probability and two gradients, in float32 (measured)."""
 FOUR_BIT = 0.56
@@ -81,12 +83,13 @@ def _frugal(machine: Machine, shape: Shape, method: str, sequences: int, length:
     machine = replace(machine, devices=devices)
     each = sequences // devices
     limit = machine.device_memory
-    for batch, chunked, checkpointing in _ways(each):
+    precision, reason = _precision(machine)
+    halves = precision == "16-mixed"
+    for batch, chunked, checkpointing in _ways(each, halves=halves):
         memory = memory_of(machine, shape, method, batch, length, chunked=chunked, checkpointing=checkpointing)
         total = sum(memory.values())
         if total <= SHARE * limit:
             break
-    precision, reason = _precision(machine)
     reasons = [reason]
     if batch < each:
         reasons.append(
@@ -94,7 +97,8 @@ def _frugal(machine: Machine, shape: Shape, method: str, sequences: int, length:
             " times before a step"
         )
     if chunked:
-        reasons.append(f"the loss is computed {CHUNK} tokens at a time: less memory, a third more time")
+        cost = "less memory, a third more time" if halves else "less memory"
+        reasons.append(f"the loss is computed {chunk(machine.device)} tokens at a time: {cost}")
     if checkpointing:
         reasons.append("activations are computed again on the way back: much less memory, half as much time again")
     fits = total <= SHARE * limit
@@ -111,14 +115,20 @@ def _frugal(machine: Machine, shape: Shape, method: str, sequences: int, length:
     )  # fmt: skip
 
 
-def _ways(each: int) -> Iterator[tuple[int, bool, bool]]:
+def chunk(device: str) -> int:
+    """How many rows of logits there are at once where the loss is chunked."""
+    return SMALL_CHUNK if device == "cpu" else CHUNK
+
+
+def _ways(each: int, *, halves: bool) -> Iterator[tuple[int, bool, bool]]:
     """Sequences at once, whether the loss is chunked, whether activations are computed again: the fastest first."""
     batch = each
-    yield batch, False, False
+    yield batch, not halves, False
     while batch > 1:
         batch = next(size for size in range(max(batch // 2, 1), 0, -1) if each % size == 0)
-        yield batch, False, False
-    yield batch, True, False
+        yield batch, not halves, False
+    if halves:  # in float16 a chunk is computed twice
+        yield batch, True, False
     yield batch, True, True
 
 
@@ -139,7 +149,7 @@ def memory_of(
         kept += 3 * shape.heads * length  # no fused attention there: scores are kept, softmax and what is dropped
     layer = 4 * tokens * kept * (HOLES if machine.device == "cpu" else 1)
     activations = 4 * tokens * shape.hidden * shape.layers + layer if checkpointing else layer * shape.layers
-    rows = min(tokens, CHUNK) if chunked else tokens
+    rows = min(tokens, chunk(machine.device)) if chunked else tokens
     parts = {
         "weights": weights,
         "gradients": 4 * trained * (2 if machine.devices > 1 else 1),  # and those that travel between devices
