@@ -197,6 +197,7 @@ def test_health_and_figures_are_told(served: Served) -> None:
     figures = served.get("/metrics").text
     assert re.search(r'treering_requests_total\{method="GET",path="/v1/search",status="200"\} [1-9]', figures)
     assert re.search(r'treering_index_age_seconds\{repository="market"\} [0-9.]+', figures)
+    assert 'treering_spent_today_dollars{repository="market"} 0.0' in figures
     assert "treering_waiting 0.0" in figures
     assert "secret" not in figures
 

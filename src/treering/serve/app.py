@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from treering import operations
+from treering import deciding, operations
 from treering.config import ServeSettings
 from treering.errors import NoStore, TreeringError, UsageError
 from treering.finding import Point
@@ -158,9 +158,10 @@ class Server:
         for name, place in self.house.places.items():
             try:
                 at = await asyncio.to_thread(operations.indexed_at, place)
+                spent = await asyncio.to_thread(deciding.spend, place)
             except NoStore:
                 continue
-            self.metrics.aged(name, time.time() - at)
+            self.metrics.stood(name, time.time() - at, spent.today.spent + spent.today.reserved)
         return Response(self.metrics.page(), media_type=counting.TYPE)
 
     async def healthy(self, _: Request) -> Response:

@@ -36,6 +36,13 @@ class Metrics:
             registry=registry,
         )
 
+        self._spent = Gauge(
+            "treering_spent_today_dollars",
+            "What was spent and reserved today (UTC) for a model that costs money.",
+            ("repository",),
+            registry=registry,
+        )
+
     def begun(self) -> None:
         self._under_way.inc()
 
@@ -49,8 +56,10 @@ class Metrics:
         self._tokens.labels("prompt").inc(prompt)
         self._tokens.labels("answer").inc(answer)
 
-    def aged(self, repository: str, seconds: float) -> None:
-        self._age.labels(repository).set(seconds)
+    def stood(self, repository: str, age: float, spent: float) -> None:
+        """How a repository stands: the age of its index, and what was spent and reserved on its behalf today."""
+        self._age.labels(repository).set(age)
+        self._spent.labels(repository).set(spent)
 
     def watch(self, name: str, told: str, value: Callable[[], float]) -> None:
         """A gauge that is read when the page is asked for."""
