@@ -1,6 +1,7 @@
 """What is there is documented: every command, option, setting, error, dependency and file has its entry."""
 
 import re
+import subprocess
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -94,3 +95,10 @@ def test_every_link_of_the_docs_leads_somewhere_and_nothing_is_left_to_fill_in()
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (folder / target).is_file(), target
         assert not re.search(r"@[A-Z]+@", text)
+
+
+def test_nothing_that_is_ignored_is_kept() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this tree is no work tree of git: what it keeps is not known")
+    told = ["git", "-C", str(ROOT), "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(told, capture_output=True, text=True, check=True).stdout == ""
