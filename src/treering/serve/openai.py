@@ -223,7 +223,8 @@ class OpenAI:
         sources: Sources | UnsetType = UNSET
         if asked.retrieval:
             chosen = asked.retrieval if isinstance(asked.retrieval, Retrieval) else Retrieval()
-            messages, sources = await while_there(request, self._with_context(messages, chosen, repository))
+            told = self._with_context(messages, chosen, repository, model, samplings[0].max_tokens)
+            messages, sources = await while_there(request, told)
         name, created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
 
         def run(tell: Callable[[int, str], None]) -> Awaitable[list[Generated]]:
@@ -336,18 +337,30 @@ class OpenAI:
         self.metrics.wrote(prompt=sum(one.prompt_tokens for one in made), answer=sum(one.tokens for one in made))
         return made
 
-    async def _with_context(self, messages: Messages, chosen: Retrieval, repository: str) -> tuple[Messages, Sources]:
-        """What the history knows of the last question, before it; and the commits that this is of."""
+    async def _with_context(
+        self, messages: Messages, chosen: Retrieval, repository: str, model: str, most: int
+    ) -> tuple[Messages, Sources]:
+        """What the history knows of the last question, before it, as far as the model has room for it beside an answer
+        of ``most`` tokens; and the commits that this is of.
+        """
         place = max((number for number, (role, _) in enumerate(messages) if role == "user"), default=-1)
         if place < 0 or not messages[place][1].strip():
             raise UsageError("`retrieval`: there is no question to look up", "leave it out, or ask something")
-        question = {"question": messages[place][1], "budget": chosen.budget, "audience": "local"}
-        asked = converted(question, OFFERS["context"].asked)
-        pack: Any = await self.house.answer(chosen.repository or repository, "context", asked)
-        commits = list(dict.fromkeys(fact.commit_hash for fact in pack.facts))
-        told = [*messages]
-        told[place] = ("user", f"{pack.text}\n\n{messages[place][1]}")
-        return told, Sources(commits)
+        question, told = messages[place][1], [*messages]
+        told[place] = ("user", f"\n\n{question}")
+        room = await self.writers.room(repository, model, told, most)
+        budget = chosen.budget if room is None else max(1, min(chosen.budget, room))
+        looked_up = {"question": question, "budget": budget, "audience": "local"}
+        asked = converted(looked_up, OFFERS["context"].asked)
+        try:
+            pack: Any = await self.house.answer(chosen.repository or repository, "context", asked)
+        except UsageError as error:
+            if budget == chosen.budget:
+                raise
+            problem = f"`retrieval`: the model has no room for it: {error.message}"
+            raise UsageError(problem, "leave it out, or train a model that reads more") from error
+        told[place] = ("user", f"{pack.text}\n\n{question}")
+        return told, Sources(list(dict.fromkeys(fact.commit_hash for fact in pack.facts)))
 
 
 def _unknown(name: str, known: Any) -> Refused:
