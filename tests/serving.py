@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import uvicorn
 
 from treering.config import ServeSettings
 from treering.opening import Place
 from treering.serve.app import application
 from treering.serve.house import House
-from treering.serve.running import HEADER_BYTES, Server, listening
+from treering.serve.running import Server, configured, listening
 
 SETTINGS = ServeSettings(rate=0)
 
@@ -54,11 +53,7 @@ def serving(
     app = application(house, settings, said.append)
     door = listening("127.0.0.1", port)
     url = f"http://127.0.0.1:{door.getsockname()[1]}"
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", ws="none", http="h11",
-        h11_max_incomplete_event_size=HEADER_BYTES, timeout_graceful_shutdown=30,
-    )  # fmt: skip
-    server = Server(config, app)
+    server = Server(configured(app, settings), app)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])))
     thread.start()
     try:

@@ -9,20 +9,60 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import h11
+import msgspec
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from treering.config import ServeSettings
 from treering.opening import Place
 from treering.report import Reporter
+from treering.serve.answers import JSON, failure
 from treering.serve.app import application
-from treering.serve.guard import Guard
+from treering.serve.guard import HEADERS, Guard
 from treering.serve.house import House
 
 DRAINING_SECONDS = 1.0
 """For so long those who are connected are answered and sent away, before the connections that are left are closed."""
 HEADER_BYTES = 32 * 1024
+HEADER_SECONDS = 15.0
+"""For so long a connection may take to say what it asks, from its first moment on."""
 KEEP_SECONDS = 20
 BACKLOG = 512
+
+
+class Connection(H11Protocol):
+    """uvicorn's, which would wait for a request's headers without end; and what is no HTTP is told in our shape."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._late:
+            self._late.cancel()
+
+    def _wait(self) -> None:
+        """While a request has begun and its headers are not there, its time runs."""
+        if self.conn.their_state is h11.IDLE:
+            self._late = self._late or self.loop.call_later(HEADER_SECONDS, self.timeout_keep_alive_handler)
+        elif self._late:
+            self._late.cancel()
+            self._late = None
+
+    def send_400_response(self, msg: str) -> None:
+        body = msgspec.json.encode(failure(400, "bad_http", msg.rstrip("."), "send a request as HTTP/1.1 has it"))
+        headers = [(b"content-type", JSON.encode()), (b"connection", b"close"), *HEADERS.items()]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -74,6 +114,15 @@ def listening(host: str, port: int) -> socket.socket:
     return made
 
 
+def configured(app: Guard, settings: ServeSettings) -> uvicorn.Config:
+    """How uvicorn serves an application."""
+    return uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="on", server_header=False, date_header=True,
+        h11_max_incomplete_event_size=HEADER_BYTES, timeout_keep_alive=KEEP_SECONDS, ws="none", http=Connection,
+        timeout_graceful_shutdown=int(settings.seconds) or None, proxy_headers=False,
+    )  # fmt: skip
+
+
 def serve(
     places: Mapping[str, Place],
     settings: ServeSettings,
@@ -92,12 +141,7 @@ def serve(
     house = House(places, threads=settings.threads, waiting=settings.waiting)
     app = application(house, settings, report.say, preload=preload)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", server_header=False, date_header=True,
-        h11_max_incomplete_event_size=HEADER_BYTES, timeout_keep_alive=KEEP_SECONDS, ws="none", http="h11",
-        timeout_graceful_shutdown=int(settings.seconds) or None, proxy_headers=False,
-    )  # fmt: skip
-    server = Server(config, app)
+    server = Server(configured(app, settings), app)
 
     async def run() -> None:
         announced = asyncio.ensure_future(_announce(server, lambda: begun(f"http://{shown}:{port}")))
