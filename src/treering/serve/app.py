@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from treering import operations
 from treering.config import ServeSettings
-from treering.errors import NoStore, TreeringError, UsageError
+from treering.errors import TreeringError, UsageError
 from treering.finding import Point
 from treering.offered import OFFERS, Asked, Offer
 from treering.serve import mcp, openai, pages, schema
@@ -158,7 +158,7 @@ class Server:
         for name, place in self.house.places.items():
             try:
                 at = await asyncio.to_thread(operations.indexed_at, place)
-            except NoStore:
+            except TreeringError:  # who asks that repository is told; the others have their figures
                 continue
             self.metrics.aged(name, time.time() - at)
         return Response(self.metrics.page(), media_type=counting.TYPE)

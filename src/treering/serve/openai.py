@@ -10,6 +10,7 @@ import secrets
 import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from treering import learning
-from treering.errors import NoStore, UsageError
+from treering.errors import NoStore, TreeringError, UsageError
 from treering.offered import OFFERS
 from treering.serve.answers import Refused, answered, body, converted, decoded, event, streamed, while_there
 from treering.serve.house import House
@@ -306,23 +307,26 @@ class OpenAI:
 
     def _cards(self) -> list[ModelCard]:
         cards = []
-        for repository, place in self.house.places.items():
-            try:
-                models = learning.models(place)
-            except NoStore:  # it has no store yet
-                continue
-            for one in models:
+        for repository in self.house.places:
+            with suppress(TreeringError):  # the others have theirs
+                cards += self._cards_of(repository)
+        return cards + [ModelCard(name, 0) for name in {one.settings.index.model for one in self.house.places.values()}]
+
+    def _cards_of(self, repository: str) -> list[ModelCard]:
+        cards = []
+        with suppress(NoStore):
+            for one in learning.models(self.house.places[repository]):
                 made = int(one.made)
                 cards += [ModelCard(repository, made)] if one.current else []
                 cards.append(ModelCard(f"{repository}:{one.name}", made))
-        return cards + [ModelCard(name, 0) for name in {one.settings.index.model for one in self.house.places.values()}]
+        return cards
 
     async def _model(self, name: str) -> tuple[str, str]:
         """Repository and full name of the model that is asked for."""
-        cards = await asyncio.to_thread(self._cards)
         repository, _, model = name.rpartition(":") if name.rpartition(":")[0] in self.house.places else (name, "", "")
-        if repository not in self.house.places or name not in {card.id for card in cards}:
-            raise _unknown(name, [card.id for card in cards])
+        known = await asyncio.to_thread(self._cards_of, repository) if repository in self.house.places else []
+        if name not in {card.id for card in known}:
+            raise _unknown(name, [card.id for card in await asyncio.to_thread(self._cards)])
         return repository, model or await asyncio.to_thread(learning.model_name, self.house.places[repository])
 
     async def _write(
