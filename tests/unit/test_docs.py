@@ -13,6 +13,7 @@ from treering import errors
 from treering.cli import seed
 from treering.cli.main import main
 from treering.config import SECTIONS
+from treering.offered import OFFERS
 
 ROOT = Path(__file__).parents[2]
 DOCS = {path.stem: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -45,6 +46,11 @@ def test_every_flag_of_the_seeds_scripts_has_an_entry(script: str, command: clic
     row = next(line for line in DOCS["commands"].splitlines() if script in line)
     for option in options(command):
         assert f"`{option}" in row, option
+
+
+def test_every_path_of_an_offer_is_told() -> None:
+    for name in OFFERS:
+        assert f"`/v1/{name}`" in DOCS["serving"], name
 
 
 def test_every_setting_has_a_row_with_its_default() -> None:
