@@ -108,3 +108,8 @@ def test_nothing_that_is_ignored_is_kept() -> None:
         pytest.skip("this tree is no work tree of git: what it keeps is not known")
     told = ["git", "-C", str(ROOT), "ls-files", "--cached", "--ignored", "--exclude-standard"]
     assert subprocess.run(told, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_nothing_is_installed_from_a_registry_by_our_name() -> None:
+    for name, text in DOCS.items() | {("README", README)}:
+        assert not re.search(r"pip install[^\n#]*treering", text), name
