@@ -17,6 +17,7 @@ from treering.assist.context import counter, pack
 from treering.assist.evidence import Evidence, evidence
 from treering.assist.facts import Fact, Sources, facts
 from treering.assist.quoting import marked as marked
+from treering.assist.quoting import visible as visible
 from treering.assist.route import private
 from treering.errors import UsageError
 from treering.finding import Desk, text_of

@@ -94,5 +94,5 @@ def needs(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"this needs the package `{error.name}`, which is not installed",
-            f"pip install 'treering[{extra}]'",
+            f"pip install '.[{extra}]' in the folder of treering",
         ) from error

@@ -29,8 +29,10 @@ def os_errors(what: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears whole or not at all: a temporary beside it, flushed, then renamed."""
+def replacing(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+    """Write a file that appears whole or not at all: a temporary beside it, flushed, then renamed. Who may read it
+    follows from ``mode``, or else from the user's umask.
+    """
     with os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -40,10 +42,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp makes private files; what we replace or create follows the user's umask.
-            mask = os.umask(0)
+            mask = os.umask(0)  # mkstemp makes private files
             os.umask(mask)
-            temporary.chmod(0o666 & ~mask)
+            temporary.chmod(0o666 & ~mask if mode is None else mode)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

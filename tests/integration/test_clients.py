@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,8 +98,10 @@ def test_print_writes_nothing(project: Repo) -> None:
 
 
 @pytest.mark.parametrize(
-    "broken", ['{"mcpServers": {', "[1]", '{"mcpServers": []}', "// comment\n{}", "\x00", "[" * 100_000]
-)
+    "broken",
+    ['{"mcpServers": {', "[1]", '{"mcpServers": []}', "// comment\n{}", "\x00", "[" * 100_000, '{"a": NaN}',
+     '{"a": 1e999}', '{"a": "\\ud800"}'],
+)  # fmt: skip
 def test_a_file_that_is_no_configuration_is_left_alone(project: Repo, broken: str) -> None:
     path = project.path / ".mcp.json"
     path.write_text(broken)
@@ -113,6 +116,15 @@ def test_bytes_that_are_no_text_are_left_alone(project: Repo) -> None:
     path.write_bytes(b"\xff\xfe{}")
     assert install(project, "--yes").exit_code == 5
     assert path.read_bytes() == b"\xff\xfe{}"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_who_could_not_read_a_file_still_cannot(project: Repo, mode: int) -> None:
+    path = project.path / ".mcp.json"
+    path.write_text('{"mcpServers": {"other": {"env": {"KEY": "secret"}}}}')
+    path.chmod(mode)
+    assert install(project, "--yes").exit_code == 0
+    assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_an_empty_file_is_filled(project: Repo) -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from repositories import Repo, at_home
 from treering import finding, modelpack, opening, operations
 from treering.cli.main import main
+from treering.git import blame
 from treering.opening import Place
 from treering.report import Reporter
 from treering.search.lexical import asked_words
@@ -740,3 +741,16 @@ def test_a_history_with_nothing_to_ask_about_says_so(repo: Repo) -> None:
 def test_questions_that_are_none_are_an_error(template: Workshop, tmp_path: Path, written: str, code: int) -> None:
     (tmp_path / "questions.json").write_text(written)
     treering(template, "bench", "--questions", str(tmp_path / "questions.json"), code=code)
+
+
+def test_files_are_read_as_text_where_they_are_some_and_not_too_large(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "project")
+    data = "x" * (blame.LARGEST + 1)
+    tip = repo.commit(empty="", a__py="a = 1\n", binary=b"\0", data__json=data, of_0_more__py="é\n" * 9, last__py="b")
+    asked = ["data.json", "empty", "binary", "of", "missing one", "a.py", "of/more.py", "../a.py", "a\nb", "last.py"]
+    operations.index(place(repo), Reporter())
+    with finding.desk(place(repo), Reporter()) as desk:
+        assert blame.texts(desk.shadow, tip, asked, most=3) == {
+            "empty": "", "a.py": "a =", "of/more.py": "é\n", "last.py": "b"
+        }  # fmt: skip
+        assert blame.texts(desk.shadow, tip, []) == {}

@@ -1,7 +1,10 @@
 """Who is let in: whose host, whose page, whose token, how large, how often, how long."""
 
+import json
+import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -14,7 +17,7 @@ from treering.config import ServeSettings
 from treering.errors import UsageError
 from treering.opening import Place
 from treering.report import Reporter
-from treering.serve import guard
+from treering.serve import guard, running
 from treering.serve.metrics import Metrics
 
 TOKEN = "a-token-of-twenty-eight-letters"
@@ -109,12 +112,25 @@ def test_a_body_in_chunks_that_grows_too_large_is_refused(served: Served) -> Non
     assert refused.status_code == 413
 
 
-def test_what_is_no_http_is_refused(served: Served) -> None:
-    assert b'"code":"no_http"' in served.raw(b"\x00\r\n\r\n")
-    assert served.raw(b"\x16\x03\x01\x02\x00\r\n\r\n").startswith(b"HTTP/1.1 400 ")
-    long = b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    assert served.raw(long).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))  # as it came in pieces or whole
-    assert served.get("/healthz").status_code == 200
+def test_what_is_no_http_is_told_in_the_shape_of_every_error(served: Served) -> None:
+    head, _, told = served.raw(b"GET / HTTP/1.1\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json" in head.lower()
+    assert json.loads(re.search(rb"{.*}", told)[0])["error"]["code"] == "no_http"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: a"])
+def test_headers_that_never_come_are_not_waited_for(
+    begun: bytes, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "HEADER_SECONDS", 0.3)
+    started = time.monotonic()
+    assert served.raw(begun) == b""
+    assert time.monotonic() - started < 5
+    with httpx.Client(base_url=served.url, trust_env=False) as client:  # who has asked may wait between two questions
+        assert client.get("/healthz").status_code == 200
+        time.sleep(0.5)
+        assert client.get("/healthz").status_code == 200
 
 
 def test_too_many_headers_are_refused(served: Served) -> None:

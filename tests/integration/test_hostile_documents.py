@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from fake_claude import KEY, FakeClaude, Till, serving
 from integration.test_generating import make_model
 from repositories import Repo, at_home
-from treering import assisting, opening, operations
+from treering import assisting, deciding, opening, operations
 from treering.assist.context import ContextPack
 from treering.cli.main import main
 from treering.finding import Desk, desk
@@ -95,7 +95,7 @@ def check(text: str) -> int:
     mark = re.search(r"<(evidence-[0-9a-f]{12}) ", text)
     assert mark
     name = mark[1]
-    pieces = re.split(rf'<{name}(?: [a-z]+="[^"<>\n]*")+>\n|\n</{name}>\n', text)
+    pieces = re.split(rf'<{name}(?: [a-z]+="[^"<>\n]*")*>\n|\n</{name}>\n', text)
     ours, theirs = pieces[::2], pieces[1::2]
     assert ORDER not in ours[0]
     assert set(ours[1:]) == {""}, "something stands between two marks"
@@ -123,6 +123,13 @@ def test_no_hostile_text_leaves_its_marks_in_a_prompt(opened: Desk) -> None:
         assert check(made.text) > 0
         seen |= {fact.commit_hash for fact in made.facts}
     assert len(seen) >= len(HOSTILE)  # each of them was in some pack
+
+
+def test_the_brief_is_a_prompt_with_our_question_behind_their_marks(opened: Desk) -> None:
+    told = deciding.brief(opened, limit=100)
+    evidence, _, question = told.text().partition("\n\nQuestion:\n")
+    assert question == f"{told.question}\n"
+    assert check(f"{evidence}\n") > 10
 
 
 def test_what_claude_is_sent_holds_them_within_marks_alone(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:

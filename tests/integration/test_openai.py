@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import openai
@@ -283,26 +282,17 @@ def test_who_answers_at_a_desk_is_lent_the_model_that_is_loaded(
     assert told == {"text": alone.text, "fits": True}
 
 
-def test_on_request_the_history_is_put_before_the_question(
-    monkeypatch: pytest.MonkeyPatch, client: openai.OpenAI
-) -> None:
-    class ContextAsked(Asked, frozen=True, kw_only=True):
-        question: str
-        budget: int
-        audience: str
-
-    def context(desk: Desk, asked: Any) -> Any:
-        hits = desk.search(asked.question, limit=2)
-        facts = tuple(SimpleNamespace(commit_hash=hit.commit_hash) for hit in hits)
-        return SimpleNamespace(text="\n".join(hit.subject for hit in hits)[: asked.budget], facts=facts)
-
-    monkeypatch.setitem(OFFERS, "context", Offer(context, ContextAsked, str, "", command="context"))
-    asked: dict[str, Any] = {"model": "market", "messages": HELLO, "max_tokens": 2}
+def test_on_request_the_history_is_put_before_the_question_as_far_as_there_is_room(client: openai.OpenAI) -> None:
+    question: Any = [{"role": "user", "content": "Where are orders settled?"}]
+    asked: dict[str, Any] = {"model": "market", "messages": question, "max_tokens": 2}
     plain = client.chat.completions.create(**asked)
     told = client.chat.completions.create(**asked, extra_body={"retrieval": True})
     assert plain.usage
     assert told.usage
-    assert told.usage.prompt_tokens > plain.usage.prompt_tokens
-    assert len(told.retrieval["commits"]) == 2
+    assert plain.usage.prompt_tokens + 100 < told.usage.prompt_tokens <= 254
+    assert told.retrieval["commits"]
+    long: Any = [{"role": "user", "content": "Where are orders settled? " * 30}]
+    with pytest.raises(openai.BadRequestError, match="no room"):
+        client.chat.completions.create(**asked | {"messages": long}, extra_body={"retrieval": True})
     with pytest.raises(openai.BadRequestError, match="retrieval"):
         client.chat.completions.create(**asked, extra_body={"retrieval": {"budgets": 1}})

@@ -392,6 +392,23 @@ def test_a_repository_without_an_index_says_so_and_gets_one(tmp_path: Path) -> N
         assert served.post("/v1/search", {"query": "begin"}).json()[0]["subject"] == "Begin"
 
 
+def test_a_damaged_store_takes_nothing_from_the_other_repositories(tmp_path: Path) -> None:
+    places = {}
+    for name in ("well", "ill"):
+        repo = Repo(tmp_path / name)
+        repo.commit("Begin", a__py="x = 1\n")
+        places[name] = opening.place(repo.path)
+        operations.index(places[name], Reporter())
+    (places["ill"].folder / "treering.db").write_bytes(b"no database" * 1000)
+    with serving(places) as served:
+        assert 'treering_index_age_seconds{repository="well"}' in served.get("/metrics").text
+        assert served.get("/v1/models").status_code == 200
+        asked = {"messages": [{"role": "user", "content": "x"}]}
+        assert served.post("/v1/chat/completions", asked | {"model": "well"}).status_code == 404  # none was trained
+        assert served.post("/v1/chat/completions", asked | {"model": "ill"}).json()["error"]["code"] == "store"
+        assert served.get("/v1/status", params={"repository": "ill"}).json()["error"]["code"] == "store"
+
+
 def test_an_index_that_fails_says_why(tmp_path: Path) -> None:
     repo = Repo(tmp_path / "project")
     place = opening.place(repo.path)  # it has no commit

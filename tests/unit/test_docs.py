@@ -1,6 +1,7 @@
 """What is there is documented: every command, option, setting, error, dependency and file has its entry."""
 
 import re
+import subprocess
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +13,7 @@ from treering import errors
 from treering.cli import seed
 from treering.cli.main import main
 from treering.config import SECTIONS
+from treering.offered import OFFERS
 
 ROOT = Path(__file__).parents[2]
 DOCS = {path.stem: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
@@ -44,6 +46,11 @@ def test_every_flag_of_the_seeds_scripts_has_an_entry(script: str, command: clic
     row = next(line for line in DOCS["commands"].splitlines() if script in line)
     for option in options(command):
         assert f"`{option}" in row, option
+
+
+def test_every_path_of_an_offer_is_told() -> None:
+    for name in OFFERS:
+        assert f"`/v1/{name}`" in DOCS["serving"], name
 
 
 def test_every_setting_has_a_row_with_its_default() -> None:
@@ -94,3 +101,15 @@ def test_every_link_of_the_docs_leads_somewhere_and_nothing_is_left_to_fill_in()
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert (folder / target).is_file(), target
         assert not re.search(r"@[A-Z]+@", text)
+
+
+def test_nothing_that_is_ignored_is_kept() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this tree is no work tree of git: what it keeps is not known")
+    told = ["git", "-C", str(ROOT), "ls-files", "--cached", "--ignored", "--exclude-standard"]
+    assert subprocess.run(told, capture_output=True, text=True, check=True).stdout == ""
+
+
+def test_nothing_is_installed_from_a_registry_by_our_name() -> None:
+    for name, text in DOCS.items() | {("README", README)}:
+        assert not re.search(r"pip install[^\n#]*treering", text), name

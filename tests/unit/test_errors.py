@@ -47,7 +47,7 @@ def test_a_missing_library_is_told_with_the_extra_that_brings_it() -> None:
     with pytest.raises(MissingExtra) as caught, needs("train"):
         import no_such_library_of_ours  # type: ignore[import-not-found]  # noqa: F401  (that it is missing is the point)
     assert "no_such_library_of_ours" in caught.value.message
-    assert "treering[train]" in caught.value.hint
+    assert "'.[train]' in the folder of treering" in caught.value.hint
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 

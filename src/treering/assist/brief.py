@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from treering.assist.quoting import marked, visible
 from treering.config import Settings
 from treering.errors import UsageError
 from treering.git.history import timestamp
@@ -75,13 +76,18 @@ class Brief(Struct, frozen=True):
     proposals: Proposals
     question: str = QUESTION
 
+    def told(self) -> str:
+        """All but the question: plain lines, without control characters. Not yet marked as the data that it is."""
+        return "\n".join(_lines(self, heading=lambda text: f"{text}:", code=one_line))
+
     def text(self) -> str:
-        """For a terminal or a prompt: plain lines, without control characters."""
-        return "\n".join(_lines(self, heading=lambda text: f"{text}:", code=one_line)) + "\n"
+        """For a prompt: what comes from the repository between marks, and the question after them."""
+        return f"{marked(self.told())}\n" + (f"\nQuestion:\n{self.question}\n" if self.commits else "")
 
     def markdown(self) -> str:
         """For a page: what comes from the repository stands in code, where it formats nothing."""
-        return "\n".join(_lines(self, heading=lambda text: f"## {text}\n", code=_code, title="# ")) + "\n"
+        asked = f"\n\n## Question\n\n{self.question}" if self.commits else ""
+        return "\n".join(_lines(self, heading=lambda text: f"## {text}\n", code=_code, title="# ")) + asked + "\n"
 
 
 def brief(
@@ -182,7 +188,7 @@ def _day(seconds: int) -> str:
 
 
 def _code(text: str) -> str:
-    return "``" + one_line(text).replace("`", "'") + "``"
+    return "``" + one_line(visible(text)).replace("`", "'") + "``"
 
 
 def _lines(told: Brief, *, heading: Callable[[str], str], code: Callable[[str], str], title: str = "") -> Iterator[str]:
@@ -222,8 +228,6 @@ def _lines(told: Brief, *, heading: Callable[[str], str], code: Callable[[str], 
         often = f"{partner.together:,} of {partner.changed:,} times"
         yield f"- {code(partner.path)}, which changes with {code(partner.beside)} ({often}) and did not yet"
     yield from ("", f"By the {come.answered_by}: {come.why}.")
-    if told.commits:
-        yield from ("", heading("Question"), told.question)
 
 
 def _counted(commits: int) -> str:

@@ -2,11 +2,15 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from treering.errors import UsageError
 from treering.git.shadow import GitFailed, Shadow
 
+LARGEST = 1 << 20
+"""Bytes of a file that is read as text: what is larger is data."""
+BINARY = 8000
+"""Bytes of a file in which git looks for a zero, which no text has."""
 _HEAD = re.compile(rb"^([0-9a-f]{40,64}) \d+ \d+(?: \d+)?$", re.MULTILINE)
 
 
@@ -42,22 +46,29 @@ def tree(shadow: Shadow, tip: str) -> list[str]:
 
 
 def texts(shadow: Shadow, tip: str, paths: Sequence[str], most: int = 1 << 17) -> dict[str, str]:
-    """The first ``most`` bytes of some files of a commit, as text; binary and missing ones are left out, and all where
-    git reads none.
+    """The first ``most`` bytes of some files of a commit, as text; binary, missing and very large ones are left out,
+    and all where git reads none.
     """
     # One with a line break would be two questions, and a relative one ends git.
     paths = [path for path in paths if "\n" not in path and not path.startswith(("./", "../"))]
-    asked = os.fsencode("".join(f"{tip}:{path}\n" for path in paths))
+    found: dict[str, str] = {}
     try:
-        said = shadow.run("cat-file", "--batch", stdin=asked)
+        told = shadow.run("cat-file", "--batch-check", stdin=_asked(tip, paths)).split(b"\n")
+        fields = [(path, line.rsplit(b" ", 2)[1:]) for path, line in zip(paths, told, strict=False)]
+        # A folder is told too, as what is in it.
+        sizes = {path: int(size[1]) for path, size in fields if size[:1] == [b"blob"] and int(size[1]) <= LARGEST}
+        said = shadow.run("cat-file", "--batch", stdin=_asked(tip, sizes))
     except GitFailed:
         return {}
-    found: dict[str, str] = {}
-    for path in paths:
-        head, _, said = said.partition(b"\n")
-        fields = head.rsplit(b" ", 2)
-        if len(fields) == 3 and fields[2].isdigit():
-            content, said = said[: int(fields[2])], said[int(fields[2]) + 1 :]
-            if fields[1] == b"blob" and b"\0" not in content[:8000]:  # a folder is told too, as what is in it
-                found[path] = content[:most].decode("utf-8", "replace")
+    start = 0
+    for path, size in sizes.items():
+        start = said.index(b"\n", start) + 1
+        content = said[start : start + min(size, max(most, BINARY))]
+        if b"\0" not in content[:BINARY]:
+            found[path] = content[:most].decode("utf-8", "replace")
+        start += size + 1
     return found
+
+
+def _asked(tip: str, paths: Iterable[str]) -> bytes:
+    return os.fsencode("".join(f"{tip}:{path}\n" for path in paths))

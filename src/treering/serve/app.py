@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from treering import deciding, operations
 from treering.config import ServeSettings
-from treering.errors import NoStore, TreeringError, UsageError
+from treering.errors import TreeringError, UsageError
 from treering.finding import Point
 from treering.offered import OFFERS, Asked, Offer
 from treering.serve import mcp, openai, pages, schema
@@ -159,7 +159,7 @@ class Server:
             try:
                 at = await asyncio.to_thread(operations.indexed_at, place)
                 spent = await asyncio.to_thread(deciding.spend, place)
-            except NoStore:
+            except TreeringError:  # who asks that repository is told; the others have their figures
                 continue
             self.metrics.stood(name, time.time() - at, spent.today.spent + spent.today.reserved)
         return Response(self.metrics.page(), media_type=counting.TYPE)

@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,8 +39,9 @@ class Change:
         return difflib.unified_diff(before, after, str(self.path), str(self.path), lineterm="")
 
     def write(self) -> None:
-        """Replace the file whole."""
-        with replacing(self.path) as file:
+        """Replace the file whole; it may hold keys, and who could not read it still cannot."""
+        mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else None
+        with replacing(self.path, mode) as file:
             file.write(self.after.encode())
 
 
@@ -115,4 +117,9 @@ def _with(path: Path, before: str, name: str, entry: Mapping[str, object]) -> st
         return before
     servers[name] = {**servers[name], **entry} if isinstance(servers.get(name), dict) else dict(entry)
     indent = re.search(r"^([ \t]+)\S", before, re.MULTILINE)
-    return json.dumps(known, indent=indent[1] if indent else 2, ensure_ascii=False) + "\n"
+    try:
+        after = json.dumps(known, indent=indent[1] if indent else 2, ensure_ascii=False, allow_nan=False) + "\n"
+        after.encode()
+    except ValueError as error:  # NaN, numbers that have no end, half a character
+        raise DataError(f"{path} is no JSON ({error}): it is left as it is", "mend it, then run this again") from error
+    return after

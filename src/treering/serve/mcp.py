@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute
 
 from treering import __version__
 from treering.assisting import ContextPack, marked
+from treering.deciding import Brief
 from treering.errors import TreeringError, UsageError
 from treering.offered import OFFERS, Asked, Offer
 from treering.serve.shown import shown
@@ -85,8 +86,13 @@ def mounted(
 
 
 def _as_data(found: object, text: str) -> str:
-    """What a repository says, as it may stand before a model. A context pack has its marks already."""
-    return text if isinstance(found, ContextPack) else marked(_cut(text))
+    """What a repository says, as it may stand before a model. A context pack has its marks already; what a brief asks
+    is ours, and stands after them.
+    """
+    if isinstance(found, ContextPack):
+        return text
+    asks = f"\n\nQuestion:\n{found.question}" if isinstance(found, Brief) and found.commits else ""
+    return marked(_cut(text)) + asks
 
 
 def _cut(text: str) -> str:

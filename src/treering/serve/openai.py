@@ -10,6 +10,7 @@ import secrets
 import struct
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -17,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from treering import learning
-from treering.errors import NoStore, UsageError
+from treering.errors import NoStore, TreeringError, UsageError
 from treering.offered import OFFERS
 from treering.serve.answers import Refused, answered, body, converted, decoded, event, streamed, while_there
 from treering.serve.house import House
@@ -223,7 +224,8 @@ class OpenAI:
         sources: Sources | UnsetType = UNSET
         if asked.retrieval:
             chosen = asked.retrieval if isinstance(asked.retrieval, Retrieval) else Retrieval()
-            messages, sources = await while_there(request, self._with_context(messages, chosen, repository))
+            told = self._with_context(messages, chosen, repository, model, samplings[0].max_tokens)
+            messages, sources = await while_there(request, told)
         name, created = f"chatcmpl-{secrets.token_hex(12)}", int(time.time())
 
         def run(tell: Callable[[int, str], None]) -> Awaitable[list[Generated]]:
@@ -305,23 +307,26 @@ class OpenAI:
 
     def _cards(self) -> list[ModelCard]:
         cards = []
-        for repository, place in self.house.places.items():
-            try:
-                models = learning.models(place)
-            except NoStore:  # it has no store yet
-                continue
-            for one in models:
+        for repository in self.house.places:
+            with suppress(TreeringError):  # the others have theirs
+                cards += self._cards_of(repository)
+        return cards + [ModelCard(name, 0) for name in {one.settings.index.model for one in self.house.places.values()}]
+
+    def _cards_of(self, repository: str) -> list[ModelCard]:
+        cards = []
+        with suppress(NoStore):
+            for one in learning.models(self.house.places[repository]):
                 made = int(one.made)
                 cards += [ModelCard(repository, made)] if one.current else []
                 cards.append(ModelCard(f"{repository}:{one.name}", made))
-        return cards + [ModelCard(name, 0) for name in {one.settings.index.model for one in self.house.places.values()}]
+        return cards
 
     async def _model(self, name: str) -> tuple[str, str]:
         """Repository and full name of the model that is asked for."""
-        cards = await asyncio.to_thread(self._cards)
         repository, _, model = name.rpartition(":") if name.rpartition(":")[0] in self.house.places else (name, "", "")
-        if repository not in self.house.places or name not in {card.id for card in cards}:
-            raise _unknown(name, [card.id for card in cards])
+        known = await asyncio.to_thread(self._cards_of, repository) if repository in self.house.places else []
+        if name not in {card.id for card in known}:
+            raise _unknown(name, [card.id for card in await asyncio.to_thread(self._cards)])
         return repository, model or await asyncio.to_thread(learning.model_name, self.house.places[repository])
 
     async def _write(
@@ -336,18 +341,30 @@ class OpenAI:
         self.metrics.wrote(prompt=sum(one.prompt_tokens for one in made), answer=sum(one.tokens for one in made))
         return made
 
-    async def _with_context(self, messages: Messages, chosen: Retrieval, repository: str) -> tuple[Messages, Sources]:
-        """What the history knows of the last question, before it; and the commits that this is of."""
+    async def _with_context(
+        self, messages: Messages, chosen: Retrieval, repository: str, model: str, most: int
+    ) -> tuple[Messages, Sources]:
+        """What the history knows of the last question, before it, as far as the model has room for it beside an answer
+        of ``most`` tokens; and the commits that this is of.
+        """
         place = max((number for number, (role, _) in enumerate(messages) if role == "user"), default=-1)
         if place < 0 or not messages[place][1].strip():
             raise UsageError("`retrieval`: there is no question to look up", "leave it out, or ask something")
-        question = {"question": messages[place][1], "budget": chosen.budget, "audience": "local"}
-        asked = converted(question, OFFERS["context"].asked)
-        pack: Any = await self.house.answer(chosen.repository or repository, "context", asked)
-        commits = list(dict.fromkeys(fact.commit_hash for fact in pack.facts))
-        told = [*messages]
-        told[place] = ("user", f"{pack.text}\n\n{messages[place][1]}")
-        return told, Sources(commits)
+        question, told = messages[place][1], [*messages]
+        told[place] = ("user", f"\n\n{question}")
+        room = await self.writers.room(repository, model, told, most)
+        budget = chosen.budget if room is None else max(1, min(chosen.budget, room))
+        looked_up = {"question": question, "budget": budget, "audience": "local"}
+        asked = converted(looked_up, OFFERS["context"].asked)
+        try:
+            pack: Any = await self.house.answer(chosen.repository or repository, "context", asked)
+        except UsageError as error:
+            if budget == chosen.budget:
+                raise
+            problem = f"`retrieval`: the model has no room for it: {error.message}"
+            raise UsageError(problem, "leave it out, or train a model that reads more") from error
+        told[place] = ("user", f"{pack.text}\n\n{question}")
+        return told, Sources(list(dict.fromkeys(fact.commit_hash for fact in pack.facts)))
 
 
 def _unknown(name: str, known: Any) -> Refused:

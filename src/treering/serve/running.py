@@ -17,29 +17,51 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from treering.config import ServeSettings
 from treering.opening import Place
 from treering.report import Reporter
-from treering.serve.answers import failure
+from treering.serve.answers import JSON, failure
 from treering.serve.app import application
-from treering.serve.guard import HEAD_BYTES, Guard
+from treering.serve.guard import HEAD_BYTES, HEADERS, Guard
 from treering.serve.house import House
 
 DRAINING_SECONDS = 1.0
 """For so long those who are connected are answered and sent away, before the connections that are left are closed."""
+HEADER_SECONDS = 15.0
+"""For so long a connection may take to say what it asks, from its first moment on."""
 KEEP_SECONDS = 20
 BACKLOG = 512
 
 
-class Protocol(H11Protocol):
-    """uvicorn's, whose answer to what is no HTTP has the shape of all our errors."""
+class Connection(H11Protocol):
+    """uvicorn's, which would wait for a request's headers without end; and what is no HTTP is told in our shape."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._late:
+            self._late.cancel()
+
+    def _wait(self) -> None:
+        """While a request has begun and its headers are not there, its time runs."""
+        if self.conn.their_state is h11.IDLE:
+            self._late = self._late or self.loop.call_later(HEADER_SECONDS, self.timeout_keep_alive_handler)
+        elif self._late:
+            self._late.cancel()
+            self._late = None
 
     def send_400_response(self, msg: str) -> None:
         told = failure(400, "no_http", f"this is no request that can be read: {msg}", "URL and headers may be 32 KiB")
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        for part in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=msgspec.json.encode(told)),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(part) or b"")
+        body = msgspec.json.encode(told)
+        headers = [(b"content-type", JSON.encode()), (b"connection", b"close"), *HEADERS.items()]
+        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
 
@@ -95,7 +117,7 @@ def listening(host: str, port: int) -> socket.socket:
 def configured(app: Guard, settings: ServeSettings) -> uvicorn.Config:
     """How uvicorn runs an application: it logs nothing of its own but failures, and speaks only plain HTTP."""
     return uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="on", server_header=False, ws="none", http=Protocol,
+        app, log_config=None, access_log=False, lifespan="on", server_header=False, ws="none", http=Connection,
         h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_SECONDS, proxy_headers=False,
         timeout_graceful_shutdown=int(settings.seconds) or 1,
     )  # fmt: skip

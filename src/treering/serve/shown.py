@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from treering.assisting import visible
 from treering.deciding import Brief
 from treering.finding import CommitDetail
 from treering.learning import Suggestions
@@ -105,7 +106,7 @@ def _brief(found: Brief, uri: Uri) -> Shown:
         }
         for theme in found.themes
     ]  # fmt: skip
-    return found.text().rstrip("\n"), {
+    return found.told(), {
         "since": found.since, "until": found.until, "commits": found.commits, "themes": themes,
         "question": found.question,
     }  # fmt: skip
@@ -141,7 +142,7 @@ def _status(found: Status, uri: Uri) -> Shown:  # noqa: ARG001
 
 
 def _line(text: str) -> str:
-    shown = one_line(text)
+    shown = one_line(visible(text))
     return shown if len(shown) <= LINE else f"{shown[:LINE]}…"
 
 

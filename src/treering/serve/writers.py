@@ -84,6 +84,19 @@ class Writers:
 
         return await self.lane.run(work)
 
+    async def room(self, repository: str, model: str, messages: Messages, most: int) -> int | None:
+        """How many tokens a conversation leaves beside an answer of ``most``; None where the model reads without end.
+        An answer takes a quarter of what it reads at most.
+        """
+
+        def work(_: Bench, __: Task[int | None]) -> int | None:
+            writer = self.of(repository, model)
+            if writer.longest is None:
+                return None
+            return int(writer.longest - len(writer.chat(messages)[0]) - min(most, writer.longest // 4))
+
+        return await self.lane.run(work)
+
     def of(self, repository: str, model: str) -> Any:
         """The loaded model; called on the lane's thread alone."""
         if self._key != (repository, model):
