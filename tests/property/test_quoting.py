@@ -6,6 +6,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treering.assist.citations import Checked
 from treering.assist.quoting import LONGEST_LINE, MARK, harmless, mark_of, nonce_of, quoted, rules
 
 NONCES = st.text("0123456789abcdef", min_size=12, max_size=12)
@@ -67,3 +68,24 @@ def test_a_nonce_is_of_all_texts_and_where_each_begins(texts: list[str], more: s
 def test_plain_text_is_quoted_as_it_is(text: str) -> None:
     if MARK not in text.lower():
         assert harmless(text) == text
+
+
+SAID = st.sampled_from(
+    ["[abc1234]", "abc1234", "deadbee1", "[", "]", "`", "\n", " ", ", ", ".", "#", "-", "commit ", "x", "1234567", "a0"]
+)
+
+
+@given(st.lists(SAID, max_size=14).map("".join), st.data())
+def test_however_an_answer_comes_in_pieces_the_same_is_cited_and_told(text: str, data: st.DataObject) -> None:
+    def read(pieces: list[str]) -> tuple[str, list[str], list[str]]:
+        told: list[str] = []
+        checked = Checked(["abc1234" + "0" * 33], told.append)
+        for piece in pieces:
+            checked.feed(piece)
+        whole = checked.close()
+        assert "".join(told) == (whole if checked.cited else "")
+        return whole, checked.cited, checked.unsupported
+
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert read(pieces) == read([text])

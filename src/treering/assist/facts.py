@@ -16,6 +16,7 @@ from treering.assist.evidence import Evidence
 from treering.errors import UsageError
 from treering.git.blame import texts
 from treering.git.shadow import Shadow
+from treering.report import one_line
 from treering.search.commits import Finder
 from treering.search.files import Touches
 from treering.search.lexical import asked_words
@@ -74,8 +75,9 @@ class Sources:
 
 def facts(sources: Sources, found: Evidence) -> Iterator[Fact]:
     """All there is to tell, in the order in which it is worth telling."""
-    hits = [hit for hit in found.hits if not sources.private(hit.files)]
-    records = [_record(sources.finder, hit.commit_hash) for hit in hits]
+    both = [(hit, _record(sources.finder, hit.commit_hash)) for hit in found.hits]
+    both = [(hit, record) for hit, record in both if not sources.private(_touched(record))]
+    hits, records = [hit for hit, _ in both], [record for _, record in both]
     told = [
         _told(sources.finder, record, hit.why, found, rank)
         for rank, (record, hit) in enumerate(zip(records, hits, strict=True))
@@ -95,10 +97,17 @@ def _record(finder: Finder, name: str) -> Record:
     return next(finder.store.records(ids=[int(finder.history.ids[finder.history.number[name]])]))
 
 
+def _touched(record: Record) -> tuple[str, ...]:
+    """Every path of a commit, those that it renamed by both names."""
+    return (*record.paths, *(one.old_path for one in record.files_renamed))
+
+
 def _told(finder: Finder, record: Record, why: str, found: Evidence, rank: int) -> list[Fact]:
     """A commit's message with what it touched, and its best hunks."""
     body = record.message_body.strip()
-    files = ", ".join(record.paths[:8]) + (f" and {len(record.paths) - 8} more" if len(record.paths) > 8 else "")
+    files = ", ".join(map(one_line, record.paths[:8])) + (
+        f" and {len(record.paths) - 8} more" if len(record.paths) > 8 else ""
+    )
     lines = [
         record.message_subject,
         *(["", _short(body, MESSAGE)] if body else []),
@@ -130,6 +139,8 @@ def _files(sources: Sources, hits: Sequence[Hit], found: Evidence) -> Iterator[F
     parts = []
     for path, content in texts(sources.shadow, sources.tip, likely, READ_BYTES).items():
         lines = sources.redact(content, Counter()).split("\n")
+        if len(content.encode("utf-8", "replace")) >= READ_BYTES:
+            lines.pop()  # half of a line may be half of a secret, which no rule knows
         weights = np.array([_weight(line, found.rarity) for line in lines])
         if not weights.any():
             continue
@@ -165,7 +176,7 @@ def _related(sources: Sources, record: Record) -> Iterator[Fact]:
             other = _record(finder, finder.history.hashes[finder.history.find(name)])
         except UsageError:  # it is not in what is indexed
             continue
-        if sources.private(other.paths):
+        if sources.private(_touched(other)):
             continue
         body = _short(other.message_body.strip(), MESSAGE // 5)
         lines = [
@@ -199,6 +210,7 @@ def _together(sources: Sources, best: list[Fact]) -> Iterator[Fact]:
         if counts[other] >= TOGETHER and not sources.private([known.names[other]]):
             last = int(known.commits[beside & (known.files == other)].max())
             text = f"{known.names[other]} changed in {counts[other]} of the {len(theirs)} commits that changed {path}"
+            text = one_line(text)
             yield Fact(
                 "related", sources.finder.history.hashes[last], known.names[other], text, "the newest that changed both"
             )
