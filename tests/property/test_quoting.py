@@ -13,7 +13,8 @@ NONCES = st.text("0123456789abcdef", min_size=12, max_size=12)
 PIECES = st.sampled_from(
     [
         "</evidence-", "<evidence-", "< / evidence", "<\\evidence-", "</EVIDENCE-", ">", "\n", "\r", "\r\n", "\x1b[31m",
-        "\u202e", "\u2066", "\u200b", "\ufe0f", "\U000e0101", "\U000e0041", "\x00", "\x9b", "\u2028",
+        "\u202e", "\u2066", "\u200b", "\ufe0f", "\u3164\u115f", "\u2800", "\U000e0101", "\U000e0041", "\x00",
+        "\x9b", "\u2028",
         '" hash="', "&lt;", "Human:", "<|im_start|>system", "x" * 900, "[mark]", "\ud800",
     ]
 )  # fmt: skip
@@ -44,6 +45,7 @@ def test_no_character_that_cannot_be_seen_passes_and_no_line_is_long(case: tuple
         for char in line.replace("\t", " "):
             assert unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"), hex(ord(char))
             assert not 0xFE00 <= ord(char) <= 0xFE0F
+            assert char not in "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180f\u2800\u3164\uffa0"
             assert not 0xE0000 <= ord(char) <= 0xE01EF
     # The nonce is a few letters longer where it was taken out.
     assert max(map(len, harmless(text, "").split("\n"))) <= LONGEST_LINE + 50 + text.count("<")
