@@ -27,7 +27,8 @@ from treering.git.blame import texts
 from treering.git.history import timestamp
 from treering.learning import current_model
 from treering.opening import Place
-from treering.store.ledger import BILLION, Ledger, day_of
+from treering.store.ledger import BILLION, Ledger
+from treering.types import day_of
 
 PREDICTED = 10
 

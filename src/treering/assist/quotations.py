@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from treering.assist.evidence import weight_of
 from treering.assist.facts import Fact
 from treering.assist.quoting import harmless
 from treering.text.kinds import kind_of
-from treering.text.words import vocabulary
 
 TELLING = 4
 """Of how many commits it tells at most."""
@@ -117,7 +117,7 @@ def _citation(name: str) -> str:
 
 def _held(text: str, rarity: dict[str, float]) -> float:
     """What part of a question's words a text holds, by how rare they are."""
-    return sum(rarity[word] for word in vocabulary(text) & rarity.keys()) / (sum(rarity.values()) or 1.0)
+    return weight_of(text, rarity) / (sum(rarity.values()) or 1.0)
 
 
 def _best(texts: Sequence[str], rarity: dict[str, float]) -> str:
