@@ -24,7 +24,7 @@ from treering.assist.features import FEATURES, row_of
 from treering.files import write_json
 from treering.search.benchmark import interval
 from treering.search.files import Matrix, fitted
-from treering.store.ledger import BILLION, Ledger, Outcome, Usage
+from treering.store.ledger import BILLION, FILE, Ledger, Outcome, Usage
 
 Where = Literal["local", "claude"]
 Rule = Literal["privacy", "budget", "size", "model", "cold start"]
@@ -228,5 +228,5 @@ def record_outcome(folder: Path, route: str, *, good: bool, source: str) -> Wher
     """Remember how a routed task went, as a person or a run of tests says, and return where it had gone. What is said
     last holds. Raises :class:`UsageError` for a route that is not known.
     """
-    with Ledger(folder) as ledger:
+    with Ledger(folder, reading=not (folder / FILE).exists()) as ledger:  # a wrong name makes no store
         return ledger.judge(route, source, good=good)
