@@ -47,7 +47,7 @@ def overview(desk: Desk) -> Overview:
     """The history in figures: its activity by week, its themes over time, the paths that change most, and what was
     made of it: the training of the model, the quality of search, what Claude cost.
     """
-    return overview_of(desk.finder, desk.where.folder / "reports", time.time(), spent=spend(desk.where))
+    return overview_of(desk.finder, desk.where.folder / "reports", time.time(), lambda: spend(desk.where))
 
 
 def route(desk: Desk, task: str, *, given: Sequence[str] = (), budget: int = CONTEXT_TOKENS) -> Route:
