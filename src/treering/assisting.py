@@ -1,7 +1,6 @@
 """The operations that assist: what the history holds on a question, answers that rest on it. Above ``learning.py``."""
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,6 +23,7 @@ from treering.finding import Desk, text_of
 from treering.lm.generate import Writer
 from treering.pipeline import models as model_stage
 from treering.text.secrets import Redactor
+from treering.types import day_of
 
 CONTEXT_TOKENS = 8000
 """How large a context pack is where it is not said."""
@@ -110,7 +110,4 @@ def _writer(desk: Desk) -> Callable[[Path], LocalModel]:
 def _cited(desk: Desk, names: Sequence[str]) -> tuple[Citation, ...]:
     history = desk.finder.history
     records = desk.finder.store.records(ids=[int(history.ids[history.number[name]]) for name in names])
-    return tuple(
-        Citation(one.commit_hash, one.message_subject, time.strftime("%Y-%m-%d", time.gmtime(one.commit_timestamp)))
-        for one in records
-    )
+    return tuple(Citation(one.commit_hash, one.message_subject, day_of(one.commit_timestamp)) for one in records)

@@ -27,7 +27,8 @@ from treering.git.blame import texts
 from treering.git.history import timestamp
 from treering.learning import current_model
 from treering.opening import Place
-from treering.store.ledger import BILLION, Ledger, day_of
+from treering.store.ledger import BILLION, Ledger
+from treering.types import day_of
 
 PREDICTED = 10
 
@@ -46,7 +47,7 @@ def overview(desk: Desk) -> Overview:
     """The history in figures: its activity by week, its themes over time, the paths that change most, and what was
     made of it: the training of the model, the quality of search, what Claude cost.
     """
-    return overview_of(desk.finder, desk.where.folder / "reports", time.time(), spent=spend(desk.where))
+    return overview_of(desk.finder, desk.where.folder / "reports", time.time(), lambda: spend(desk.where))
 
 
 def route(desk: Desk, task: str, *, given: Sequence[str] = (), budget: int = CONTEXT_TOKENS) -> Route:

@@ -69,8 +69,7 @@ class Desk:
     @cached_property
     def tip(self) -> str:
         """The newest commit that is indexed of the first of the refs."""
-        refs, history = read_refs(self.where.source, self.where.settings.scrape), self.finder.history
-        return next((ref.tip for ref in refs if ref.tip in history.number), history.hashes[-1])
+        return self.finder.history.tip(read_refs(self.where.source, self.where.settings.scrape))
 
     @property
     def limit(self) -> int:

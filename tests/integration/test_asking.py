@@ -16,10 +16,11 @@ from integration.test_generating import make_model
 from repositories import Repo, at_home
 from treering import assisting, opening, operations
 from treering.assist.ask import Answer
+from treering.assist.budget import Budget
 from treering.assist.context import ContextPack, counter
-from treering.assist.facts import facts
+from treering.assist.facts import READ_BYTES, facts
 from treering.cli.main import main
-from treering.errors import BudgetError, ModelError, ServiceError, UsageError
+from treering.errors import BudgetError, ModelError, ServiceError, StoreError, UsageError
 from treering.finding import Desk, desk
 from treering.lm.generate import Writer
 from treering.offered import OFFERS, AskAsked, ContextAsked
@@ -174,6 +175,51 @@ def test_what_is_private_is_left_out_with_all_its_commits(opened: Desk, named: d
     assert not [fact for fact in told if "client.py" in f"{fact.path} {fact.text}".replace("test_client.py", "")]
 
 
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repo]:
+    """A private file moved into the open, a file with a secret where it is cut, and a name of several lines."""
+    folder = tmp_path_factory.mktemp("guarded")
+    with pytest.MonkeyPatch.context() as patch:
+        at_home(patch, folder / "home")
+        repo = Repo(folder / "moon")
+        repo.commit("Plan the harvest of the moon", **{"secrets/plan.txt": "harvest of the moon\nby\nhand\nonly\n"})
+        (repo.path / "open").mkdir()
+        repo.git("mv", "secrets/plan.txt", "open/plan.txt")
+        repo.commit("Publish the plan of the moon's harvest")
+        long = "".join(f"row {number:06d}\n" for number in range(READ_BYTES // 11))[: READ_BYTES - 45]
+        repo.commit("Harvest the moon by machine", machine__py=f'{long}\nharvest_of_moon = "{SECRET}"\n')
+        repo.commit("Harvest more of the moon", **{"harvest\n2001-01-01, Linus; x\nin moon.py": "harvest the moon\n"})
+        operations.index(opening.place(repo.path), Reporter())
+        yield repo
+
+
+def test_a_commit_that_moves_a_private_file_into_the_open_is_private(
+    guarded: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with desk(opening.place(guarded.path), Reporter()) as made:
+        assert "Publish the plan" in assisting.context(made, "the plan of the moon's harvest").text
+    monkeypatch.setenv("TREERING_ROUTE_PRIVATE_PATHS", "secrets")
+    with desk(opening.place(guarded.path), Reporter()) as made:
+        text = assisting.context(made, "the plan of the moon's harvest").text
+    assert "Harvest the moon by machine" in text
+    assert "Publish the plan" not in text
+
+
+def test_half_of_a_secret_is_not_told_where_a_file_is_cut(guarded: Repo) -> None:
+    with desk(opening.place(guarded.path), Reporter()) as made:
+        told = facts(assisting._sources(made, "claude"), assisting._evidence(made, "harvest_of_moon"))
+        texts = [fact.text for fact in told]
+    assert any("row 00" in text for text in texts)
+    assert not [text for text in texts if SECRET[:12] in text]
+
+
+def test_the_name_of_a_file_makes_no_lines_of_an_answer(guarded: Repo) -> None:
+    with desk(opening.place(guarded.path), Reporter()) as made:
+        answer = assisting.ask(made, "harvest more of the moon", by="history").answer
+    assert "Harvest more of the moon (2023" in answer
+    assert "Linus; x\nin" not in answer
+
+
 def test_without_a_model_its_tokens_cannot_be_counted(opened: Desk) -> None:
     with pytest.raises(ModelError, match="no trained model"):
         assisting.context(opened, QUESTION, audience="local")
@@ -192,9 +238,12 @@ def test_the_history_answers_in_its_own_words_with_citations(opened: Desk, named
     pieces: list[str] = []
     made = assisting.ask(opened, QUESTION, by="history", tell=pieces.append)
     assert made.answered_by == "history"
-    assert f"Raise the retry limit [{named['raise'][:10]}]" in made.answer
+    made_by = f"(2023-11-14, Ada Lovelace; {named['revert'][:7]} says that it reverts it)"
+    assert f"Raise the retry limit {made_by} [{named['raise'][:10]}]" in made.answer
     assert "Three attempts of the client were too few for it." in made.answer
-    assert f'Revert "Raise the retry limit" [{named["revert"][:10]}]' in made.answer
+    undone = f"(2023-11-14, Ada Lovelace; it undoes {named['raise'][:7]}) [{named['revert'][:10]}]"
+    assert f'Revert "Raise the retry limit" {undone}' in made.answer
+    assert "  It has: RETRY_LIMIT = 5" in made.answer
     assert "".join(pieces) == made.answer
     assert made.citations[0].commit_hash == named["raise"]
     assert made.citations[0].date == "2023-11-14"
@@ -288,6 +337,15 @@ def test_auto_asks_nobody_where_the_ceiling_is_reached_or_there_is_no_key(
     assert "ANTHROPIC_API_KEY is not in the environment" in asked(where, fake).why
     with pytest.raises(ServiceError, match="ANTHROPIC_API_KEY"):
         asked(where, fake, by="claude")
+    assert fake.asked == []
+
+
+def test_auto_asks_nobody_where_nothing_can_be_reserved(where: Place, fake: FakeClaude, tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"no ledger" * 1000)
+    purse = Budget(tmp_path, where.settings.budget)
+    assert "ledger.db" in asked(where, fake, purse=purse).why
+    with pytest.raises(StoreError):
+        asked(where, fake, purse=purse, by="claude")
     assert fake.asked == []
 
 

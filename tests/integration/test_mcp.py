@@ -169,6 +169,18 @@ def test_every_tool_is_listed_answers_and_only_reads(connected: Door, indexed: R
     ask(connected, question)
 
 
+def test_a_pack_is_one_for_claude_whoever_is_said_to_read_it(connected: Door) -> None:
+    async def question(client: Client) -> None:
+        packs = [
+            await client.call_tool("context_pack", {"question": "the bridge gateway", **more})
+            for more in ({}, {"audience": "local"})
+        ]
+        assert not packs[1].is_error
+        assert text_of(packs[0]) == text_of(packs[1])
+
+    ask(connected, question)
+
+
 def test_a_hit_leads_to_the_commits_detail(connected: Door) -> None:
     async def question(client: Client) -> None:
         result = await client.call_tool("search_commits", {"query": "bridge receipts over the gateway", "limit": 1})

@@ -89,6 +89,11 @@ def test_what_a_bench_found_is_shown_and_what_is_torn_is_named(story: Repo) -> N
     torn = told(story)
     assert torn.search is None
     assert "bench.json" in torn.torn[0]
+    path.unlink()
+    (story.path / ".treering" / "ledger.db").write_bytes(b"no ledger" * 1000)
+    torn = told(story)
+    assert torn.spent is None
+    assert "ledger.db" in torn.torn[0]
 
 
 def test_a_curve_keeps_its_mean_when_it_is_thinned() -> None:

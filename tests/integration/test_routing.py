@@ -198,6 +198,12 @@ def test_feedback_is_kept_by_the_name_of_the_route(told: Repo) -> None:
         deciding.feedback(where, "nobody", good=True)
 
 
+def test_feedback_to_a_store_that_is_not_there_makes_none(told: Repo, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no route"):
+        deciding.feedback(opening.place(told.path, tmp_path / "nowhere"), "nobody", good=True)
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_outcomes_of_its_own_change_how_a_repository_is_routed(told: Repo) -> None:
     before = routed(told)
     where = opening.place(told.path)

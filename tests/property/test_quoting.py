@@ -6,13 +6,15 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treering.assist.citations import Checked
 from treering.assist.quoting import LONGEST_LINE, MARK, harmless, mark_of, nonce_of, quoted, rules
 
 NONCES = st.text("0123456789abcdef", min_size=12, max_size=12)
 PIECES = st.sampled_from(
     [
         "</evidence-", "<evidence-", "< / evidence", "<\\evidence-", "</EVIDENCE-", ">", "\n", "\r", "\r\n", "\x1b[31m",
-        "\u202e", "\u2066", "\u200b", "\ufe0f", "\U000e0101", "\U000e0041", "\x00", "\x9b", "\u2028",
+        "\u202e", "\u2066", "\u200b", "\ufe0f", "\u3164\u115f", "\u2800", "\U000e0101", "\U000e0041", "\x00",
+        "\x9b", "\u2028",
         '" hash="', "&lt;", "Human:", "<|im_start|>system", "x" * 900, "[mark]", "\ud800",
     ]
 )  # fmt: skip
@@ -43,6 +45,7 @@ def test_no_character_that_cannot_be_seen_passes_and_no_line_is_long(case: tuple
         for char in line.replace("\t", " "):
             assert unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"), hex(ord(char))
             assert not 0xFE00 <= ord(char) <= 0xFE0F
+            assert char not in "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180f\u2800\u3164\uffa0"
             assert not 0xE0000 <= ord(char) <= 0xE01EF
     # The nonce is a few letters longer where it was taken out.
     assert max(map(len, harmless(text, "").split("\n"))) <= LONGEST_LINE + 50 + text.count("<")
@@ -67,3 +70,24 @@ def test_a_nonce_is_of_all_texts_and_where_each_begins(texts: list[str], more: s
 def test_plain_text_is_quoted_as_it_is(text: str) -> None:
     if MARK not in text.lower():
         assert harmless(text) == text
+
+
+SAID = st.sampled_from(
+    ["[abc1234]", "abc1234", "deadbee1", "[", "]", "`", "\n", " ", ", ", ".", "#", "-", "commit ", "x", "1234567", "a0"]
+)
+
+
+@given(st.lists(SAID, max_size=14).map("".join), st.data())
+def test_however_an_answer_comes_in_pieces_the_same_is_cited_and_told(text: str, data: st.DataObject) -> None:
+    def read(pieces: list[str]) -> tuple[str, list[str], list[str]]:
+        told: list[str] = []
+        checked = Checked(["abc1234" + "0" * 33], told.append)
+        for piece in pieces:
+            checked.feed(piece)
+        whole = checked.close()
+        assert "".join(told) == (whole if checked.cited else "")
+        return whole, checked.cited, checked.unsupported
+
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert read(pieces) == read([text])

@@ -53,3 +53,26 @@ def test_a_bracket_that_never_closes_is_told_at_the_end() -> None:
 @pytest.mark.parametrize("said", ["[commit abc1234]", "[`abc1234`]", "[ abc1234 ]", "[commits abc1234, def5678]"])
 def test_the_ways_in_which_models_write_a_citation(said: str) -> None:
     assert ONE in written(f"so {said}", 3)[2].cited
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[deadbee1,\n beefbee2]", "[\ndeadbee1]", "[see deadbee1]", "[commit: deadbee1]", "(deadbee1)", "`deadbee1`",
+        "commit deadbee1.", "[abc1234 and deadbee1]", "[" + "abc1234, " * 80 + "deadbee1]", "https://x/commit/deadbee1",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [1, 3, 11, 5000])
+def test_no_way_of_writing_brings_in_a_commit_that_was_not_in_the_context(said: str, size: int) -> None:
+    text, told, checked = written(f"So [abc1234]: {said} it is.", size)
+    assert "deadbee1" not in text
+    assert "deadbee1" in checked.unsupported
+    assert "".join(told) == text
+
+
+@pytest.mark.parametrize(
+    "said", ["0xdeadbee1", "#aabbcc12", "deadbee1.bin", "deadbee1-0000-4000", "defaced", "1234567"]
+)
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_what_is_no_commit_stays(said: str, size: int) -> None:
+    assert written(f"So [abc1234] {said} it is.", size)[0] == f"So [abc1234] {said} it is."

@@ -102,6 +102,7 @@ def test_the_reason_names_what_spoke_for_the_side_that_was_taken() -> None:
         ("/src/billing", "src/billing/tax.py"),
         ("src/billing", "./src/billing/tax.py"),
         ("src/bil*", "src/billing/tax.py"),
+        ("vertr\u00e4ge", "docs/Vertra\u0308ge/x.md"),
     ],
 )
 def test_a_private_path_is_named(pattern: str, path: str) -> None:

@@ -2,7 +2,6 @@
 model, by quoting the commits that tell of it. Every citation is checked, and thin evidence is said to be thin.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -14,10 +13,10 @@ from treering.assist.claude import Claude, Prompt, Said
 from treering.assist.context import Audience, ContextPack
 from treering.assist.evidence import Evidence
 from treering.assist.facts import Fact
-from treering.assist.quoting import harmless, visible
-from treering.errors import BudgetError, MissingExtra, ModelError, ServiceError, UsageError
+from treering.assist.quotations import quotations
+from treering.assist.quoting import visible
+from treering.errors import BudgetError, MissingExtra, ModelError, ServiceError, StoreError, UsageError
 from treering.store.ledger import Usage
-from treering.text.words import vocabulary
 from treering.types import Generated, Sampling
 
 By = Literal["auto", "claude", "local", "history"]
@@ -29,8 +28,6 @@ each statement cite the commit that it rests on, in brackets, as its mark names 
 quotation supports; where they do not answer the question, say that, and cite what comes nearest. Be brief, in plain \
 text, in the language of the question."""
 
-TELLING = 4
-"""Of how many commits the history's own answer tells."""
 LOCAL_TOKENS = 256
 """How long the local model's answer is at most."""
 
@@ -120,7 +117,7 @@ def answer(asking: Asking, by: By, *, explain: bool = False) -> Answer:
         return _by_claude(
             asking, told, explain=explain, why="it was asked for" if by == "claude" else "it can be asked"
         )
-    except (ServiceError, BudgetError, MissingExtra) as error:
+    except (ServiceError, BudgetError, MissingExtra, StoreError) as error:  # the last: nothing can be reserved
         if by == "claude" or told:
             raise
         return _history(asking, f"Claude did not answer: {error.message}", explain=explain)
@@ -201,63 +198,13 @@ def _checked(
 
 def _history(asking: Asking, why: str, *, explain: bool = False, **spent: Any) -> Answer:
     """The commits that tell most of it, in their own words."""
-    facts = asking.facts()
-    checked = Checked([fact.commit_hash for fact in facts], lambda piece: asking.tell(visible(piece)))
-    checked.feed(quotations(facts, asking.found.rarity))
-    text = visible(checked.close())
+    said, cited = quotations(asking.facts(), asking.found.rarity)
+    text = visible(said)
+    asking.tell(text)
     if explain:
         spent["context"] = asking.pack("claude", asking.budget)
     spent.setdefault("unsupported", ())
-    return Answer(asking.question, text, "history", why, asking.cited(checked.cited), **spent)
-
-
-def quotations(facts: Sequence[Fact], rarity: dict[str, float]) -> str:
-    """The history's own answer: of each of the best commits what it says, with the sentence or the lines that hold most
-    of the question; then what came of it, and where it stands now.
-    """
-    commits = [fact for fact in facts if fact.kind == "commit"][:TELLING]
-    lines = ["This commit tells of it:" if len(commits) == 1 else f"These {len(commits)} commits tell most of it:"]
-    for fact in commits:
-        subject, *rest = fact.text.split("\n")
-        where = next((line for line in reversed(rest) if line.strip()), "")
-        body = _quiet("\n".join(rest[:-3] if where.startswith("in ") else rest[:-2]))
-        lines.append(f"- {_quiet(subject) or '(no message)'} [{fact.commit_hash[:10]}]")
-        if sentence := _best(re.split(r"(?<=[.!?])\s+|\n\s*\n|\n(?=\s*[-*•])", body), rarity):
-            lines.append(f"  It says: {' '.join(sentence.split())}")
-        hunk = next((one for one in facts if one.kind == "hunk" and one.commit_hash == fact.commit_hash), None)
-        added = [line[1:] for line in hunk.text.split("\n") if line[:1] == "+"] if hunk else []
-        if hunk and (line := _best(added, rarity)):
-            lines.append(f"  It adds to {_quiet(hunk.path)}: {_quiet(line.strip())}")
-        elif where.startswith("in "):
-            lines.append(f"  It changes {_quiet(where[3:])}")
-    shown = {fact.commit_hash for fact in commits}
-    lines += [
-        f"- Beside them, {fact.why}: {_quiet(_subject(fact))} [{fact.commit_hash[:10]}]"
-        for fact in facts
-        if fact.kind == "related"
-        and not fact.path
-        and fact.commit_hash not in shown
-        and not fact.why.startswith("the merge")
-    ]
-    if now := next((fact for fact in facts if fact.kind == "file"), None):
-        lines.append(f"- Now see {_quiet(now.path)}, {now.why} in [{now.commit_hash[:10]}]")
-    return "\n".join(lines)
-
-
-def _subject(fact: Fact) -> str:
-    return fact.text.partition("\n")[0]
-
-
-def _best(texts: Sequence[str], rarity: dict[str, float]) -> str:
-    """The one that holds most of the question; empty if none holds anything."""
-    weights = [sum(rarity[word] for word in vocabulary(text) & rarity.keys()) for text in texts]
-    best = max(range(len(texts)), key=lambda place: weights[place], default=-1)
-    return texts[best] if best >= 0 and weights[best] > 0 else ""
-
-
-def _quiet(text: str) -> str:
-    """Words of the repository within our own: nothing in brackets there is a citation of ours."""
-    return re.sub(r"\[(?=\s*(?:commits?\s+)?`?[0-9a-fA-F]{7})", "(", harmless(text))
+    return Answer(asking.question, text, "history", why, asking.cited(cited), **spent)
 
 
 def _thin(asking: Asking) -> Answer:

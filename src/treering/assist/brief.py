@@ -5,7 +5,6 @@ Everything is told from the history; the texts are made for a person, a page and
 repository in them is data: subjects, paths and names of branches were written by whoever could commit.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -18,12 +17,13 @@ from treering.config import Settings
 from treering.errors import UsageError
 from treering.git.history import timestamp
 from treering.git.reader import Source, read_refs
-from treering.pipeline.answer import Proposals, files_at, proposals, tip_of
+from treering.pipeline.answer import Proposals, files_at, proposals
 from treering.report import one_line
 from treering.search.commits import Finder
 from treering.search.history import Numbers
 from treering.search.themes import Theme, telling, themes
 from treering.text.kinds import NOISE
+from treering.types import day_of
 
 DAYS = 30
 """How long a period is of which only the end is said, or nothing."""
@@ -114,18 +114,18 @@ def brief(
     refs = read_refs(source, settings.scrape)
     branch = refs[0].name if refs else ""
     as_long = history.times >= start - (end - start + 1)
-    there = files_at(source, tip_of(history, source, settings))
+    there = files_at(source, history.tip(refs))
     spots, stopped = _files(finder, period, [number for number in earlier if as_long[number]], there, limit)
     branches = [
-        Stalled("branch", name, commits, _day(last))
+        Stalled("branch", name, commits, day_of(last))
         for name, commits, last in history.store.unmerged(branch)
         if last < start
     ]
     return Brief(
         repo=source.name,
         branch=branch,
-        since=_day(start),
-        until=_day(end),
+        since=day_of(start),
+        until=day_of(end),
         commits=len(period),
         merges=merges,
         repeated=int(inside.sum()) - merges - len(period),
@@ -145,7 +145,7 @@ def _period(times: Numbers, since: str, until: str) -> tuple[int, int]:
         start = timestamp(since, end=False)
         if until and start > end:
             raise UsageError(
-                f"the period ends ({_day(end)}) before it begins ({_day(start)})", "give --until a later date"
+                f"the period ends ({day_of(end)}) before it begins ({day_of(start)})", "give --until a later date"
             )
         return start, max(start, end)
     reached = times[times <= end]
@@ -179,12 +179,8 @@ def _files(
     stopped.sort(key=lambda path: (-then[path], path))
     return (
         [HotSpot(path, now[path], lines[path], then[path]) for path in hot],
-        [Stalled("file", path, then[path], _day(last[path])) for path in stopped[:limit]],
+        [Stalled("file", path, then[path], day_of(last[path])) for path in stopped[:limit]],
     )
-
-
-def _day(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
 def _code(text: str) -> str:

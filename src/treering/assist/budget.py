@@ -18,7 +18,8 @@ from msgspec import Struct
 from treering.config import BudgetSettings
 from treering.errors import BudgetError, DataError
 from treering.files import read_json
-from treering.store.ledger import BILLION, Ceilings, Ledger, Usage, check, day_of
+from treering.store.ledger import BILLION, Ceilings, Ledger, Usage, check
+from treering.types import day_of
 
 STALE_DAYS = 90
 """Prices that nobody looked at for so long are doubted aloud."""

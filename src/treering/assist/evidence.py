@@ -6,6 +6,7 @@ import numpy as np
 
 from treering.search.commits import Finder
 from treering.search.query import exact
+from treering.text.words import vocabulary
 from treering.types import Hit
 
 HITS = 12
@@ -47,6 +48,11 @@ class Evidence:
         if self.cosine is None:
             return self.coverage < ENOUGH_WORDS
         return self.coverage + self.cosine < ENOUGH
+
+
+def weight_of(text: str, rarity: dict[str, float]) -> float:
+    """How much of a question a text holds: its words by how rare they are."""
+    return sum(rarity[word] for word in vocabulary(text) & rarity.keys())
 
 
 def evidence(finder: Finder, question: str) -> Evidence:

@@ -2,7 +2,6 @@
 files as they are now, and the commits they belong with. Values only; how they are quoted is said elsewhere.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,17 +11,19 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
-from treering.assist.evidence import Evidence
+from treering.assist.evidence import Evidence, weight_of
 from treering.errors import UsageError
 from treering.git.blame import texts
 from treering.git.shadow import Shadow
+from treering.report import one_line
 from treering.search.commits import Finder
 from treering.search.files import Touches
 from treering.search.lexical import asked_words
 from treering.search.query import phrases
 from treering.search.reasons import best_hunk
+from treering.search.upcoming import OFTEN
 from treering.text.words import vocabulary
-from treering.types import Hit, Record
+from treering.types import Hit, Record, day_of
 
 BEST = 3
 """Of so many of the best commits more than one hunk, and what belongs with them, is told."""
@@ -36,8 +37,8 @@ LINKS = 8
 """How many commits are told of as belonging with one."""
 MESSAGE = 1500
 """Characters of a message."""
-TOGETHER = 3
-"""Two files that changed together less often than this did so by chance."""
+PARTNERS = 3
+"""How many files that change together with one are told at most."""
 
 Kind = Literal["commit", "hunk", "file", "related"]
 Redact = Callable[[str, Counter[str]], str]
@@ -74,8 +75,9 @@ class Sources:
 
 def facts(sources: Sources, found: Evidence) -> Iterator[Fact]:
     """All there is to tell, in the order in which it is worth telling."""
-    hits = [hit for hit in found.hits if not sources.private(hit.files)]
-    records = [_record(sources.finder, hit.commit_hash) for hit in hits]
+    both = [(hit, _record(sources.finder, hit.commit_hash)) for hit in found.hits]
+    both = [(hit, record) for hit, record in both if not sources.private(_touched(record))]
+    hits, records = [hit for hit, _ in both], [record for _, record in both]
     told = [
         _told(sources.finder, record, hit.why, found, rank)
         for rank, (record, hit) in enumerate(zip(records, hits, strict=True))
@@ -95,15 +97,22 @@ def _record(finder: Finder, name: str) -> Record:
     return next(finder.store.records(ids=[int(finder.history.ids[finder.history.number[name]])]))
 
 
+def _touched(record: Record) -> tuple[str, ...]:
+    """Every path of a commit, those that it renamed by both names."""
+    return (*record.paths, *(one.old_path for one in record.files_renamed))
+
+
 def _told(finder: Finder, record: Record, why: str, found: Evidence, rank: int) -> list[Fact]:
     """A commit's message with what it touched, and its best hunks."""
     body = record.message_body.strip()
-    files = ", ".join(record.paths[:8]) + (f" and {len(record.paths) - 8} more" if len(record.paths) > 8 else "")
+    files = ", ".join(map(one_line, record.paths[:8])) + (
+        f" and {len(record.paths) - 8} more" if len(record.paths) > 8 else ""
+    )
     lines = [
         record.message_subject,
         *(["", _short(body, MESSAGE)] if body else []),
         "",
-        f"{_day(record.commit_timestamp)}, {record.author_name}; {record.diff_summary}",
+        f"{day_of(record.commit_timestamp)}, {record.author_name}; {record.diff_summary}",
         *([f"in {files}"] if files else []),
     ]
     name = record.commit_hash
@@ -130,21 +139,18 @@ def _files(sources: Sources, hits: Sequence[Hit], found: Evidence) -> Iterator[F
     parts = []
     for path, content in texts(sources.shadow, sources.tip, likely, READ_BYTES).items():
         lines = sources.redact(content, Counter()).split("\n")
-        weights = np.array([_weight(line, found.rarity) for line in lines])
+        if len(content.encode("utf-8", "replace")) >= READ_BYTES:
+            lines.pop()  # half of a line may be half of a secret, which no rule knows
+        weights = np.array([weight_of(line, found.rarity) for line in lines])
         if not weights.any():
             continue
         sums = np.convolve(weights, np.ones(WINDOW))[WINDOW - 1 :] if len(lines) > WINDOW else np.array([weights.sum()])
         start = int(np.argmax(sums))
         part = lines[start : start + WINDOW]
-        worth = votes[path] * _weight("\n".join([path, *part]), found.rarity)
+        worth = votes[path] * weight_of("\n".join([path, *part]), found.rarity)
         why = f"lines {start + 1}-{start + len(part)} of {len(lines)}, as they are now"
         parts.append((-worth, path, Fact("file", sources.tip, path, "\n".join(part), why)))
     yield from (fact for *_, fact in sorted(parts, key=lambda part: part[:2])[:FILES])
-
-
-def _weight(text: str, rarity: dict[str, float]) -> float:
-    """How much of a question a text holds: its words by how rare they are."""
-    return sum(rarity[word] for word in vocabulary(text) & rarity.keys())
 
 
 def _related(sources: Sources, record: Record) -> Iterator[Fact]:
@@ -165,13 +171,13 @@ def _related(sources: Sources, record: Record) -> Iterator[Fact]:
             other = _record(finder, finder.history.hashes[finder.history.find(name)])
         except UsageError:  # it is not in what is indexed
             continue
-        if sources.private(other.paths):
+        if sources.private(_touched(other)):
             continue
         body = _short(other.message_body.strip(), MESSAGE // 5)
         lines = [
             other.message_subject,
             *([body] if body else []),
-            f"{_day(other.commit_timestamp)}, {other.author_name}",
+            f"{day_of(other.commit_timestamp)}, {other.author_name}",
         ]
         yield Fact("related", other.commit_hash, "", "\n".join(lines), why)
 
@@ -195,10 +201,11 @@ def _together(sources: Sources, best: list[Fact]) -> Iterator[Fact]:
     beside = np.isin(known.commits, theirs)
     counts = np.bincount(known.files[beside], minlength=len(known.names))
     counts[known.number[path]] = 0
-    for other in np.argsort(-counts, kind="stable")[:TOGETHER].tolist():
-        if counts[other] >= TOGETHER and not sources.private([known.names[other]]):
+    for other in np.argsort(-counts, kind="stable")[:PARTNERS].tolist():
+        if counts[other] >= OFTEN and not sources.private([known.names[other]]):
             last = int(known.commits[beside & (known.files == other)].max())
             text = f"{known.names[other]} changed in {counts[other]} of the {len(theirs)} commits that changed {path}"
+            text = one_line(text)
             yield Fact(
                 "related", sources.finder.history.hashes[last], known.names[other], text, "the newest that changed both"
             )
@@ -206,7 +213,3 @@ def _together(sources: Sources, best: list[Fact]) -> Iterator[Fact]:
 
 def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]} [… {len(text) - most:,} characters left out]"
-
-
-def _day(when: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(when))

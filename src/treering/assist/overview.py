@@ -3,14 +3,14 @@
 Makes no figure that another command makes: what a training, a bench or a bill found is read from where it was left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from msgspec import Struct
 
 from treering.assist.budget import Spending
-from treering.errors import DataError
+from treering.errors import DataError, StoreError
 from treering.files import read_json
 from treering.pipeline.learn import current_model, report_of
 from treering.search.commits import Finder
@@ -82,11 +82,11 @@ class Overview(Struct, frozen=True):
     hot: tuple[Changed, ...]
     training: Curve | None
     search: Bench | None
-    spent: Spending
+    spent: Spending | None
     torn: tuple[str, ...] = ()
 
 
-def overview_of(finder: Finder, reports: Path, now: float, spent: Spending) -> Overview:
+def overview_of(finder: Finder, reports: Path, now: float, spending: Callable[[], Spending]) -> Overview:
     """All of it. Commits that say they are of a day after ``now`` are left out of what is told by time: one of them
     would make a century of empty weeks.
     """
@@ -111,7 +111,7 @@ def overview_of(finder: Finder, reports: Path, now: float, spent: Spending) -> O
         hot=tuple(store.most_changed(last - QUARTER, until, HOT)),
         training=_curve(store, torn),
         search=_bench(reports / "bench.json", torn),
-        spent=spent,
+        spent=_spent(spending, torn),
         torn=tuple(torn),
     )
 
@@ -175,6 +175,14 @@ def _thinned(losses: Sequence[float]) -> tuple[tuple[int, float], ...]:
     return tuple(
         (min(len(losses), number * size), round(sum(piece) / len(piece), 4)) for number, piece in enumerate(pieces, 1)
     )
+
+
+def _spent(spending: Callable[[], Spending], torn: list[str]) -> Spending | None:
+    try:
+        return spending()
+    except (StoreError, DataError) as error:
+        torn.append(error.message)
+        return None
 
 
 def _bench(path: Path, torn: list[str]) -> Bench | None:

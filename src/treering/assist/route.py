@@ -10,6 +10,7 @@ import fnmatch
 import json
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +25,7 @@ from treering.assist.features import FEATURES, row_of
 from treering.files import write_json
 from treering.search.benchmark import interval
 from treering.search.files import Matrix, fitted
-from treering.store.ledger import BILLION, Ledger, Outcome, Usage
+from treering.store.ledger import BILLION, FILE, Ledger, Outcome, Usage
 
 Where = Literal["local", "claude"]
 Rule = Literal["privacy", "budget", "size", "model", "cold start"]
@@ -106,10 +107,10 @@ def private(paths: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
     """The paths that a pattern names. One without a slash is the name of a file or a folder anywhere, one with a slash
     a path from the root; what lies in a folder that is named is named. ``*`` is any text, case does not count.
     """
-    wanted = [pattern.casefold().strip().strip("/") for pattern in patterns if pattern.strip().strip("/")]
+    wanted = [_folded(pattern).strip("/") for pattern in patterns if pattern.strip().strip("/")]
 
     def named(path: str) -> bool:
-        parts = posixpath.normpath(path.casefold().strip()).strip("/").split("/")
+        parts = posixpath.normpath(_folded(path)).strip("/").split("/")
         whole = ["/".join(parts[: count + 1]) for count in range(len(parts))]
         return any(
             fnmatch.fnmatchcase(one, pattern) or fnmatch.fnmatchcase(f"/{one}", pattern)
@@ -118,6 +119,11 @@ def private(paths: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
         )
 
     return tuple(dict.fromkeys(path for path in paths if named(path)))
+
+
+def _folded(text: str) -> str:
+    """The same for what reads the same: case, and whether an accent is a character of its own, do not count."""
+    return unicodedata.normalize("NFC", text).casefold().strip()
 
 
 def words_like_paths(task: str) -> list[str]:
@@ -228,5 +234,5 @@ def record_outcome(folder: Path, route: str, *, good: bool, source: str) -> Wher
     """Remember how a routed task went, as a person or a run of tests says, and return where it had gone. What is said
     last holds. Raises :class:`UsageError` for a route that is not known.
     """
-    with Ledger(folder) as ledger:
+    with Ledger(folder, reading=not (folder / FILE).exists()) as ledger:  # a wrong name makes no store
         return ledger.judge(route, source, good=good)

@@ -1,12 +1,12 @@
 """The command that tells a history in figures: overview."""
 
-import time
 from pathlib import Path
 
 import click
 
 from treering.cli.options import common, emit
 from treering.report import Reporter, one_line, printable
+from treering.types import day_of
 
 SHOWN = 8
 
@@ -23,16 +23,12 @@ def overview(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> No
     if as_json:
         emit(told)
         return
-    click.echo(f"{told.commits:,} commits, {told.authors:,} author(s), {_day(told.first)} to {_day(told.last)}")
+    click.echo(f"{told.commits:,} commits, {told.authors:,} author(s), {day_of(told.first)} to {day_of(told.last)}")
     for line in told.themes:
         click.echo(f"theme: {printable(line.name)} ({', '.join(map(str, line.counts))})")
     for path in told.hot[:SHOWN]:
-        click.echo(one_line(f"hot since {_day(told.hot_since)}: {path.path} ({path.commits:,} commits)"))
+        click.echo(one_line(f"hot since {day_of(told.hot_since)}: {path.path} ({path.commits:,} commits)"))
     if told.training:
         click.echo(printable(told.training.verdict))
     for torn in told.torn:
         click.echo(f"warning: {printable(torn)}", err=True)
-
-
-def _day(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(seconds))

@@ -21,7 +21,6 @@ from treering.pipeline.evaluate import WINDOW, Evaluation, evaluation_of
 from treering.pipeline.propose import USUAL, Change, Mixture, Proposer, change_of
 from treering.search.commits import Finder
 from treering.search.files import touches_of
-from treering.search.history import History
 from treering.search.themes import Theme, telling, themes
 from treering.search.upcoming import Partner, fading, partners
 from treering.text.document import features
@@ -129,7 +128,7 @@ class Suggestions:
 def proposals(finder: Finder, source: Source, settings: Settings, model: Path | None, limit: int) -> Proposals:
     """What may come next in the newest indexed commit of the first ref."""
     history = finder.history
-    tip = tip_of(history, source, settings)
+    tip = history.tip(read_refs(source, settings.scrape))
     mask = history.at(tip)
     touches = touches_of(history)
     there = files_at(source, tip)
@@ -156,7 +155,7 @@ def proposals(finder: Finder, source: Source, settings: Settings, model: Path | 
 def suggest(finder: Finder, source: Source, settings: Settings, model: Path | None, limit: int) -> Suggestions:
     """The same, with what the last commits there are about."""
     history = finder.history
-    told = telling(history, history.at(tip_of(history, source, settings)))
+    told = telling(history, history.at(history.tip(read_refs(source, settings.scrape))))
     about = themes(history, finder.dense, told[-RECENT:], told[:-RECENT], THEMES)
     come = proposals(finder, source, settings, model, limit)
     return Suggestions(about, come.open, come.files, come.answered_by, come.why)
@@ -169,12 +168,6 @@ def files_at(source: Source, commit: str) -> list[str] | None:
             return tree(shadow, commit)
         except GitFailed:
             return None
-
-
-def tip_of(history: History, source: Source, settings: Settings) -> str:
-    """The newest commit that is indexed of the first of the refs."""
-    refs = read_refs(source, settings.scrape)
-    return next((ref.tip for ref in refs if ref.tip in history.number), history.hashes[-1])
 
 
 @contextmanager

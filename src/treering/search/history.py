@@ -1,7 +1,7 @@
 """The indexed history as arrays: what the scores of every leg are aligned to, and which of it a question may see."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from treering.errors import UsageError
+from treering.git.reader import Ref
 from treering.store import Store
 from treering.text.document import FIELDS
 
@@ -108,6 +109,10 @@ class History:
                 seen[number] = True
                 waiting += [self.number[parent] for parent in self._parents[number] if parent in self.number]
         return seen
+
+    def tip(self, refs: Iterable[Ref]) -> str:
+        """The newest commit that is indexed of the first of the refs."""
+        return next((ref.tip for ref in refs if ref.tip in self.number), self.hashes[-1])
 
     def find(self, name: str) -> int:
         """The commit of that hash, or of the one hash that begins so."""

@@ -7,7 +7,6 @@ says nothing is placed by its diff alone.
 """
 
 import re
-import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -22,7 +21,7 @@ from treering.search.lexical import STOP_WORDS
 from treering.text.document import best_names
 from treering.text.kinds import NOISE
 from treering.text.words import parts
-from treering.types import Features
+from treering.types import Features, day_of
 
 MOST = 2000
 """How many commits, the newest, are looked at: of the period, and of what came before it."""
@@ -294,6 +293,6 @@ def _example(history: History, number: int, said: Features, named: Sequence[str]
     return Example(
         commit_hash=history.hashes[number],
         subject="" if silent else " ".join(said.message.partition("\n")[0].split()),
-        date=time.strftime("%Y-%m-%d", time.gmtime(int(history.times[number]))),
+        date=day_of(int(history.times[number])),
         paths=tuple(telling_first[:EXAMPLES]),
     )

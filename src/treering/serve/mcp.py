@@ -19,13 +19,14 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from msgspec.structs import replace
 from starlette.routing import BaseRoute
 
 from treering import __version__
 from treering.assisting import ContextPack, marked
 from treering.deciding import Brief
 from treering.errors import TreeringError, UsageError
-from treering.offered import OFFERS, Asked, Offer
+from treering.offered import OFFERS, Asked, ContextAsked, Offer
 from treering.serve.shown import shown
 
 Answer = Callable[[str, str, Asked], Awaitable[object]]
@@ -125,6 +126,8 @@ def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) 
             raise ToolError(f"`repository` must be one of: {', '.join(repositories)}")
         try:
             asked = msgspec.convert(given, offer.asked)
+            if isinstance(asked, ContextAsked):
+                asked = replace(asked, audience="claude")  # whoever reads it may be: private paths are left out
         except msgspec.ValidationError as error:
             raise ToolError(f"{error}. Arguments: {', '.join(schema['properties'])}") from error
         try:

@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from treering.errors import BudgetError, StoreError, UsageError
 from treering.files import os_errors
 from treering.store.database import connect, make_folder, migrate, use_wal, whole
 from treering.store.schema import meant, sqlite_errors
+from treering.types import day_of
 
 FILE = "ledger.db"
 BILLION = 10**9
@@ -309,10 +309,6 @@ def dollars(amount: int) -> str:
     whole_part, rest = divmod(amount, BILLION)
     places = f"{rest:09d}".rstrip("0")
     return f"${whole_part:,}.{places:0<2}"
-
-
-def day_of(now: float) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(now))
 
 
 def _lives(process: int) -> bool:

@@ -92,6 +92,7 @@ function quality(bench) {
 }
 
 function spent(told) {
+  if (!told) return none("Spend", "What was spent cannot be read.");
   if (!told.rows.length) return none("Spend", "Nothing was spent: no model that costs money was asked.");
   const dollars = (value) => `$${value.toFixed(value < 1 ? 4 : 2)}`;
   return bars({
