@@ -3,8 +3,9 @@
 The same model, documents, precision and cores, in turns, each run in a process of its own. *Useful* tokens are those
 of documents: padding is none. The Trainer gets the packed blocks that we train on; or documents cut at the length and
 padded to it (`padding="max_length"`), or each batch padded to its longest. `--memory` compares our loss in chunks with
-the whole one instead. Each run trains twice, for two steps and for `--steps` more than that, and the difference is
-told: what comes before and after the steps is not counted. Peak memory is of the process, loading included.
+one of all logits at once instead. Each run trains twice, for two steps and for `--steps` more than that, and the
+difference is told: what comes before and after the steps is not counted. Peak memory is of the process, loading
+included.
 
     python benchmarks/training.py REPO --store STORE [--steps 12] [--batch-size 4] [--length 256] [--memory] [--json]
 """
@@ -32,8 +33,8 @@ WAYS = {
     "trainer-dynamic": "Trainer, documents padded to their longest",
 }
 MEMORY = {
-    "treering": "treering, whole loss",
-    "treering-chunked": "treering, loss in chunks",
+    "treering": "treering",
+    "treering-whole": "treering, all logits at once",
     "trainer-packed": "Trainer",
 }
 
@@ -157,7 +158,7 @@ def _ours(chosen: Any, data: Any, corpus: Any, steps: int) -> dict[str, float]:
     )  # fmt: skip
     planned = replace(
         planned, precision="32-true", batch_size=chosen.batch_size, accumulate=1,
-        chunked_loss=chosen.way.endswith("chunked"), gradient_checkpointing=False,
+        chunked_loss=chosen.way != "treering-whole", gradient_checkpointing=False,
     )  # fmt: skip
     data = replace(data, validation=HeldOut((), (), ()))  # the Trainer looks at none either
     model = _loaded(chosen, corpus)

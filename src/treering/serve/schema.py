@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from treering import __version__
-from treering.serve.answers import JSON, Failure
+from treering.serve.answers import JSON, STREAM, Failure
 
 REFERENCE = "#/components/schemas/{name}"
 
@@ -48,6 +48,14 @@ def document(paths: Sequence[Path], repositories: Sequence[str], *, token: bool)
     return made
 
 
+_EVENT = {
+    "type": "object",
+    "description": "Each event.",
+    "properties": {"data": {"type": "string"}},
+    "required": ["data"],
+}
+
+
 def _anything(kind: type) -> dict[str, Any]:
     """What may be any JSON value."""
     if kind is not object:
@@ -64,9 +72,8 @@ def _operation(
 ) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for media in path.media:
-        content[media] = {
-            "schema": of[_key(path.gives)] if media == JSON and path.gives is not None else {"type": "string"}
-        }
+        plain = _EVENT if media == STREAM else {"type": "string"}
+        content[media] = {"schema": of[_key(path.gives)] if media == JSON and path.gives is not None else plain}
     error = {"description": "What is wrong, and the way out.", "content": {JSON: {"schema": of[_key(Failure)]}}}
     made: dict[str, Any] = {
         "summary": path.told.partition(". ")[0].rstrip("."),
