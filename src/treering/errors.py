@@ -14,6 +14,7 @@
     ├── Incomplete           7  the work was done but is partial, and --strict was given
     ├── BudgetError          8  a ceiling of spending is reached, or a price is not known: nothing was spent
     └── ServiceError         9  a service that is asked does not answer or refuses, or ours cannot start
+        └── NoKey               there is no key to ask it with
 
 130 is an interrupt (Ctrl-C). Codes are part of the command line's promise: docs/errors.md.
 """
@@ -84,6 +85,10 @@ class BudgetError(TreeringError):
 
 class ServiceError(TreeringError):
     exit_code = 9
+
+
+class NoKey(ServiceError):  # noqa: N818
+    pass
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from treering.config import AssistSettings
-from treering.errors import ServiceError, TreeringError, UsageError, needs
+from treering.errors import NoKey, ServiceError, TreeringError, UsageError, needs
 from treering.store.ledger import Usage
 
 KEY = "ANTHROPIC_API_KEY"
@@ -73,9 +73,7 @@ class Claude:
 
     def __init__(self, key: str, settings: AssistSettings, purse: Purse) -> None:
         if not key:
-            raise ServiceError(
-                f"Claude cannot be asked: {KEY} is not in the environment", "set it, or choose another --by"
-            )
+            raise NoKey(f"Claude cannot be asked: {KEY} is not in the environment", "set it, or choose another --by")
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ServiceError(f"{KEY} holds characters that no key has", "set it anew")
         where = urlsplit(settings.claude_url)
