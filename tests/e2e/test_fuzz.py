@@ -33,7 +33,7 @@ include-path = "/v1/embeddings"
 parameters = { "body.model" = "all-MiniLM-L6-v2" }
 
 [checks.negative_data_rejection]
-expected-statuses = [400, 404, 405, 409, 413, 415]
+expected-statuses = [400, 404, 405, 409, 413, 415, 431]
 """
 """What a generator cannot guess; and that a body may be too large to be looked at."""
 

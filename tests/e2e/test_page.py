@@ -220,8 +220,9 @@ def test_an_answer_comes_in_pieces_and_its_citations_open(
             coming = page.locator(".answer .text[aria-busy]")
             expect(coming).to_contain_text("It was", timeout=30_000)  # the first loads what speaks to Claude
             before = len(coming.inner_text())
-            expect(coming).to_contain_text("told here")
-            assert len(coming.inner_text()) > before
+            whole = page.locator(".answer .text:not([aria-busy])")
+            expect(whole).to_contain_text("told here", timeout=30_000)
+            assert len(whole.inner_text()) > before
             expect(page.locator(".answer .hint")).to_contain_text("Claude")
             page.locator(".answer .text a").first.click()
             expect(page.get_by_role("heading", level=1)).to_be_visible()

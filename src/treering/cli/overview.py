@@ -6,7 +6,6 @@ import click
 
 from treering.cli.options import common, emit
 from treering.report import Reporter, one_line, printable
-from treering.types import day_of
 
 SHOWN = 8
 
@@ -16,6 +15,7 @@ SHOWN = 8
 def overview(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:
     """Tell the history in figures: activity, themes over time, what changes most, what the model learned."""
     from treering import deciding, finding, opening
+    from treering.types import day_of
 
     where = opening.place(repo, store)
     with finding.desk(where, Reporter.to_stderr(verbose=verbose), vectors=False) as opened:
