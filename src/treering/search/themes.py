@@ -33,6 +33,8 @@ VOCABULARY = 8000
 """How many words, the most common of the period, make commits near."""
 PART = 40
 """A theme has at least one in so many commits of the period."""
+FEW = 24
+"""In fewer commits than these, a word that more than half of them say may well be their theme."""
 EXAMPLES = 3
 SAID = 600
 """Characters of a message's body that are read."""
@@ -106,6 +108,11 @@ def themes(
     kinds = history.store.paths()
     texts = {number: _weighed(one, kinds, common, own, silent=bool(silent[number])) for number, one in said.items()}
     held = Counter(word for weights in texts.values() for word in weights)
+    if len(texts) >= FEW:  # what nearly all say, such as the project's name in every path, tells no part apart
+        texts = {
+            number: {word: weight for word, weight in weights.items() if held[word] <= MOSTLY * len(texts)}
+            for number, weights in texts.items()
+        }
     rarity = {word: float(np.log1p(len(texts) / (count + CHANCE))) for word, count in held.items()}
     about = {number: _heaviest(weights, rarity) for number, weights in texts.items()}
     words = _Words([about[number] for number in period], [about[number] for number in before])
