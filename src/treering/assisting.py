@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from treering.assist.ask import Answer as Answer
@@ -49,7 +49,6 @@ def ask(
     tell: Callable[[str], None] = lambda _: None,
     unwanted: Callable[[], bool] = lambda: False,
     purse: Purse | None = None,
-    writer: Callable[[Path], LocalModel] | None = None,
 ) -> Answer:
     """Answer a question from the history, with citations that are checked: by Claude if it can be asked, else by
     quoting the commits that tell of it. Where they tell too little, that is the answer.
@@ -74,7 +73,7 @@ def ask(
 
     def local() -> tuple[str, LocalModel]:
         folder = model_stage.named(desk.finder.store, "")
-        return folder.name, (writer or desk.lent or _writer(desk))(folder)
+        return folder.name, (desk.lent or partial(Writer, gpu=desk.where.settings.train.gpu))(folder)
 
     return answer(
         Asking(found, told, packed, claude, local, lambda names: _cited(desk, names), budget, tell, unwanted),
@@ -101,10 +100,6 @@ def _sources(desk: Desk, audience: Audience) -> Sources:
 def _model(desk: Desk, audience: Audience) -> Path | None:
     """The current model, for whom it is needed. Raises :class:`ModelError` if there is none."""
     return model_stage.named(desk.finder.store, "") if audience == "local" else None
-
-
-def _writer(desk: Desk) -> Callable[[Path], LocalModel]:
-    return lambda folder: Writer(folder, gpu=desk.where.settings.train.gpu)
 
 
 def _cited(desk: Desk, names: Sequence[str]) -> tuple[Citation, ...]:

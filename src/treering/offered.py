@@ -4,8 +4,8 @@ The command line has a command for each, `serve` a path, and MCP a tool for thos
 descriptions of what is asked stand here and nowhere else; what an operation does stands at its function.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -128,12 +128,25 @@ class Offer:
     """Its command on the command line."""
     tool: str = ""
     """Its name as a tool of MCP; empty where a model has no use for it."""
+    settled: Mapping[str, object] = field(default_factory=dict)
+    """What a tool does not ask: whoever is behind it, the answer is the same."""
     streamed: Callable[[Desk, Any, Callable[[str], None], Callable[[], bool]], object] | None = None
     """The same answer, told piece by piece while it is made, until it is unwanted; None where it is there at once."""
 
 
 def _told(operation: Callable[..., object]) -> str:
     return " ".join((operation.__doc__ or "").split())
+
+
+def _ask(
+    desk: Desk,
+    asked: AskAsked,
+    tell: Callable[[str], None] = lambda _: None,
+    unwanted: Callable[[], bool] = lambda: False,
+) -> assisting.Answer:
+    return assisting.ask(
+        desk, asked.question, by=asked.by, budget=asked.budget, explain=asked.explain, tell=tell, unwanted=unwanted
+    )
 
 
 OFFERS: dict[str, Offer] = {
@@ -184,15 +197,10 @@ OFFERS: dict[str, Offer] = {
     "context": Offer(
         lambda desk, asked: assisting.context(desk, asked.question, budget=asked.budget, audience=asked.audience),
         ContextAsked, assisting.ContextPack, _told(assisting.context), command="context", tool="context_pack",
+        settled={"audience": "claude"},  # private paths are left out: whoever reads it may be anyone
     ),
     "ask": Offer(
-        lambda desk, asked: assisting.ask(
-            desk, asked.question, by=asked.by, budget=asked.budget, explain=asked.explain
-        ),
-        AskAsked, assisting.Answer, _told(assisting.ask), command="ask",
-        streamed=lambda desk, asked, tell, unwanted: assisting.ask(
-            desk, asked.question, by=asked.by, budget=asked.budget, explain=asked.explain, tell=tell, unwanted=unwanted
-        ),
+        _ask, AskAsked, assisting.Answer, _told(assisting.ask), command="ask", streamed=_ask,
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""

@@ -422,8 +422,12 @@ def test_a_window_that_holds_no_context_is_an_error_and_a_model_is_loaded_by_who
         loaded.append(folder)
         return Writer(folder)
 
-    with pytest.raises(ModelError):
-        assisting.ask(opened, QUESTION, by="local", writer=writer)
+    opened.lent = writer
+    try:
+        with pytest.raises(ModelError):
+            assisting.ask(opened, QUESTION, by="local")
+    finally:
+        opened.lent = None
     assert len(loaded) == 1
 
 

@@ -63,6 +63,15 @@ def test_a_long_history_is_told_by_weeks_that_begin_on_mondays(repo: Repo) -> No
     assert sum(words[name][: len(overview.periods) // 2 + 1]) == sum(words[name]) == 15
 
 
+def test_what_nearly_all_commits_say_is_no_theme(repo: Repo) -> None:
+    for number in range(30):
+        what = "lantern" if number < 15 else "wheel"
+        repo.commit(f"Zeppelin: turn the {what} {number}", **{f"{what}__py": f"turn({number})\n"})
+    names = {line.name for line in told(repo).themes}
+    assert {"Lantern", "Wheel"} <= {name.partition(",")[0].title() for name in names}
+    assert not [name for name in names if "zeppelin" in name.lower()]
+
+
 def test_a_commit_that_says_it_is_of_another_century_makes_no_century_of_empty_weeks(story: Repo) -> None:
     before = told(story)
     story.clock = 4_000_000_000

@@ -1,11 +1,13 @@
 """Repositories over HTTP: by a real server on the loopback, with real indexes."""
 
+import asyncio
 import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ import pytest
 from repositories import Repo, at_home, tell_story
 from serving import Served, serving
 from treering import finding, offered, opening, operations
-from treering.errors import UsageError
+from treering.errors import ServiceError, StoreError, UsageError
 from treering.finding import Desk
 from treering.offered import OFFERS, Asked, Offer
 from treering.report import Reporter
 from treering.serve.app import POST_ONLY
+from treering.serve.house import House
 
 EXAMPLES: dict[str, dict[str, object]] = {
     "search": {"query": "dispute rule", "limit": 3},
@@ -429,3 +432,27 @@ def test_where_the_answers_fall_short_is_said_in_a_header(tmp_path: Path) -> Non
         assert told.headers["treering-note"] == "the index is behind the repository: run `treering index`"
         assert served.get("/v1/repositories").json()["repositories"][0]["notes"]
         assert served.get("/v1/status").json()["behind"] is True
+
+
+@pytest.mark.parametrize(("error", "times"), [(ServiceError("Claude is gone"), 1), (StoreError("it is torn"), 2)])
+def test_only_what_cost_nothing_is_asked_again_where_the_index_changed(
+    stories: dict[str, Repo], monkeypatch: pytest.MonkeyPatch, error: Exception, times: int
+) -> None:
+    asked: list[Desk] = []
+    place = opening.place(stories["bakery"].path)
+
+    def failing(desk: Desk, _: Asked) -> object:
+        asked.append(desk)
+        with place.store() as store, store.writing("a test"), store.transaction():
+            store.set_fact("a test", str(len(asked)))
+        raise error
+
+    monkeypatch.setitem(OFFERS, "status", replace(OFFERS["status"], answer=failing))
+
+    async def ask(house: House) -> None:
+        with pytest.raises(type(error)):
+            await house.answer("bakery", "status", OFFERS["status"].asked())
+
+    with House({"bakery": place}) as house:
+        asyncio.run(ask(house))
+    assert len(asked) == times

@@ -52,4 +52,5 @@ def test_each_tool_is_one_of_mcp() -> None:
     named = {offer.tool: offer for offer in OFFERS.values() if offer.tool}
     assert set(tools) == set(named)
     for name, tool in tools.items():
-        assert set(tool.parameters["properties"]) == set(named[name].asked.__struct_fields__)
+        taken = set(tool.parameters["properties"]) | named[name].settled.keys()
+        assert taken == set(named[name].asked.__struct_fields__)

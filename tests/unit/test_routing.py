@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from treering.assist.budget import Budget, ModelPrice, nano, price, prices_of
+from treering.assist.budget import Budget, ModelPrice, nano, prices_of
 from treering.assist.features import FEATURES, row_of, tokens_of
 from treering.assist.route import (
     ENOUGH,
@@ -249,17 +249,19 @@ def test_every_price_that_comes_with_treering_can_be_and_caches_cost_what_they_s
 
 
 def test_each_kind_of_token_has_its_price() -> None:
-    assert price("claude-opus-5-5", Usage(10**6, 0)) == 4
-    assert price("claude-opus-5-5", Usage(0, 10**6)) == 20
-    assert price("claude-opus-5-5", Usage(0, 0, cache_write_5m=10**6)) == 5
-    assert price("claude-opus-5-5", Usage(0, 0, cache_write_1h=10**6)) == 8
-    assert price("claude-opus-5-5", Usage(0, 0, cache_read=10**6)) == 0.2
+    cost = prices_of().of("claude-opus-5-5").cost
+    assert cost(Usage(10**6, 0)) == nano(4)
+    assert cost(Usage(0, 10**6)) == nano(20)
+    assert cost(Usage(0, 0, cache_write_5m=10**6)) == nano(5)
+    assert cost(Usage(0, 0, cache_write_1h=10**6)) == nano(8)
+    assert cost(Usage(0, 0, cache_read=10**6)) == nano(0.2)
 
 
 def test_a_long_prompt_costs_more_for_every_token_of_the_call() -> None:
     short, long = Usage(100_000, 1000), Usage(60_000, 1000, cache_read=40_001)
-    assert price("claude-haiku-5-5", short) == pytest.approx(0.01 + 0.0005)
-    assert price("claude-haiku-5-5", long) == pytest.approx(0.03 + 0.0025 + 40_001 * 0.05e-6)
+    cost = prices_of().of("claude-haiku-5-5").cost
+    assert cost(short) == nano(0.0105)
+    assert cost(long) == nano(0.0325) + 40_001 * 50
 
 
 def test_no_call_costs_more_than_its_worst_case() -> None:
@@ -281,7 +283,7 @@ def test_the_model_that_is_asked_by_default_has_a_price() -> None:
 
 def test_a_model_without_a_price_costs_no_guess() -> None:
     with pytest.raises(BudgetError, match="'gpt-9' is not known") as caught:
-        price("gpt-9", Usage(1, 1))
+        prices_of().of("gpt-9")
     assert "TREERING_BUDGET_PRICES" in caught.value.hint
 
 

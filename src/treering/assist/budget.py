@@ -129,11 +129,6 @@ def _read(path: Path) -> Prices:
     return found
 
 
-def price(model: str, usage: Usage, prices: Prices | None = None) -> float:
-    """What a call costs, in dollars. Raises :class:`BudgetError` for a model without a price."""
-    return (prices or _shipped()).of(model).cost(usage) / BILLION
-
-
 class Reservation:
     """What is set aside for one call. Settle it when the call was answered, release it if it surely was never sent;
     neither leaves the most it can cost counted for good.

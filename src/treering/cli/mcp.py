@@ -5,13 +5,10 @@ from pathlib import Path
 
 import click
 
-from treering.cli.options import PATH, Commands, OneLine, emit, guarded
+from treering.cli.options import PATH, REPOS, Commands, OneLine, emit, guarded
 from treering.errors import UsageError, needs
 from treering.report import Reporter, one_line
 
-_REPOS = click.option(
-    "--repo", "repos", type=PATH, multiple=True, help="A Git repository; may be given several times [default: .]."
-)
 _STORE = click.option("--store", type=PATH, help="The store's folder [default: .treering there; $TREERING_STORE].")
 _VERBOSE = click.option("--verbose", is_flag=True, help="Say more on stderr.")
 
@@ -31,7 +28,7 @@ def _serve(repos: tuple[Path, ...], store: Path | None, *, verbose: bool) -> Non
 
 
 @click.group(cls=Commands, invoke_without_command=True)
-@_REPOS
+@REPOS
 @_STORE
 @_VERBOSE
 @click.pass_context
@@ -50,7 +47,7 @@ def mcp(context: click.Context, repos: tuple[Path, ...], store: Path | None, ver
 @click.option("--print", "only_print", is_flag=True, help="Print what the file would be, and write nothing.")
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@_REPOS
+@REPOS
 @_STORE
 @guarded
 def install(

@@ -96,6 +96,11 @@ def guarded(command: Callable[..., None], log: Path | None = None) -> Callable[.
     return run
 
 
+REPOS = click.option(
+    "--repo", "repos", type=PATH, multiple=True, help="A Git repository; may be given several times [default: .]."
+)
+
+
 def common(command: Callable[..., None]) -> Callable[..., None]:
     """The options every command has."""
     for option in (

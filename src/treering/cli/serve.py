@@ -7,15 +7,13 @@ from typing import Any
 
 import click
 
-from treering.cli.options import PATH, guarded
+from treering.cli.options import PATH, REPOS, guarded
 from treering.errors import ServiceError, needs
 from treering.report import Reporter
 
 
 @click.command()
-@click.option(
-    "--repo", "repos", type=PATH, multiple=True, help="A Git repository; may be given several times [default: .]."
-)
+@REPOS
 @click.option("--store", type=PATH, help="The store's folder, of a single repository [default: .treering there].")
 @click.option(
     "--host", help="The address to listen at; any but the machine's own demands a token [default: 127.0.0.1]."

@@ -21,7 +21,7 @@ from treering import deciding, operations
 from treering.config import ServeSettings
 from treering.errors import TreeringError, UsageError
 from treering.finding import Point
-from treering.offered import OFFERS, Asked, Offer
+from treering.offered import OFFERS, Asked, NothingAsked, Offer
 from treering.serve import mcp, openai, pages, schema
 from treering.serve import metrics as counting
 from treering.serve.answers import (
@@ -50,10 +50,6 @@ REPOSITORY = frozenset({"repository"})
 STREAMING = "stream"
 POST_ONLY = frozenset({"ask", "route"})
 """What may cost money, or is written down, is asked on purpose only: a GET may come from anywhere."""
-
-
-class Nothing(Asked, frozen=True):
-    """A question that needs no words."""
 
 
 class PointsAsked(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -145,7 +141,7 @@ class Server:
         repository = self._repository(request)
         if request.method != "POST":
             return answered(self.indexing.job(repository))
-        decoded(await body(request), Nothing)
+        decoded(await body(request), NothingAsked)
         try:
             return answered(self.indexing.start(repository), 202)
         except Under as error:
@@ -249,7 +245,7 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
     )
     route(
         server.index,
-        schema.Path("post", "/v1/index", "Bring the index up to date, beside the server.", Job, Nothing, 202),
+        schema.Path("post", "/v1/index", "Bring the index up to date, beside the server.", Job, NothingAsked, 202),
         schema.Path("get", "/v1/index", "The last run of the index that was started here.", Job),
     )
     plain: dict[str, Any] = {"of_repository": False}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from treering import finding, opening
-from treering.errors import ModelError, ServiceError, UsageError
+from treering.errors import BudgetError, ModelError, ServiceError, UsageError
 from treering.finding import Desk
 from treering.offered import OFFERS, Asked
 from treering.opening import Place
@@ -249,14 +249,16 @@ class House:
         return await self.slow.run(work)
 
     async def ask(self, repository: str, question: Callable[[Desk], T], *, slow: bool = False) -> T:
-        """What a question is answered with at a desk. If the index changed while it was asked, it is asked again."""
+        """What a question is answered with at a desk. If it failed and the index had changed meanwhile, it is asked
+        again; not what a service refused, which may have cost money.
+        """
         repository = self.name(repository)
 
         def work(bench: Bench, _: Task[T]) -> T:
             opened = bench.desk(repository)
             try:
                 return question(opened.desk)
-            except UsageError:
+            except (UsageError, BudgetError, ServiceError):
                 raise
             except Exception:
                 if opened.desk.touched == opened.touched:

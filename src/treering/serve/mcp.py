@@ -19,14 +19,13 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from msgspec.structs import replace
 from starlette.routing import BaseRoute
 
 from treering import __version__
 from treering.assisting import ContextPack, marked
 from treering.deciding import Brief
 from treering.errors import TreeringError, UsageError
-from treering.offered import OFFERS, Asked, ContextAsked, Offer
+from treering.offered import OFFERS, Asked, Offer
 from treering.serve.shown import shown
 
 Answer = Callable[[str, str, Asked], Awaitable[object]]
@@ -40,7 +39,7 @@ RESOURCES = {
     "overview": "The repository's activity, hot spots and figures.",
     "brief": "What happened lately: themes, hot spots, what stalled, what may come next.",
 }
-"""The offers that are a resource of each repository, where they are offered."""
+"""The offers that are a resource of each repository."""
 
 INSTRUCTIONS = (
     "The complete history of Git repositories, indexed: search it before you grep or read many files. `search_commits`"
@@ -125,9 +124,9 @@ def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) 
         if repository not in repositories:
             raise ToolError(f"`repository` must be one of: {', '.join(repositories)}")
         try:
-            asked = msgspec.convert(given, offer.asked)
-            if isinstance(asked, ContextAsked):
-                asked = replace(asked, audience="claude")  # whoever reads it may be: private paths are left out
+            if unknown := given.keys() & offer.settled.keys():
+                raise msgspec.ValidationError(f"Object contains unknown field `{min(unknown)}`")
+            asked = msgspec.convert({**given, **offer.settled}, offer.asked)
         except msgspec.ValidationError as error:
             raise ToolError(f"{error}. Arguments: {', '.join(schema['properties'])}") from error
         try:
@@ -140,7 +139,7 @@ def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) 
             structured_content={"note": DATA, **structured},
         )
 
-    schema = _schema(offer.asked, repositories)
+    schema = _schema(offer, repositories)
     made = OfferTool.from_function(
         call, name=offer.tool, title=offer.tool.replace("_", " ").capitalize(),
         description=offer.told.replace("``", "`"), structured_output=False,
@@ -151,9 +150,10 @@ def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) 
     return made.model_copy(update={"parameters": schema})
 
 
-def _schema(asked: type[Asked], repositories: Sequence[str]) -> dict[str, Any]:
+def _schema(offer: Offer, repositories: Sequence[str]) -> dict[str, Any]:
     """The JSON Schema of what may be asked, without references."""
-    schema = dict(msgspec.json.schema(asked)["$defs"][asked.__name__])
+    schema = dict(msgspec.json.schema(offer.asked)["$defs"][offer.asked.__name__])
+    schema["properties"] = {name: of for name, of in schema["properties"].items() if name not in offer.settled}
     schema.pop("title", None)
     schema.pop("description", None)
     if len(repositories) > 1:
@@ -189,12 +189,11 @@ def _add_resources(made: MCPServer, answer: Answer, repositories: Sequence[str])
 
     for repository in repositories:
         for name, description in RESOURCES.items():
-            if name in OFFERS:
-                made.add_resource(FunctionResource(
-                    uri=f"treering://{quote(repository, safe='')}/{name}", name=f"{repository}: {name}",
-                    description=description, mime_type="text/plain",
-                    fn=partial(read, repository, name, OFFERS[name].asked()),
-                ))  # fmt: skip
+            made.add_resource(FunctionResource(
+                uri=f"treering://{quote(repository, safe='')}/{name}", name=f"{repository}: {name}",
+                description=description, mime_type="text/plain",
+                fn=partial(read, repository, name, OFFERS[name].asked()),
+            ))  # fmt: skip
 
 
 def _add_prompts(made: MCPServer) -> None:
