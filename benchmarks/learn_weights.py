@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.quality import Bench, opened
 
 from treering.search import fusion
-from treering.search.benchmark import Case, Outcome, interval, outcome, without
+from treering.search.benchmark import Case, Outcome, before, interval, outcome
 from treering.search.fusion import Legs, Weights, fused
 from treering.search.history import History
 
@@ -51,7 +51,8 @@ class Asked:
         if len(numbers) > DEEPEST:
             best = np.argpartition(-scores, DEEPEST)[:DEEPEST]
             scores, numbers = scores[best], numbers[best]
-        return outcome(self.history, self.case, numbers[np.lexsort((-numbers, -scores))].tolist())
+        order = np.argsort(-scores)
+        return outcome(self.history, self.case, (numbers[order], scores[order]))
 
 
 def asked(bench: Bench) -> dict[str, list[Asked]]:
@@ -60,7 +61,7 @@ def asked(bench: Bench) -> dict[str, list[Asked]]:
     found: dict[str, list[Asked]] = {}
     for case in bench.cases:
         name = f"{bench.name} questions" if case.source == "questions" else bench.name
-        legs = bench.finder.ask(case.query, mask=without(history, case), through=~history.merges).legs
+        legs = bench.finder.ask(case.query, mask=before(history, case), through=~history.merges).legs
         if legs is not None:
             found.setdefault(name, []).append(Asked(history, case, legs))
     return found

@@ -6,15 +6,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from repositories import Repo, at_home
-from treering import finding, modelpack, opening, operations
+from treering import benching, finding, modelpack, opening, operations
 from treering.cli.main import main
 from treering.git import blame
+from treering.git.reader import open_reader
 from treering.opening import Place
 from treering.report import Reporter
+from treering.search import benchmark
 from treering.search.lexical import asked_words
 from treering.store import Store
 from treering.text.words import words
@@ -697,6 +700,42 @@ def test_the_bench_measures_every_way_and_writes_what_it_found(workshop: Worksho
     ours = next(row for row in cases["questions"] if row["way"] == "treering")
     assert ours["recall"] == 1
     assert [row["way"] for row in made["files"]] == FILE_WAYS
+
+
+def outcomes(repo: Workshop) -> dict[tuple[str, str], list[benchmark.Outcome]]:
+    """What each way made of each case, by its source and its question."""
+    where = place(repo)
+    with opening.finder(where, Reporter()) as opened, open_reader(where.source, where.settings.scrape) as reader:
+        messages = benching.messages_of(opened)
+        cases = benching.cases_of(opened, reader, messages, None, EVERYTHING)
+        judged = benchmark.judged(opened, cases, messages)
+    found = zip(*(judged.outcomes[way] for way in WAYS), strict=True)
+    return {(case.source, case.query): list(of) for case, of in zip(cases, found, strict=True)}
+
+
+def test_the_bench_asks_the_history_of_the_day_and_nothing_later_changes_what_it_finds(workshop: Workshop) -> None:
+    known = outcomes(workshop)
+    assert {source for source, _ in known} == {"merge titles", "changelog entries"}
+    workshop.grow()
+    operations.index(place(workshop), Reporter())
+    later = outcomes(workshop)
+    assert {case: later[case] for case in known} == known
+
+
+def test_equal_scores_share_their_ranks_and_equal_patches_are_one(template: Workshop) -> None:
+    with opening.finder(place(template), Reporter()) as opened:
+        history = opened.history
+        ids = {benchmark.change(history, number): number for number in range(len(history))}
+        first, second, *rest = ids.values()
+
+        def judged(numbers: list[int], scores: list[float]) -> benchmark.Outcome:
+            case = benchmark.Case("", "", frozenset({first, second}), -1)
+            return benchmark.outcome(history, case, (np.array(numbers, np.int64), np.array(scores)))
+
+        assert judged([first, rest[0], second], [3, 2, 1]) == benchmark.Outcome(1, 1)
+        assert judged([rest[0], first], [2, 2]) == benchmark.Outcome(1.5, 0.5)
+        assert judged(rest[:3], [3, 2, 1]) == benchmark.Outcome(0, 0)
+        assert judged([], []).reciprocal == 0
 
 
 def test_the_bench_prints_a_table(template: Workshop) -> None:

@@ -1,16 +1,17 @@
 """How well search finds the commits of a repository, measured on that repository itself.
 
 The questions are texts that somebody wrote about a change elsewhere than in it: titles of merges, and entries of
-changelogs that name a pull request or an issue. The commit that holds the text is left out of the history that is
-asked, and numbers of issues, addresses and hashes are taken out of the question; one that nearly equals its answer's
-subject is dropped.
+changelogs that name a pull request or an issue. Asked is the history of that day: what is reachable from the commit
+that holds the text, but for that commit. Numbers of issues, addresses and hashes are taken out of the question; one
+that nearly equals its answer's subject is dropped.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from treering.git.reader import Caps, Reader
 from treering.git.shadow import GitFailed, Shadow
 from treering.search.commits import Finder
 from treering.search.files import FEATURES, Predictor
-from treering.search.history import History, Mask, Scores
+from treering.search.history import History, Mask, Numbers, Scores
 from treering.search.lexical import MESSAGE, Lexical, Scope, asked_words
 from treering.text.document import is_changelog
 from treering.text.references import references
@@ -61,13 +62,11 @@ def cleaned(text: str) -> str:
 
 def cases_of(history: History, reader: Reader, messages: Mapping[int, str], most: int) -> list[Case]:
     """The fair cases of a repository, the newest ``most`` of each source."""
-    found: dict[str, list[Case]] = {}
-    for case in fair(
-        history, (*merge_titles(history, messages), *changelog_entries(history, reader, messages)), messages
-    ):
-        found.setdefault(case.source, []).append(case)
-    newest = (sorted(cases, key=lambda case: case.stands_in)[-most:] for cases in found.values())
-    return [case for cases in newest for case in cases]
+    found: list[Case] = []
+    for told in (merge_titles(history, messages), changelog_entries(history, reader, messages)):
+        newest = sorted(told, key=lambda case: -case.stands_in)
+        found += reversed(list(islice(fair(history, newest, messages), most)))
+    return found
 
 
 def merge_titles(history: History, messages: Mapping[int, str]) -> Iterator[Case]:
@@ -145,11 +144,12 @@ def _entries(patch: str) -> Iterator[str]:
         yield "\n".join(entry)
 
 
-def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -> list[Case]:
-    """The cases that say something about search: their answers were there, are few, and do not repeat the question,
-    and nor does the title of a commit that is none of them (the same change on another branch is no worse an answer).
+def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -> Iterator[Case]:
+    """The cases that say something about search, each question once: their answers were there, are few, and do not
+    repeat the question, and nor does the title of a commit that is none of them (the same change on another branch is
+    no worse an answer).
     """
-    kept: dict[tuple[str, str], Case] = {}
+    kept: set[str] = set()
     titles = {number: vocabulary(cleaned(title_of(message))) for number, message in messages.items()}
     holding: dict[str, list[int]] = {}
     for number, title in titles.items():
@@ -158,28 +158,25 @@ def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -
 
     same = partial(change, history)
 
-    def repeated(asked: set[str], case: Case) -> bool:
+    def repeated(asked: set[str], answers: Iterable[int], known: Mask) -> bool:
         shared = Counter(number for word in asked for number in holding.get(word, ()))
-        answers = set(map(same, case.answers))
+        right = set(map(same, answers))
         return any(
-            number != case.stands_in and same(number) not in answers and _alike(asked, titles[number])
+            known[number] and same(number) not in right and _alike(asked, titles[number])
             for number, count in shared.items()
             if count >= ALIKE * len(asked)
         )
 
     for case in cases:
-        asked = vocabulary(case.query)
-        if not 3 <= len(case.query.split()) <= 60 or not 1 <= len(case.answers) <= MOST_ANSWERS:
+        if case.query.lower() in kept or not 3 <= len(case.query.split()) <= 60:
             continue
-        if any(_alike(asked, vocabulary(messages[number].partition("\n")[0])) for number in case.answers):
+        asked, known = vocabulary(case.query), before(history, case)
+        answers = frozenset(number for number in case.answers if known[number])
+        if not 1 <= len(answers) <= MOST_ANSWERS or repeated(asked, answers, known):
             continue
-        if repeated(asked, case):
-            continue
-        mask = without(history, case)
-        answers = frozenset(number for number in case.answers if mask[number])
-        if answers:
-            kept.setdefault((case.source, case.query.lower()), Case(case.source, case.query, answers, case.stands_in))
-    return list(kept.values())
+        if not any(_alike(asked, vocabulary(messages[number].partition("\n")[0])) for number in answers):
+            kept.add(case.query.lower())
+            yield replace(case, answers=answers)
 
 
 def change(history: History, number: int) -> int:
@@ -191,16 +188,19 @@ def _alike(one: set[str], other: set[str]) -> bool:
     return len(one & other) >= ALIKE * len(one | other)
 
 
-def without(history: History, case: Case) -> Mask:
-    """The history without the commit that a case's text stands in."""
-    mask = history.everything.copy()
-    if case.stands_in >= 0:
-        mask[case.stands_in] = False
-    return mask
+def before(history: History, case: Case) -> Mask:
+    """What was there when a case's text was written: all that is reachable from its commit, but for that commit."""
+    if case.stands_in < 0:
+        return history.everything
+    known = history.at(history.hashes[case.stands_in])
+    known[case.stands_in] = False
+    return known
 
 
-Ranker = Callable[[str, Mask], Sequence[int]]
-"""From a question and what it may know to the numbers of commits, best first."""
+Ranked = tuple[Numbers, Scores]
+"""The numbers of commits, best first, and their scores."""
+Ranker = Callable[[str, Mask], Ranked]
+"""From a question and what it may know to what it finds."""
 
 
 def rankers(finder: Finder, messages: Mapping[int, str]) -> dict[str, Ranker]:
@@ -209,27 +209,28 @@ def rankers(finder: Finder, messages: Mapping[int, str]) -> dict[str, Ranker]:
     plain = ~history.merges
     lowered = {number: message.lower() for number, message in messages.items()}
 
-    def ranked(scores: Scores, through: Mask) -> list[int]:
+    def ranked(scores: Scores, through: Mask) -> Ranked:
         numbers = np.flatnonzero(through & (scores > -np.inf))
-        ordered: list[int] = numbers[np.lexsort((-numbers, -scores[numbers]))].tolist()
-        return ordered
+        numbers = numbers[np.argsort(-scores[numbers])]
+        return numbers, scores[numbers]
 
-    def git_grep(query: str, mask: Mask) -> list[int]:
+    def git_grep(query: str, mask: Mask) -> Ranked:
         asked = [word.lower() for word in query.split() if len(word) > 2]
-        numbers = np.flatnonzero(mask & plain)[::-1].tolist()
-        return [number for number in numbers if any(word in lowered[number] for word in asked)]
+        numbers = np.flatnonzero(mask & plain)[::-1]
+        holding = numbers[[any(word in lowered[number] for word in asked) for number in numbers.tolist()]]
+        return holding, holding.astype(np.float64)  # the newest first
 
-    def bm25(query: str, mask: Mask) -> list[int]:
+    def bm25(query: str, mask: Mask) -> Ranked:
         scores = Lexical(Scope(history, mask, merge_texts=False), asked_words(query)).bm25({MESSAGE: 1.0})
         return ranked(np.where(scores > 0, scores, -np.inf), mask & plain)
 
-    def dense(query: str, mask: Mask) -> list[int]:
+    def dense(query: str, mask: Mask) -> Ranked:
         found = near(query)["message"]
         return ranked(np.where(np.isnan(found), -np.inf, found), mask & plain)
 
-    def treering(query: str, mask: Mask) -> list[int]:
-        found: list[int] = finder.ask(query, mask=mask, through=plain).numbers.tolist()
-        return found
+    def treering(query: str, mask: Mask) -> Ranked:
+        found = finder.ask(query, mask=mask, through=plain)
+        return found.numbers, found.scores
 
     ways: dict[str, Ranker] = {"git log --grep": git_grep, BASELINE: bm25}
     if finder.dense and finder.dense.count:
@@ -244,7 +245,7 @@ class Outcome:
     the part of the answers found.
     """
 
-    rank: int
+    rank: float
     recall: float
 
     @property
@@ -252,12 +253,20 @@ class Outcome:
         return 1 / self.rank if self.rank else 0.0
 
 
-def outcome(history: History, case: Case, ranked: Iterable[int]) -> Outcome:
-    """Commits with the same patch count as one, whichever of them is found."""
+def outcome(history: History, case: Case, ranked: Ranked) -> Outcome:
+    """Commits with the same patch count as one, whichever of them is found; equal scores take the mean of their
+    ranks.
+    """
+    numbers, scores = ranked
     wanted = {change(history, number) for number in case.answers}
-    found = list(dict.fromkeys(change(history, number) for number in ranked))[:DEPTH]
-    rank = next((place for place, one in enumerate(found, start=1) if one in wanted), 0)
-    return Outcome(rank, len(wanted.intersection(found)) / len(wanted))
+    changes = np.where(history.patch[numbers] >= 0, history.patch[numbers], -2 - numbers)
+    once = np.sort(np.unique(changes, return_index=True)[1])
+    found, falling = changes[once], -scores[once]
+    places = np.flatnonzero(np.isin(found, list(wanted)))
+    above, through = (np.searchsorted(falling, falling[places], side) for side in ("left", "right"))
+    ranks = (above + 1 + through) / 2
+    ranks = ranks[ranks <= DEPTH]
+    return Outcome(float(min(ranks, default=0.0)), len(ranks) / len(wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,13 +285,13 @@ def judged(finder: Finder, cases: Sequence[Case], messages: Mapping[int, str]) -
     """
     history = finder.history
     ways = rankers(finder, messages)
-    empty = history.empty(history.everything)
     slices = []
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
     for case in cases:
-        mask = without(history, case)
+        known = before(history, case)
+        empty = history.empty(known)
         for name, way in ways.items():
-            outcomes[name].append(outcome(history, case, way(case.query, mask)))
+            outcomes[name].append(outcome(history, case, way(case.query, known)))
         asked = vocabulary(case.query)
         said = {word for number in case.answers for word in words(messages[number])}
         fits = {

@@ -96,19 +96,24 @@ class History:
         return Held(fields, anywhere)
 
     @cached_property
+    def _before(self) -> list[list[int]]:
+        """The numbers of the parents that are indexed."""
+        return [[self.number[name] for name in names if name in self.number] for names in self._parents]
+
+    @cached_property
     def everything(self) -> Mask:
         return np.ones(len(self), bool)
 
     def at(self, name: str) -> Mask:
         """What is reachable from a commit, itself included. Raises :class:`UsageError` if it is not in the history."""
-        seen = np.zeros(len(self), bool)
+        seen = bytearray(len(self))
         waiting = [self.find(name)]
         while waiting:
             number = waiting.pop()
             if not seen[number]:
                 seen[number] = True
-                waiting += [self.number[parent] for parent in self._parents[number] if parent in self.number]
-        return seen
+                waiting += self._before[number]
+        return np.frombuffer(seen, bool)
 
     def tip(self, refs: Iterable[Ref]) -> str:
         """The newest commit that is indexed of the first of the refs."""
