@@ -1,6 +1,7 @@
 """The operations that assist: what the history holds on a question, answers that rest on it. Above ``learning.py``."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -84,7 +85,9 @@ def ask(
 def _evidence(desk: Desk, question: str) -> Evidence:
     if not question.strip():
         raise UsageError("the question is empty", "say what you want to know")
-    return evidence(desk.finder, text_of(question))
+    # Nothing in the index holds a secret, and nobody who answers needs one that was typed.
+    asked = Redactor(desk.where.settings.scrape.allow_secrets)(text_of(question), Counter())
+    return evidence(desk.finder, asked)
 
 
 def _sources(desk: Desk, audience: Audience) -> Sources:

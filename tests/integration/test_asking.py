@@ -284,6 +284,16 @@ def test_claude_answers_from_the_pack_and_every_citation_holds(
     assert QUESTION in request["messages"][0]["content"][1]["text"]
 
 
+def test_a_secret_in_a_question_is_taken_out_before_anyone_is_asked(where: Place, fake: FakeClaude) -> None:
+    with desk(at(where, fake), Reporter()) as opened:
+        made = assisting.ask(opened, f"{QUESTION} Our token is {SECRET}", by="claude", purse=Till())
+    assert made.answered_by == "claude"
+    assert SECRET not in made.question
+    assert "redacted" in made.question
+    assert fake.asked
+    assert SECRET not in json.dumps(fake.asked)
+
+
 def test_a_commit_that_exists_but_was_not_in_the_context_is_no_support(
     where: Place, fake: FakeClaude, named: dict[str, str]
 ) -> None:

@@ -111,6 +111,14 @@ def test_a_file_that_is_no_configuration_is_left_alone(project: Repo, broken: st
     assert path.read_text() == broken
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_what_is_no_file_is_not_waited_for(project: Repo) -> None:
+    os.mkfifo(project.path / ".mcp.json")
+    done = install(project, "--yes")
+    assert done.exit_code == 5
+    assert "is no file" in done.stderr
+
+
 def test_bytes_that_are_no_text_are_left_alone(project: Repo) -> None:
     path = project.path / ".mcp.json"
     path.write_bytes(b"\xff\xfe{}")

@@ -91,6 +91,8 @@ def _read(path: Path) -> str:
     try:
         if not path.exists():
             return ""
+        if not path.is_file():
+            raise DataError(f"{path} is no file", "move it away, then run this again")
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:

@@ -54,7 +54,8 @@ def server(answer: Answer, repositories: Sequence[str]) -> MCPServer:
 
     Over HTTP it is mounted by :func:`mounted`; over stdio ``run_stdio_async()`` serves it.
     """
-    several = f" Repositories: {', '.join(repositories)}." if len(repositories) > 1 else ""
+    named = msgspec.json.encode(list(repositories)).decode()
+    several = f" Repositories, by the names of their folders: {named}." if len(repositories) > 1 else ""
     made = MCPServer(
         "treering", title="treering", version=__version__, instructions=INSTRUCTIONS + several, log_level="WARNING",
         tools=[_tool(name, offer, answer, repositories) for name, offer in OFFERS.items() if offer.tool],
