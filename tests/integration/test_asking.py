@@ -284,7 +284,10 @@ def test_claude_answers_from_the_pack_and_every_citation_holds(
     assert QUESTION in request["messages"][0]["content"][1]["text"]
 
 
-def test_a_secret_in_a_question_is_taken_out_before_anyone_is_asked(where: Place, fake: FakeClaude) -> None:
+def test_a_secret_in_a_question_is_taken_out_before_anyone_is_asked(
+    where: Place, fake: FakeClaude, named: dict[str, str]
+) -> None:
+    fake.answer = lambda _: f"The gateway is slow [{named['raise'][:8]}]."
     with desk(at(where, fake), Reporter()) as opened:
         made = assisting.ask(opened, f"{QUESTION} Our token is {SECRET}", by="claude", purse=Till())
     assert made.answered_by == "claude"
