@@ -30,7 +30,18 @@ NOT_OF_THE_FILE = frozenset(
         ("budget", "prices"),
         *(
             ("serve", key)
-            for key in ("host", "port", "token", "names", "threads", "waiting", "body_bytes", "rate", "seconds")
+            for key in (
+                "host",
+                "port",
+                "token",
+                "names",
+                "threads",
+                "processes",
+                "waiting",
+                "body_bytes",
+                "rate",
+                "seconds",
+            )
         ),
     }
 )
@@ -188,6 +199,8 @@ class ServeSettings:
     """Names under which the server is asked beside its address: what a proxy sends as `Host`."""
     threads: Annotated[int, Meta(ge=0, le=64)] = 0
     """How many questions are answered at once; 0 is the number of cores."""
+    processes: Annotated[int, Meta(ge=0, le=64)] = 0
+    """How many processes answer quick questions in the place of those threads, each with an index open of its own."""
     waiting: Annotated[int, Meta(ge=1, le=100_000)] = 256
     """How many questions wait at most; one more is told to come back."""
     body_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 1 << 20

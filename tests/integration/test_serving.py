@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import multiprocessing
 import re
 import threading
 import time
@@ -20,7 +21,7 @@ from serving import Served, serving
 from treering import finding, offered, opening, operations
 from treering.errors import ServiceError, StoreError, UsageError
 from treering.finding import Desk
-from treering.offered import OFFERS, Asked, Offer
+from treering.offered import OFFERS, Asked, Offer, SearchAsked
 from treering.report import Reporter
 from treering.serve.app import POST_ONLY
 from treering.serve.house import House
@@ -456,3 +457,24 @@ def test_only_what_cost_nothing_is_asked_again_where_the_index_changed(
     with House({"bakery": place}) as house:
         asyncio.run(ask(house))
     assert len(asked) == times
+
+
+def test_processes_answer_as_threads_do_and_one_that_was_killed_is_started_anew(stories: dict[str, Repo]) -> None:
+    asked = SearchAsked(query="bake the bread")
+
+    async def answers(house: House, asked: SearchAsked) -> tuple[object, object]:
+        by_thread = await house.ask("bakery", lambda desk: OFFERS["search"].answer(desk, asked))
+        return by_thread, await house.answer("bakery", "search", asked)
+
+    with House({"bakery": opening.place(stories["bakery"].path)}, threads=1, processes=1) as house:
+        by_thread, by_process = asyncio.run(answers(house, asked))
+        assert by_thread
+        assert by_process == by_thread
+        with pytest.raises(UsageError, match="no commit nowhere"):
+            asyncio.run(house.answer("bakery", "search", SearchAsked(query="x", at="nowhere")))
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        process.join()
+        assert asyncio.run(answers(house, asked)) == (by_thread, by_thread)
+        assert house.notes("bakery") == house.opening.notes["bakery"]
+    assert not multiprocessing.active_children()

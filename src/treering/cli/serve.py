@@ -21,6 +21,7 @@ from treering.report import Reporter
 @click.option("--port", type=int, help="The port; 0 is any free one [default: 8080].")
 @click.option("--name", "names", multiple=True, help="A name that the server is asked by beside its address.")
 @click.option("--threads", type=int, help="Questions answered at once [default: as many as cores].")
+@click.option("--processes", type=int, help="Processes that answer quick questions in place of threads [default: 0].")
 @click.option("--preload", is_flag=True, help="Open the indexes and load the model before anyone asks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the address as JSON on stdout.")
 @click.option("--verbose", is_flag=True, help="Say more on stderr.")

@@ -23,7 +23,7 @@ from treering.errors import (
     TreeringError,
     UsageError,
 )
-from treering.serve.house import Busy
+from treering.serve.lanes import Busy
 
 T = TypeVar("T")
 

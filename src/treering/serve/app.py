@@ -21,7 +21,7 @@ from treering import deciding, operations
 from treering.config import ServeSettings
 from treering.errors import TreeringError, UsageError
 from treering.finding import Point
-from treering.offered import OFFERS, Asked, NothingAsked, Offer
+from treering.offered import OFFERS, Asked, NothingAsked, Offer, SearchAsked
 from treering.serve import mcp, openai, pages, schema
 from treering.serve import metrics as counting
 from treering.serve.answers import (
@@ -181,7 +181,7 @@ def application(
     """
     metrics = counting.Metrics()
     server, writers = Server(house, metrics), Writers(house.places)
-    house.lent = writers.lent
+    house.opening.lent = writers.lent
     spoken = openai.OpenAI(house, writers, metrics)
 
     @asynccontextmanager
@@ -208,9 +208,9 @@ def application(
 
     app.add_route("/openapi.json", described, methods=["GET"])
     metrics.paths = {path.path for path in paths} | {"/openapi.json", "/", "/mcp"}
-    metrics.watch("waiting", "Questions that wait.", lambda: len(house.quick) + len(house.slow) + len(writers.lane))
+    metrics.watch("waiting", "Questions that wait.", lambda: sum(map(len, (*house.lanes, writers.lane))))
     metrics.watch(
-        "busy_threads", "Threads that answer.", lambda: house.quick.busy + house.slow.busy + writers.lane.busy
+        "busy_threads", "Threads that answer.", lambda: sum(lane.busy for lane in (*house.lanes, writers.lane))
     )
     metrics.watch("model_loaded", "Whether a local model is in memory.", lambda: float(bool(writers.loaded)))
     for kind in (TreeringError, Refused, Exception):
@@ -284,8 +284,9 @@ async def _preload(house: House, writers: Writers) -> None:
     from treering import learning
 
     for repository, place in house.places.items():
-        asked = (house.ask(repository, lambda desk: desk.search("the first question")) for _ in range(house.threads))
-        await asyncio.gather(*asked)  # each thread opens it
+        first = SearchAsked(query="the first question")
+        asked = (house.answer(repository, "search", first) for _ in range(house.processes or house.threads))
+        await asyncio.gather(*asked)  # each of them opens it
         if not writers.loaded and (model := await asyncio.to_thread(learning.model_name, place)):
             await writers.load(repository, model)
 

@@ -138,7 +138,7 @@ def serve(
     door = listening(settings.host, settings.port)
     host, port = door.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    house = House(places, threads=settings.threads, waiting=settings.waiting)
+    house = House(places, threads=settings.threads, waiting=settings.waiting, processes=settings.processes)
     app = application(house, settings, report.say, preload=preload)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = Server(configured(app, settings), app)

@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from treering import learning
-from treering.errors import ServiceError
 from treering.opening import Place
-from treering.serve.house import Bench, Lane, Opened, Task
+from treering.serve.lanes import Lane, Nothing, Task
 from treering.types import Generated, Sampling
 
 T = TypeVar("T")
@@ -40,7 +39,7 @@ class Writers:
 
     def __enter__(self) -> "Writers":
         self.loop = asyncio.get_running_loop()
-        self.lane = Lane("writer", 1, self._waiting, _no_desk)
+        self.lane = Lane("writer", 1, self._waiting, Nothing)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,11 +58,11 @@ class Writers:
         self, repository: str, model: str, prompts: Sequence[str | Messages], samplings: Sequence[Sampling], tell: Tell
     ) -> list[Generated]:
         """Go on from each prompt or conversation by its sampling; ``tell`` is called in the event loop. Raises what
-        the model raises, and :class:`~treering.serve.house.Busy`.
+        the model raises, and :class:`~treering.serve.lanes.Busy`.
         """
         loop = asyncio.get_running_loop()
 
-        def work(_: Bench, task: Task[list[Generated]]) -> list[Generated]:
+        def work(_: Nothing, task: Task[Nothing, list[Generated]]) -> list[Generated]:
             writer, made = self.of(repository, model), []
             for number, (prompt, sampling) in enumerate(zip(prompts, samplings, strict=True)):
 
@@ -89,7 +88,7 @@ class Writers:
         An answer takes a quarter of what it reads at most.
         """
 
-        def work(_: Bench, __: Task[int | None]) -> int | None:
+        def work(_: Nothing, __: Task[Nothing, int | None]) -> int | None:
             writer = self.of(repository, model)
             if writer.longest is None:
                 return None
@@ -135,11 +134,7 @@ class Lent:
         return made
 
     def _done(self, work: Callable[[Any], T]) -> T:
-        def with_it(_: Bench, __: Task[T]) -> T:
+        def with_it(_: Nothing, __: Task[Nothing, T]) -> T:
             return work(self._writers.of(self._repository, self._name))
 
         return asyncio.run_coroutine_threadsafe(self._writers.lane.run(with_it), self._writers.loop).result()
-
-
-def _no_desk(repository: str) -> Opened:
-    raise ServiceError(f"a model was asked for the desk of {repository}")
