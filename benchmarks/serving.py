@@ -116,22 +116,37 @@ async def asked(port: int, clients: int, questions: Iterator[str], until: float,
     return made
 
 
+def family(pid: int) -> list[int]:
+    """A process and those that it started."""
+    children = [child for told in Path(f"/proc/{pid}/task").glob("*/children") for child in told.read_text().split()]
+    return [pid, *(one for child in children for one in family(int(child)))]
+
+
 def cpu(pid: int) -> float:
-    """Seconds that a process and its threads have computed."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Seconds that a process, its threads and those it started have computed."""
+    total = 0
+    for one in family(pid):
+        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def memory(pid: int) -> Figures:
-    """Resident memory in MB: what is the process's own, and what it maps from files, which others share."""
-    lines = dict(line.partition(":")[::2] for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    of = {"own": "RssAnon", "mapped": "RssFile"}
-    return {name: round(int(lines[key].split()[0]) / 1024, 1) for name, key in of.items()}
+    """Resident memory in MB, of the processes it started too: what is their own, and what the first maps from files,
+    which they share.
+    """
+    found = {"own": 0.0, "mapped": 0.0}
+    for one in family(pid):
+        lines = dict(line.partition(":")[::2] for line in Path(f"/proc/{one}/status").read_text().splitlines())
+        found["own"] += int(lines["RssAnon"].split()[0]) / 1024
+        found["mapped"] = max(found["mapped"], int(lines["RssFile"].split()[0]) / 1024)
+    return {name: round(megabytes, 1) for name, megabytes in found.items()}
 
 
-def serve(repo: Path, store: Path, threads: int) -> tuple[subprocess.Popen[str], int]:
+def serve(repo: Path, store: Path, threads: int, processes: int) -> tuple[subprocess.Popen[str], int]:
     where = ["--repo", str(repo), "--store", str(store), "--port", "0", "--json", "--preload"]
     many = ["--threads", str(threads)] if threads else []
+    many += ["--processes", str(processes)]
     source = str(Path(__file__).resolve().parents[1] / "src")
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "treering", "serve", *where, *many],
@@ -189,12 +204,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each of the two rounds takes")
     parser.add_argument("--requests", type=int, default=10_000, help="over how many memory is watched")
     parser.add_argument("--threads", type=int, default=0, help="threads of the server; 0: as many as cores")
+    parser.add_argument("--processes", type=int, default=0, help="processes that answer in place of the threads")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     where = machine()
     subjects = list(dict.fromkeys(git(chosen.repo, "log", "--all", "--no-merges", "--format=%s").splitlines()))
     subjects = [subject for subject in subjects if len(subject.split()) > 1]
-    process, port = serve(chosen.repo, chosen.store, chosen.threads)
+    process, port = serve(chosen.repo, chosen.store, chosen.threads, chosen.processes)
     try:
         made = asyncio.run(measured(process, port, subjects, chosen))
     finally:
