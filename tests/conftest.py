@@ -68,6 +68,19 @@ def story(told_story: Repo, tmp_path: Path) -> Repo:
 
 
 @pytest.fixture(scope="session")
+def indexed_story(told_story: Repo, tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """The story with its index; tests take copies."""
+    from treering import opening, operations
+    from treering.report import Reporter
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_home(patch, tmp_path_factory.mktemp("home"))
+        made = told_story.copied(tmp_path_factory.mktemp("indexed") / "project")
+        operations.index(opening.place(made.path), Reporter())
+        return made
+
+
+@pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of Hugging Face's cache for programs of ``warm``: empty, until a test puts models there."""
     return tmp_path_factory.mktemp("hub")
