@@ -31,7 +31,7 @@ def test_make_run_does_the_main_job_on_a_repository(project: Path) -> None:
     if not (ROOT / ".venv" / "install.stamp").exists():
         pytest.skip("make has installed nothing here: `make test` runs this")
     done = subprocess.run(
-        ["make", "run", f"REPO={project}", "MINUTES=0.2"],
+        ["make", "run", f"REPO={project}", "MINUTES=0.05"],
         cwd=ROOT, env=os.environ | {"MAKEFLAGS": ""}, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
