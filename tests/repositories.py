@@ -1,5 +1,6 @@
 """Real repositories for tests, made by real git."""
 
+import copy
 import os
 import shutil
 import subprocess
@@ -53,10 +54,10 @@ class Repo:
 
     def copied(self, to: Path) -> Self:
         """The same repository in another folder, at the same time of day."""
-        shutil.copytree(self.path, to)
-        copy = type(self)(to)
-        copy.clock = self.clock
-        return copy
+        shutil.copytree(self.path, to, symlinks=True)
+        same = copy.copy(self)
+        same.path = to
+        return same
 
     def write(self, name: str, content: str | bytes | None) -> None:
         path = self.path / name

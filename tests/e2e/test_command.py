@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from repositories import Repo, tell_story
+from repositories import Repo
+from treering.cli.main import main
+from warm import Warm
 
 COMMANDS = ("run", "scrape", "index", "search", "tokenize", "train", "generate", "status")
 
@@ -32,9 +35,9 @@ def parsed(*arguments: str, cwd: Path | None = None) -> Any:
 
 
 @pytest.fixture(scope="module")
-def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def indexed(tmp_path_factory: pytest.TempPathFactory, told_story: Repo) -> Path:
     """A repository that was indexed by the command."""
-    repo = tell_story(Repo(tmp_path_factory.mktemp("user") / "project"))
+    repo = told_story.copied(tmp_path_factory.mktemp("user") / "project")
     treering("index", "--repo", str(repo.path))
     return repo.path
 
@@ -65,7 +68,7 @@ def test_a_search_prints_the_best_first_and_why(indexed: Path) -> None:
     "query", ['"', "NEAR(", "a AND", "*", "message:x", "'; DROP TABLE commits; --", "-", "ü" * 5000]
 )
 def test_whatever_is_asked_is_text_and_never_an_error(indexed: Path, query: str) -> None:
-    treering("search", query, cwd=indexed)
+    assert CliRunner().invoke(main, ["search", "--repo", str(indexed), "--", query]).exit_code == 0
 
 
 def test_a_search_never_imports_torch(indexed: Path) -> None:
@@ -98,26 +101,24 @@ def test_a_second_index_makes_nothing(indexed: Path) -> None:
     assert {**parsed("index", cwd=indexed), "seconds": 0} == {"commits": 0, "vectors": 0, "seconds": 0}
 
 
-def test_status_tells_that_the_repository_has_moved_on(tmp_path: Path) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
-    treering("index", cwd=repo.path)
-    assert parsed("status", cwd=repo.path)["behind"] is False
-    repo.commit("One more", a__txt="more\n")
-    status = parsed("status", cwd=repo.path)
+def test_status_tells_that_the_repository_has_moved_on(story: Repo) -> None:
+    treering("index", cwd=story.path)
+    assert parsed("status", cwd=story.path)["behind"] is False
+    story.commit("One more", a__txt="more\n")
+    status = parsed("status", cwd=story.path)
     assert status["behind"] is True
-    assert "behind the repository" in treering("status", cwd=repo.path).stdout
+    assert "behind the repository" in treering("status", cwd=story.path).stdout
 
 
-def test_run_makes_a_report_and_a_second_run_makes_nothing_new(tmp_path: Path) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
-    arguments = ("run", "--repo", str(repo.path), "--model", "scratch", "--minutes", "0.05", "--json")
+def test_run_makes_a_report_and_a_second_run_makes_nothing_new(story: Repo) -> None:
+    arguments = ("run", "--repo", str(story.path), "--model", "scratch", "--minutes", "0.05", "--json")
     summary = json.loads(treering(*arguments).stdout)
     assert summary["history"]["commits"] == 23
     assert summary["history"]["merges"] == 1
     assert set(summary["holdout"]["bits_per_byte"]) == {"base", "tuned", "ngram"}
     assert summary["search"][0]["hits"]
-    assert summary == json.loads((repo.path / ".treering/reports/latest.json").read_text())
-    page = (repo.path / ".treering/reports/latest.html").read_text()
+    assert summary == json.loads((story.path / ".treering/reports/latest.json").read_text())
+    page = (story.path / ".treering/reports/latest.html").read_text()
     assert summary["holdout"]["verdict"].split(":")[0] in page
     assert "<svg" in page
     again = treering(*arguments)
@@ -126,18 +127,16 @@ def test_run_makes_a_report_and_a_second_run_makes_nothing_new(tmp_path: Path) -
     assert json.loads(again.stdout)["holdout"] == summary["holdout"]
 
 
-def test_run_without_minutes_trains_nothing_and_says_so(tmp_path: Path) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
-    treering("run", "--minutes", "0", cwd=repo.path)
-    assert "No model was trained" in (repo.path / ".treering/reports/latest.html").read_text()
-    assert "no trained model" in treering("generate", "x", cwd=repo.path, code=6).stderr
+def test_run_without_minutes_trains_nothing_and_says_so(story: Repo) -> None:
+    treering("run", "--minutes", "0", cwd=story.path)
+    assert "No model was trained" in (story.path / ".treering/reports/latest.html").read_text()
+    assert "no trained model" in treering("generate", "x", cwd=story.path, code=6).stderr
 
 
-def test_markup_in_a_message_stays_text_in_the_report(tmp_path: Path) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
-    repo.commit("<script>alert(1)</script>", evil__py="def evil_function(first_name, second_name, third_name): pass\n")
-    treering("run", "--minutes", "0", cwd=repo.path)
-    page = (repo.path / ".treering/reports/latest.html").read_text()
+def test_markup_in_a_message_stays_text_in_the_report(story: Repo) -> None:
+    story.commit("<script>alert(1)</script>", evil__py="def evil_function(first_name, second_name, third_name): pass\n")
+    treering("run", "--minutes", "0", cwd=story.path)
+    page = (story.path / ".treering/reports/latest.html").read_text()
     assert "&lt;script&gt;" in page
     assert "<script" not in page
 
@@ -181,10 +180,9 @@ def test_bad_settings_are_named_and_leave_everything_as_it_was(
     assert sorted((path, path.stat().st_mtime_ns) for path in (indexed / ".treering").rglob("*.json")) == before
 
 
-def test_an_unknown_key_of_the_settings_file_is_named(tmp_path: Path) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
-    repo.write("treering.toml", "[train]\nmodl = 'x'\n")
-    done = treering("scrape", cwd=repo.path, code=2)
+def test_an_unknown_key_of_the_settings_file_is_named(story: Repo) -> None:
+    story.write("treering.toml", "[train]\nmodl = 'x'\n")
+    done = treering("scrape", cwd=story.path, code=2)
     assert "treering.toml: unknown `modl` in [train]" in done.stderr
     assert "did you mean `model`?" in done.stderr
 
@@ -198,13 +196,12 @@ def test_a_machine_without_git_is_told_so(tmp_path: Path) -> None:
     assert "`git` is not on the PATH" in treering("scrape", cwd=tmp_path, code=3, PATH=str(tmp_path)).stderr
 
 
-def test_missing_objects_warn_and_strict_says_so_with_its_code(tmp_path: Path) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
-    blob = repo.git("rev-parse", "HEAD~3:README.md")
-    (repo.path / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
-    done = treering("scrape", cwd=repo.path)
+def test_missing_objects_warn_and_strict_says_so_with_its_code(story: Repo) -> None:
+    blob = story.git("rev-parse", "HEAD~3:README.md")
+    (story.path / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    done = treering("scrape", cwd=story.path)
     assert "1 of 23 commits have a partial diff" in done.stderr
-    assert treering("scrape", "--strict", cwd=repo.path, code=7).stdout
+    assert treering("scrape", "--strict", cwd=story.path, code=7).stdout
 
 
 def test_a_disk_that_is_full_is_said_and_nothing_is_lost(indexed: Path) -> None:
@@ -216,11 +213,10 @@ def test_a_disk_that_is_full_is_said_and_nothing_is_lost(indexed: Path) -> None:
     assert treering("search", "market", cwd=indexed).stdout
 
 
-def test_an_interrupt_ends_with_130_and_keeps_what_was_done(tmp_path: Path) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
+def test_an_interrupt_ends_with_130_and_keeps_what_was_done(story: Repo) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "treering", "run", "--model", "scratch", "--minutes", "5"],
-        cwd=repo.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=story.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
@@ -231,8 +227,8 @@ def test_an_interrupt_ends_with_130_and_keeps_what_was_done(tmp_path: Path) -> N
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "interrupted" in said
-    assert parsed("status", cwd=repo.path)["indexed"] == 23
-    assert parsed("status", cwd=repo.path)["model"] is None
+    assert parsed("status", cwd=story.path)["indexed"] == 23
+    assert parsed("status", cwd=story.path)["model"] is None
 
 
 def test_an_interrupt_within_an_import_ends_with_130_too(tmp_path: Path) -> None:
@@ -254,24 +250,20 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(indexed: Path) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_training_that_is_interrupted_says_so(tmp_path: Path, sent: signal.Signals) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "treering", "train", "--model", "scratch", "--minutes", "3", "--epochs", "1000"],
-        cwd=repo.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    assert any(line.startswith("Epoch") for line in process.stderr)
-    process.send_signal(sent)
-    said = process.communicate(timeout=120)[1]
-    assert process.returncode == 130, said
-    assert "interrupted" in said
-    models = repo.path / ".treering" / "models"
+def test_a_training_that_is_interrupted_says_so(story: Repo, warm: Warm, sent: signal.Signals) -> None:
+    training = ("-m", "treering", "train", "--model", "scratch")
+    with warm.started([*training, "--minutes", "3", "--epochs", "1000"], story.path) as process:
+        process.wait_until_it_says("Epoch")
+        process.send_signal(sent)
+        assert process.wait() == 130, process.stderr
+        assert "interrupted" in process.stderr
+    models = story.path / ".treering" / "models"
     assert not list(models.rglob("training_report.json"))
     if sent == signal.SIGINT:  # what was done is kept, and the next run goes on from it
         assert list(models.glob("*/.*.checkpoints/step-*/weights.safetensors"))
-        other = ("train", "--model", "scratch", "--max-steps", "1")
-        assert "was not finished: this one begins anew" in treering(*other, cwd=repo.path).stderr
+        other = warm.run([*training, "--max-steps", "1"], story.path)
+        assert other.returncode == 0, other.stderr
+        assert "was not finished: this one begins anew" in other.stderr
 
 
 def test_a_message_and_suggestions_are_printed_with_who_answered_on_stderr(indexed: Path) -> None:

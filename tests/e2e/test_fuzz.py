@@ -15,7 +15,7 @@ from serving import serving
 from treering import learning, opening, operations
 from treering.report import Reporter
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
     "negative_data_rejection", "unsupported_method",
@@ -50,9 +50,9 @@ def fuzzed(url: str, folder: Path, *options: str) -> None:
     assert "generated" in done.stdout
 
 
-def test_no_request_ends_in_an_error_of_the_server(story: Repo, tmp_path: Path) -> None:
-    operations.index(opening.place(story.path), Reporter())
-    with serving({"project": opening.place(story.path)}) as served:
+def test_no_request_ends_in_an_error_of_the_server(indexed_story: Repo, tmp_path: Path) -> None:
+    place = opening.place(indexed_story.copied(tmp_path / "project").path)
+    with serving({"project": place}) as served:
         fuzzed(served.url, tmp_path, "--exclude-path", "/v1/index")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repositories import Repo, tell_story
+from repositories import Repo
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -21,8 +21,8 @@ COMMANDS = [
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tell_story(Repo(tmp_path_factory.mktemp("user") / "project")).path
+def project(tmp_path_factory: pytest.TempPathFactory, told_story: Repo) -> Path:
+    return told_story.copied(tmp_path_factory.mktemp("user") / "project").path
 
 
 def test_make_run_does_the_main_job_on_a_repository(project: Path) -> None:
@@ -31,7 +31,7 @@ def test_make_run_does_the_main_job_on_a_repository(project: Path) -> None:
     if not (ROOT / ".venv" / "install.stamp").exists():
         pytest.skip("make has installed nothing here: `make test` runs this")
     done = subprocess.run(
-        ["make", "run", f"REPO={project}", "MINUTES=0.2"],
+        ["make", "run", f"REPO={project}", "MINUTES=0.05"],
         cwd=ROOT, env=os.environ | {"MAKEFLAGS": ""}, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from repositories import Repo, tell_story
+from repositories import Repo
+from warm import Warm
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("scrapers", "tokenizers", "embeddings", "training")
@@ -22,24 +23,28 @@ LINES = (ROOT / "tests" / "cases" / "seed_commands.txt").read_text("utf-8").spli
 class Desk:
     """A folder with the four scripts in it, as in the order, and a hub cache with tiny models of the real names."""
 
-    def __init__(self, folder: Path, repo: Path, hub: Path) -> None:
-        self.folder, self.repo = folder, repo
+    def __init__(self, folder: Path, repo: Path, hub: Path, warm: Warm) -> None:
+        self.folder, self.repo, self.warm = folder, repo, warm
         self.environment = os.environ | {"HF_HOME": str(hub), "HF_HUB_OFFLINE": "1"}
         for name in SCRIPTS:
             shutil.copytree(
                 ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.json*", ".treering", "__pycache__")
             )
 
-    def run(self, line: str, *, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    def run(self, line: str, *, code: int = 0, warm: bool = False) -> "subprocess.CompletedProcess[str]":
+        """What a line of the order does; ``warm``, in a process that has torch loaded."""
         line = line.replace("/Users/ianreitsma/projects/the-block", str(self.repo)).replace(
             "--repo ...", f"--repo {self.repo}"
         )
         arguments = shlex.split(line)
         assert arguments[0] == "python3"
-        done = subprocess.run(
-            [sys.executable, *arguments[1:]],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=300,
-        )  # fmt: skip
+        if warm:
+            done = self.warm.run(arguments[1:], self.folder, **self.environment)
+        else:
+            done = subprocess.run(
+                [sys.executable, *arguments[1:]],
+                cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, timeout=300,
+            )  # fmt: skip
         assert done.returncode == code, f"{line}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -61,13 +66,12 @@ def _cached(hub: Path, name: str, model: Any, tokenizer: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(hub: Path) -> Path:
     """Tiny models with the vocabularies of the real ones: gpt2's, and another for opt."""
     from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
     from treering.tokens.tokenizer import load_tokenizer
 
-    hub = tmp_path_factory.mktemp("hub")
     gpt2 = load_tokenizer("gpt2")
     for name in ("gpt2", "distilgpt2"):
         config = GPT2Config(n_embd=16, n_layer=2, n_head=2, vocab_size=50257)
@@ -81,9 +85,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory, hub: Path) -> Desk:
-    repo = tell_story(Repo(tmp_path_factory.mktemp("user") / "the-block"))
-    return Desk(tmp_path_factory.mktemp("desk"), repo.path, hub)
+def desk(tmp_path_factory: pytest.TempPathFactory, told_story: Repo, models: Path, warm: Warm) -> Desk:
+    repo = told_story.copied(tmp_path_factory.mktemp("user") / "the-block")
+    return Desk(tmp_path_factory.mktemp("desk"), repo.path, models, warm)
 
 
 def line(start: str, *words: str) -> str:
@@ -186,15 +190,8 @@ inputs = tokenizer("<COMMIT> a1b2c3d <FILE_MOD>", return_tensors="pt")
 outputs = model.generate(**inputs, max_length=64)
 print(tokenizer.decode(outputs[0]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", example],
-        cwd=desk.folder,
-        env=desk.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    (desk.folder / "example.py").write_text(example)
+    done = desk.run("python3 example.py", warm=True)
     assert done.stdout.startswith("<COMMIT> a1b2c3d <FILE_MOD>")
 
 
@@ -203,16 +200,16 @@ print(tokenizer.decode(outputs[0]))
     [line for line in LINES if "training/" in line and "opt-350m" not in line and "--output-dir" not in line],
 )
 def test_the_seeds_shorter_lines_of_training_work(desk: Desk, line: str) -> None:
-    assert "Model saved to: " in desk.run(line).stdout
+    assert "Model saved to: " in desk.run(line, warm=True).stdout
 
 
 @pytest.mark.parametrize("training", [line for line in LINES if "opt-350m" in line])
 def test_a_model_of_another_vocabulary_is_refused_and_the_hint_mends_it(desk: Desk, training: str) -> None:
-    refused = desk.run(training, code=5)
+    refused = desk.run(training, code=5, warm=True)
     assert "facebook/opt-350m" in refused.stderr
     assert "hint: tokenise again with --model facebook/opt-350m" in refused.stderr
     desk.run("python3 tokenizers/git_tokenizer.py --model facebook/opt-350m")
-    assert "Model saved to: " in desk.run(training).stdout
+    assert "Model saved to: " in desk.run(training, warm=True).stdout
     desk.run(line("tokenizers/git_tokenizer.py", "--strategy semantic"))  # as it was
 
 
@@ -225,7 +222,7 @@ def test_the_seeds_shorter_lines_work(desk: Desk, line: str) -> None:
 
 
 def test_a_model_that_is_nowhere_fails_in_seconds_with_the_alternatives(desk: Desk) -> None:
-    refused = desk.run("python3 training/model_trainer.py --model-name facebook/opt-1.3b", code=6)
+    refused = desk.run("python3 training/model_trainer.py --model-name facebook/opt-1.3b", code=6, warm=True)
     assert "`facebook/opt-1.3b` is not on this machine" in refused.stderr
     assert "smollm2-135m" in refused.stderr
 

@@ -15,9 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from repositories import Repo, tell_story
-from treering import opening, operations
-from treering.report import Reporter
+from repositories import Repo
 
 COMMAND = (sys.executable, "-P", "-m", "treering", "serve")
 
@@ -41,9 +39,8 @@ def started(*options: str, **environment: str) -> Iterator[tuple[subprocess.Pope
 
 
 @pytest.fixture
-def indexed(story: Repo) -> Repo:
-    operations.index(opening.place(story.path), Reporter())
-    return story
+def indexed(indexed_story: Repo, tmp_path: Path) -> Repo:
+    return indexed_story.copied(tmp_path / "project")
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
@@ -156,13 +153,16 @@ def test_several_repositories_need_several_stores_and_get_several_names(indexed:
         assert names == ["project", "project-2", "third"]
 
 
-def test_a_folder_beside_us_is_not_taken_for_ours(tmp_path: Path) -> None:
+def test_a_folder_beside_us_is_not_taken_for_ours(story: Repo, tmp_path: Path) -> None:
     """The index is made by another process, which must not read a package of the folder that we were started in."""
-    repo = tell_story(Repo(tmp_path / "project"))
-    repo.write("treering/__init__.py", "")
-    repo.write("treering/__main__.py", f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    story.write("treering/__init__.py", "")
+    story.write("treering/__main__.py", f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     process = subprocess.Popen(
-        [*COMMAND, "--port", "0", "--json"], cwd=repo.path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [*COMMAND, "--port", "0", "--json"],
+        cwd=story.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     try:
         assert process.stdout

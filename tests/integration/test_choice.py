@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from repositories import Repo, tell_story
+from repositories import Repo
 from treering import opening, operations
 from treering.errors import UsageError
 from treering.exports import export_history
@@ -443,18 +443,17 @@ def test_a_choice_that_cannot_be_is_an_error_that_names_it(repo: Repo, line: str
         scrape(repo)
 
 
-def test_the_scripts_and_the_command_take_the_same_choice(tmp_path: Path) -> None:
-    repo = tell_story(Repo(tmp_path / "project"))
+def test_the_scripts_and_the_command_take_the_same_choice(story: Repo, tmp_path: Path) -> None:
     flags = ("--branch", "main", "--branch", "feature/*", "--no-merges", "--path", "src", "--author", "ADA", "--since",
              "2020-01-01", "--until", "2040-01-01", "--max-commits", "4", "--refs", "all", "--mailmap")  # fmt: skip
     script = str(ROOT / "scrapers" / "git_scraper.py")
-    told = command(script, "--repo", str(repo.path), *flags, cwd=tmp_path)
+    told = command(script, "--repo", str(story.path), *flags, cwd=tmp_path)
     assert told.stdout.startswith(b"4 commits")
     records: list[Any] = list(read_json_lines(tmp_path / "data" / "git_history.jsonl", dict[str, Any]))
     assert {record["commit_hash"] for record in records} == listed(
-        repo, "main", "--full-history", "--no-merges", "--max-count=4", "--date-order", "--", "src"
+        story, "main", "--full-history", "--no-merges", "--max-count=4", "--date-order", "--", "src"
     )
-    command("-m", "treering", "scrape", "--repo", str(repo.path), *flags, "--json")
-    assert stored(repo) == [record["commit_hash"] for record in records]
-    done = command(script, "--repo", str(repo.path), "--branch", "nowhere", code=2, cwd=tmp_path)
+    command("-m", "treering", "scrape", "--repo", str(story.path), *flags, "--json")
+    assert stored(story) == [record["commit_hash"] for record in records]
+    done = command(script, "--repo", str(story.path), "--branch", "nowhere", code=2, cwd=tmp_path)
     assert b"nowhere" in done.stderr

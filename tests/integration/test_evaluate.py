@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from repositories import Repo, at_home, tell_story
+from repositories import Repo, at_home
 from treering import finding, learning, opening, operations
 from treering.cli.main import main
 from treering.errors import DataError, ModelError, UsageError
@@ -27,15 +27,11 @@ def place(repo: Repo) -> Place:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Repo, str, Evaluation]]:
+def made(tmp_path_factory: pytest.TempPathFactory, told_story: Repo) -> Iterator[tuple[Repo, str, Evaluation]]:
     """A history that is indexed, a model that learned next to nothing of it, and what it is worth: made once."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         at_home(patch, tmp_path_factory.mktemp("home"))
-        repo = tell_story(Repo(tmp_path_factory.mktemp("learned") / "project"))
+        repo = told_story.copied(tmp_path_factory.mktemp("learned") / "project")
         for number in range(8):
             repo.commit(f"Tell the oracle about quota {number}", src_0_quota__py=f"quota = {number}\n")
         operations.index(place(repo), Reporter())
@@ -43,7 +39,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Repo, str, 
         assert trained
         told = learning.evaluate(place(repo), Reporter(), asked=learning.TASKS, most=4)
         yield repo, str(trained.folder.relative_to(repo.path)), told
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

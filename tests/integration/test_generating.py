@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from bytewise import END_OF_TEXT, byte_tokenizer
 from repositories import Repo
 from treering import learning, opening, operations
 from treering.cli.main import main
@@ -16,19 +16,9 @@ from treering.errors import ModelError, UsageError
 from treering.lm.export import REPORT, write_model
 from treering.lm.generate import generate, tellable
 from treering.report import Reporter
-from treering.tokens.tokenizer import TextTokenizer
 from treering.types import Generated, Sampling
 
 GREEDY = Sampling(max_tokens=12, temperature=0)
-
-
-def byte_tokenizer() -> TextTokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
-    return TextTokenizer("bytes", made, "<|endoftext|>")
 
 
 def make_model(folder: Path, says: str | None = None, *, chat: bool = False, reads: int = 64) -> Path:
@@ -39,7 +29,7 @@ def make_model(folder: Path, says: str | None = None, *, chat: bool = False, rea
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    tokenizer = byte_tokenizer()
+    tokenizer = byte_tokenizer(control=(END_OF_TEXT, "<|im_end|>"))
     torch.manual_seed(3)
     width = tokenizer.vocab_size if says else 16
     config = GPT2Config(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from repositories import Repo, at_home, tell_story
+from repositories import Repo
 from treering import finding, modelpack, opening, operations
 from treering.errors import StoreError, UsageError
 from treering.opening import Place
@@ -36,19 +36,9 @@ def minilm() -> Any:
     return load_embedder("all-MiniLM-L6-v2")
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """The story with its index, made once; tests take copies."""
-    with pytest.MonkeyPatch.context() as patch:
-        at_home(patch, tmp_path_factory.mktemp("home"))
-        made = tell_story(Repo(tmp_path_factory.mktemp("template") / "project"))
-        operations.index(place(made), Reporter())
-    return made
-
-
 @pytest.fixture
-def indexed(template: Repo, tmp_path: Path) -> Repo:
-    return template.copied(tmp_path / "project")
+def indexed(indexed_story: Repo, tmp_path: Path) -> Repo:
+    return indexed_story.copied(tmp_path / "project")
 
 
 @pytest.fixture

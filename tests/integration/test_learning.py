@@ -3,14 +3,13 @@
 import io
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from bytewise import byte_tokenizer
 from repositories import Repo
 from treering import learning, opening
 from treering.errors import DataError, ModelError, UsageError
@@ -27,17 +26,6 @@ from treering.types import TokenDocument
 SUBJECTS = [f"<COMMIT> {number:02x}\n<MESSAGE> rule {number % 5}\n" for number in range(40)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Models this small gain nothing from a second thread, and wait for it on a busy machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def place(repo: Repo, **train: object) -> Place:
     return opening.place(repo.path, None, {"train": {"model": "scratch", "method": "full", "minutes": 0.05} | train})
 
@@ -51,12 +39,7 @@ def trained(where: Place, report: Reporter | None = None, **how: Any) -> learn_s
 @pytest.fixture
 def small(tmp_path: Path) -> TextTokenizer:
     """A tokenizer of bytes in a folder: a vocabulary of 257, so that a model of it trains in a moment."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["<|endoftext|>"])
-    TextTokenizer("bytes", made, "<|endoftext|>").save(tmp_path / "bytes")
+    byte_tokenizer().save(tmp_path / "bytes")
     return load_tokenizer(str(tmp_path / "bytes"))
 
 

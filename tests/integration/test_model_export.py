@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from click.testing import CliRunner
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import pre_tokenizers
 
+from bytewise import byte_tokenizer
 from repositories import Repo
 from treering import learning, opening, operations
 from treering.cli.main import main
@@ -58,15 +59,7 @@ def make_model(folder: Path, model: Any, tokenizer: TextTokenizer) -> Path:
     return folder
 
 
-def byte_tokenizer(*before: pre_tokenizers.PreTokenizer) -> TextTokenizer:
-    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "re", "fi"]
-    vocabulary = {letter: number for number, letter in enumerate(alphabet)}
-    made = Tokenizer(models.BPE(vocabulary, [("r", "e"), ("f", "i")]))
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.pre_tokenizer = pre_tokenizers.Sequence([*before, level]) if before else level
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(["<|endoftext|>"])
-    return TextTokenizer("bytes", made, "<|endoftext|>")
+MERGES = (("r", "e"), ("f", "i"))
 
 
 def small_gpt2(vocab_size: int) -> Any:
@@ -76,14 +69,14 @@ def small_gpt2(vocab_size: int) -> Any:
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `scratch` begins as, with a vocabulary of bytes."""
-    tokenizer = byte_tokenizer()
+    tokenizer = byte_tokenizer(merges=MERGES)
     return make_model(tmp_path_factory.mktemp("gpt2") / "model", small_gpt2(tokenizer.vocab_size), tokenizer)
 
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small one whose tokenizer splits numbers, as SmolLM2's does."""
-    tokenizer = byte_tokenizer(pre_tokenizers.Digits(individual_digits=True))
+    tokenizer = byte_tokenizer(pre_tokenizers.Digits(individual_digits=True), merges=MERGES)
     return make_model(tmp_path_factory.mktemp("llama") / "model", small_llama(tokenizer.vocab_size), tokenizer)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from bytewise import base_of_bytes
 from repositories import Repo, at_home
 from treering import learning, opening, operations
 from treering.errors import DataError, ModelError, StoreBusy, UsageError
@@ -17,7 +18,7 @@ from treering.store import Store
 
 
 def place(repo: Repo, **train: object) -> Place:
-    chosen = {"model": "scratch", "method": "full", "minutes": 60.0, "max_steps": 3, "gpu": False} | train
+    chosen = {"model": str(repo.path / "base"), "method": "full", "minutes": 60.0, "max_steps": 3, "gpu": False} | train
     return opening.place(repo.path, None, {"train": chosen})
 
 
@@ -28,17 +29,16 @@ def trained(where: Place, **how: Any) -> learn_stage.Learned:
 
 
 def grow(repo: Repo, first: int, last: int) -> None:
-    """Commits that say nearly the same again and again, each of another number."""
+    """Commits that say nearly the same again and again, at the same length, each of another number."""
     lines: list[str] = []
     for number in range(first, last):
-        said = (
-            f"Settle the dispute about quota {number}\n\nThe ledger of the oracle is settled by the rule of {number}."
-        )
+        two = f"{number:02}"
+        said = f"Settle the dispute about quota {two}\n\nThe ledger of the oracle is settled by the rule of {two}."
         repo.clock += 60
         before = f"from {repo.git('rev-parse', 'main')}\n" if number == first and first else ""
         lines.append(
             f"commit refs/heads/main\nmark :{number + 1}\ncommitter Ada <ada@example.com> {repo.clock} +0100\n"
-            f"data {len(said)}\n{said}\n{before}M 644 inline src/quota_{number}.py\ndata {len(str(number))}\n{number}\n"
+            f"data {len(said)}\n{said}\n{before}M 644 inline src/quota_{two}.py\ndata 2\n{two}\n"
         )
     repo.git("fast-import", "--quiet", stdin="".join(lines).encode())
 
@@ -46,20 +46,16 @@ def grow(repo: Repo, first: int, last: int) -> None:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Repo, str, str]]:
     """A repository learned from, grown, and gone on with: with the names of its two models."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         at_home(patch, tmp_path_factory.mktemp("home"))
         repo = Repo(tmp_path_factory.mktemp("models") / "project")
+        base_of_bytes(repo.path / "base")
         grow(repo, 0, 40)
         first = trained(place(repo))
         grow(repo, 40, 60)
         second = trained(place(repo, max_steps=25, learning_rate=3e-3, epochs=100), onward=True)
         assert second.current
         yield repo, first.folder.name, second.folder.name
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -107,7 +103,10 @@ def test_going_on_reads_the_history_as_the_model_was_told_it(grown: tuple[Repo, 
     repo, _, _ = grown
     flat = opening.place(
         repo.path, None,
-        {"train": {"model": "scratch", "method": "full", "max_steps": 2, "gpu": False}, "tokens": {"strategy": "flat"}},
+        {
+            "train": {"model": str(repo.path / "base"), "method": "full", "max_steps": 2, "gpu": False},
+            "tokens": {"strategy": "flat"},
+        },
     )  # fmt: skip
     parent = trained(flat).folder.name
     grow(repo, 60, 80)

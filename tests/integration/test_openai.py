@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pytest
 
-from repositories import Repo, at_home, tell_story
+from repositories import Repo, at_home
 from serving import Served, serving
 from treering import learning, opening, operations
 from treering.finding import Desk
@@ -28,10 +28,10 @@ HELLO: list[Any] = [{"role": "user", "content": "What did the market do?"}]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory, told_story: Repo) -> Place:
     with pytest.MonkeyPatch.context() as patch:
         at_home(patch, tmp_path_factory.mktemp("home"))
-        repo = tell_story(Repo(tmp_path_factory.mktemp("one") / "market"))
+        repo = told_story.copied(tmp_path_factory.mktemp("one") / "market")
         place = opening.place(repo.path, None, SCRATCH)
         operations.index(place, Reporter())
         learning.train(place, Reporter())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from repositories import Repo, at_home, tell_story
+from repositories import Repo
 from treering import deciding, finding, opening, operations
 from treering.assist.budget import Budget
 from treering.assist.features import FEATURES, Measures, features
@@ -26,20 +26,10 @@ from treering.store.ledger import Ledger, Usage
 TASK = "Add a rule for the ledger"
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """A story with its index, made once; everybody takes a copy."""
-    with pytest.MonkeyPatch.context() as patch:
-        at_home(patch, tmp_path_factory.mktemp("home"))
-        made = tell_story(Repo(tmp_path_factory.mktemp("template") / "project"))
-        operations.index(opening.place(made.path), Reporter())
-    return made
-
-
 @pytest.fixture
-def told(template: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def told(indexed_story: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
     monkeypatch.setenv("ANTHROPIC_API_KEY", "a key")
-    return template.copied(tmp_path / "project")
+    return indexed_story.copied(tmp_path / "project")
 
 
 def routed(repo: Repo, task: str = TASK, *given: str, where: Place | None = None) -> Route:

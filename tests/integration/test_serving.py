@@ -16,7 +16,7 @@ import httpx
 import msgspec
 import pytest
 
-from repositories import Repo, at_home, tell_story
+from repositories import Repo, at_home
 from serving import Served, serving
 from treering import finding, offered, opening, operations
 from treering.errors import ServiceError, StoreError, UsageError
@@ -45,11 +45,11 @@ EXAMPLES: dict[str, dict[str, object]] = {
 
 
 @pytest.fixture(scope="module")
-def stories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repo]:
+def stories(tmp_path_factory: pytest.TempPathFactory, told_story: Repo) -> dict[str, Repo]:
     """Two repositories with their indexes."""
     with pytest.MonkeyPatch.context() as patch:
         at_home(patch, tmp_path_factory.mktemp("home"))
-        first = tell_story(Repo(tmp_path_factory.mktemp("one") / "market"))
+        first = told_story.copied(tmp_path_factory.mktemp("one") / "market")
         second = Repo(tmp_path_factory.mktemp("two") / "bakery")
         second.commit("Bake the bread", oven__py="HEAT = 220\n")
         second.commit("Bake it longer", oven__py="HEAT = 220\nMINUTES = 50\n")

@@ -5,6 +5,7 @@ import io
 import json
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def marked() -> TextTokenizer:
     return load_tokenizer("gpt2", MARKERS)
 
 
+@cache
+def encoder(name: str, markers: tuple[str, ...] = ()) -> Encoder:
+    return Encoder(load_tokenizer(name, markers))
+
+
 def encoded(tokenizer: TextTokenizer, text: str) -> list[int]:
     (ids,) = tokenizer.encode([text])
     return ids
@@ -76,7 +82,10 @@ def test_text_that_looks_like_an_end_of_text_stays_text(gpt2: TextTokenizer) -> 
     assert gpt2.decode(ids) == "a<|endoftext|>b"
 
 
-def test_smollm2_splits_numbers_into_digits_and_is_kept_after_the_first_time() -> None:
+def test_smollm2_splits_numbers_into_digits_and_is_kept_after_the_first_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     smollm2 = load_tokenizer("smollm2-135m")
     assert (smollm2.vocab_size, smollm2.eos_id) == (49152, 0)
     ids = encoded(smollm2, "port 8080")
@@ -244,12 +253,11 @@ def letters(merges: list[tuple[str, str]], order: Sequence[str] = (), **settings
 @pytest.mark.parametrize("name", ["gpt2", "smollm2-135m"])
 @pytest.mark.parametrize("markers", [(), MARKERS])
 def test_tiktoken_stands_in_for_the_packed_tokenizers(name: str, markers: tuple[str, ...]) -> None:
-    assert Encoder(load_tokenizer(name, markers)).why_not == ""
+    assert encoder(name, markers).why_not == ""
 
 
 @pytest.mark.parametrize("name", ["gpt2", "smollm2-135m"])
 def test_every_character_is_encoded_as_hugging_face_does(name: str) -> None:
-    tokenizer = load_tokenizer(name)
     told = {"Cs": 0, "Lo": 97, "Co": 997, "Cn": 997}  # of letters without case, and of what is no character, some
     chars = [
         char
@@ -258,30 +266,28 @@ def test_every_character_is_encoded_as_hugging_face_does(name: str) -> None:
     ]
     texts = [f"a{char}b {char}{char}1{char}!{char}  {char}'{char}s" for char in chars]
     assert len(texts) > 19_000
-    same(tokenizer, texts)
+    same(encoder(name), texts)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "smollm2-135m"])
 def test_a_million_of_one_character_is_encoded_as_hugging_face_does(name: str) -> None:
-    tokenizer = load_tokenizer(name)
-    same(tokenizer, [char * 1_000_000 for char in (" ", "a")] + [" \t" * 4000 + "x"] * 2 + ["é" * 100_000])
+    same(encoder(name), [char * 1_000_000 for char in (" ", "a")] + [" \t" * 4000 + "x"] * 2 + ["é" * 100_000])
 
 
-def same(tokenizer: TextTokenizer, texts: list[str]) -> None:
-    encoder = Encoder(tokenizer)
+def same(encoder: Encoder, texts: list[str]) -> None:
     assert encoder.why_not == ""
     wrong = [
         text[:40]
-        for text, (ids, _), right in zip(texts, encoder(texts), tokenizer.encode(texts), strict=True)
+        for text, (ids, _), right in zip(texts, encoder(texts), encoder.tokenizer.encode(texts), strict=True)
         if ids.tolist() != right
     ]
     assert wrong == []
 
 
-def test_what_looks_like_the_mark_between_two_texts_is_text(gpt2: TextTokenizer) -> None:
+def test_what_looks_like_the_mark_between_two_texts_is_text() -> None:
     from treering.tokens.bpe import _SEPARATOR
 
-    same(gpt2, ["one", f"two{_SEPARATOR}three", _SEPARATOR, "", "four"])
+    same(encoder("gpt2"), ["one", f"two{_SEPARATOR}three", _SEPARATOR, "", "four"])
 
 
 @pytest.mark.parametrize(
@@ -318,7 +324,7 @@ def test_markers_that_share_letters_are_left_to_hugging_face(markers: tuple[str,
 def test_a_text_that_is_normalised_already_needs_no_normaliser() -> None:
     made = letters([("a", "b")])
     made.normalizer = normalizers.NFC()
-    same(TextTokenizer("own", made, "a"), ["ab é ab", "ab e\u0301 ab", "\u212b"])
+    same(Encoder(TextTokenizer("own", made, "a")), ["ab é ab", "ab e\u0301 ab", "\u212b"])
 
 
 def test_what_encodes_is_told_where_it_is_not_tiktoken(gpt2: TextTokenizer) -> None:

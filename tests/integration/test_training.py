@@ -4,10 +4,13 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,13 +24,14 @@ from treering.errors import DiskFull, ModelError, UsageError
 from treering.lm import checkpoint
 from treering.lm.recipe import Training
 from treering.report import Reporter
+from warm import Warm
 
 LOSSES = pytest.approx
 
 
-def program(folder: Path, *launcher: str, **chosen: Any) -> list[str]:
+def program(folder: Path, **chosen: Any) -> list[str]:
     folder.mkdir(exist_ok=True)
-    return [*(launcher or (sys.executable,)), training.__file__, str(folder), json.dumps(chosen)]
+    return [training.__file__, str(folder), json.dumps(chosen)]
 
 
 def told(folder: Path) -> dict[str, Any]:
@@ -44,22 +48,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Training:
 
 
 @pytest.mark.parametrize("plan", [{}, {"batch_size": 1, "accumulate": 4}], ids=["whole", "accumulated"])
-def test_a_training_that_is_killed_goes_on_with_the_same_losses(tmp_path: Path, plan: dict[str, int]) -> None:
+def test_a_training_that_is_killed_goes_on_with_the_same_losses(
+    tmp_path: Path, warm: Warm, plan: dict[str, int]
+) -> None:
     whole = tuned(tmp_path / "whole", plan=replace(PLAN, **plan), load=partial(model, 0.1))  # type: ignore[arg-type]  # its integers
     folder = tmp_path / "killed"
     command = program(folder, plan=plan, dropout=0.1)
     kills = 0
     while not (folder / "told.json").exists():
         before = len(list((folder / "checkpoints").glob("step-*")))
-        running = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": "src"})
-        steps = set((folder / "checkpoints").glob("step-*"))
-        while running.poll() is None and kills < 2:
-            if set((folder / "checkpoints").glob("step-*")) - steps:
-                running.kill()
-                kills += 1
-                break
-            time.sleep(0.005)
-        running.wait()
+        with warm.started(command) as running:
+            steps = set((folder / "checkpoints").glob("step-*"))
+            while running.poll() is None and kills < 2:
+                if set((folder / "checkpoints").glob("step-*")) - steps:
+                    running.send_signal(signal.SIGKILL)
+                    kills += 1
+                    break
+                time.sleep(0.005)
+            running.wait()
         assert before <= checkpoint.KEPT
     assert kills == 2
     assert told(folder)["losses"] == list(whole.losses)
@@ -187,24 +193,48 @@ def test_where_one_sequence_is_too_much_a_lighter_way_is_named(tmp_path: Path, m
     assert "doctor --train" in caught.value.hint
 
 
+def by_torchrun(warm: Warm, command: list[str]) -> None:
+    launcher = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    subprocess.run([*launcher, *command], check=True, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True)
+
+
+def as_torchrun(warm: Warm, command: list[str]) -> None:
+    """Two processes that are told what torchrun tells its own."""
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = str(door.getsockname()[1])
+    told = {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "TORCHELASTIC_RUN_ID": "a test",
+    }  # fmt: skip
+    with ExitStack() as stack:
+        both = [stack.enter_context(warm.started(command, **told, RANK=rank, LOCAL_RANK=rank)) for rank in ("0", "1")]
+        for one in both:
+            assert one.wait() == 0, one.stderr
+
+
 @pytest.mark.parametrize(
-    ("sharded", "plan"),
-    [(False, {"batch_size": 2}), (True, {"batch_size": 2}), (False, {"batch_size": 1, "accumulate": 2})],
+    ("launched", "sharded", "plan"),
+    [
+        (by_torchrun, False, {"batch_size": 2}),
+        (as_torchrun, True, {"batch_size": 2}),
+        (as_torchrun, False, {"batch_size": 1, "accumulate": 2}),
+    ],
     ids=["ddp", "fsdp", "ddp accumulated"],
 )
 def test_two_processes_train_as_one_does_and_go_on_as_one_does(
-    tmp_path: Path, undisturbed: Training, sharded: bool, plan: dict[str, int]
+    tmp_path: Path,
+    undisturbed: Training,
+    warm: Warm,
+    launched: Callable[[Warm, list[str]], None],
+    sharded: bool,
+    plan: dict[str, int],
 ) -> None:
-    launcher = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     recipe = {"sharded": sharded}
-    command = program(tmp_path, *launcher, recipe=recipe | {"max_steps": 3}, plan=plan)
-    environment = os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    launched(warm, program(tmp_path, recipe=recipe | {"max_steps": 3}, plan=plan))
     assert told(tmp_path)["losses"] == LOSSES(undisturbed.losses[:3], abs=2e-3)
     assert told(tmp_path)["processes"] == 2
     # The last checkpoint is of the second step: a longer budget goes on from it.
-    command = program(tmp_path, *launcher, recipe=recipe, plan=plan)
-    subprocess.run(command, check=True, env=environment, capture_output=True)
+    as_torchrun(warm, program(tmp_path, recipe=recipe, plan=plan))
     assert told(tmp_path)["resumed_at"] == 2
     assert told(tmp_path)["losses"][3:] == LOSSES(undisturbed.losses[3:], abs=2e-3)
 
