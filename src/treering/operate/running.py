@@ -334,24 +334,16 @@ def _follow(
 
 
 def _end(process: subprocess.Popen[bytes], watched: _Watched, *, apart: bool) -> None:
-    """Leave nobody: the first process of a sandbox takes all others with it."""
-    if not apart and process.poll() is None:
-        for _ in range(100):  # they may make more while they are counted
-            family = [one.number for one in _family(process.pid) if one.number != process.pid]
-            for number in family:
-                with contextlib.suppress(OSError):
-                    os.kill(number, signal.SIGKILL)
-            if not family:
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.05)
+    """Leave nobody: the first process of a sandbox takes all others with it, and without one ``launch.py`` does."""
+    if not apart:
+        process.terminate()
     elif watched.pidfd >= 0:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(watched.pidfd, signal.SIGKILL)
-    if process.poll() is None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(LAST_SECONDS if watched.pidfd >= 0 else 0)
-    if process.poll() is None:
+    else:
         process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(LAST_SECONDS)
+    process.kill()
     process.wait()
     watched.gone(LAST_SECONDS)
