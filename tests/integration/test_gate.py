@@ -18,10 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from repositories import Repo
+from serving import Served, serving
 from treering import gating, opening
 from treering.cli.main import main
 from treering.errors import NoSandbox, RepositoryError, UsageError
@@ -673,3 +676,85 @@ def test_the_command_of_the_settings_is_run_where_none_is_given(project: Repo) -
     unclosed = replace(where, settings=replace(where.settings, gate=replace(where.settings.gate, command="sh 'x")))
     with pytest.raises(UsageError, match="command"):
         gating.gate(unclosed, added("new"))
+
+
+SETTINGS = '[gate]\ncommand = "sh tests/check.sh"\nprotected = ["tests"]\nseconds = 20\n'
+
+
+@pytest.fixture
+def served(project: Repo) -> Iterator[Served]:
+    project.commit("Settings", treering__toml=SETTINGS)
+    with serving({"project": opening.place(project.path)}, seconds=30.0) as server:
+        yield server
+
+
+def test_a_patch_can_be_posted_and_the_verdict_is_the_answer(served: Served, project: Repo) -> None:
+    good, bad = patch_of(project, **GOOD).decode(), patch_of(project, value__py="X = 1\n").decode()
+    passed = served.post("/v1/gate", {"repository": "project", "patch": good, "message": "Two", "ref": "agent/two"})
+    assert passed.status_code == 200
+    found = msgspec.convert(passed.json(), Verdict)
+    assert (found.verdict, found.ref) == ("passed", "refs/heads/agent/two")
+    assert project.git("log", "-1", "--format=%H %s", "agent/two") == f"{found.commit} Two"
+    failed = served.post("/v1/gate?repository=project", {"patch": bad})
+    assert (failed.status_code, failed.json()["verdict"]) == (200, "failed")
+    refused = served.post("/v1/gate", {"patch": added("tests/new").decode()})
+    assert (refused.status_code, refused.json()["verdict"]) == (200, "refused")
+
+
+def test_what_is_posted_wrongly_is_refused_with_the_way_out(served: Served, project: Repo) -> None:
+    patch = added("new").decode()
+    for body, status, code in (
+        ({}, 400, "invalid_request"),
+        ({"patch": ""}, 400, "invalid_request"),
+        ({"patch": "hello"}, 400, "invalid_request"),
+        ({"patch": patch, "ref": "a..b"}, 400, "invalid_request"),
+        ({"patch": patch, "repository": "other"}, 400, "invalid_request"),
+        ({"patch": patch, "command": "rm -rf /"}, 400, "invalid_request"),
+        ({"patch": "x" * (2 << 20)}, 413, "too_large"),
+    ):
+        told = served.post("/v1/gate", body)
+        assert (told.status_code, told.json()["error"]["code"]) == (status, code), body
+    assert served.get("/v1/gate").status_code == 405
+    assert served.post("/v1/gate?repository=project", {"patch": patch, "repository": "other"}).status_code == 400
+    assert project.git("branch", "--format=%(refname:short)") == "main"
+
+
+def test_a_server_without_a_command_or_a_sandbox_says_what_to_do(
+    project: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = {"patch": added("new").decode()}
+    with serving({"project": opening.place(project.path)}) as server:
+        told = server.post("/v1/gate", asked)
+        assert (told.status_code, told.json()["error"]["code"]) == (409, "no_command")
+        assert "TREERING_GATE_COMMAND" in told.json()["error"]["hint"]
+    monkeypatch.setenv("TREERING_GATE_COMMAND", "true")
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "true"):
+        (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with serving({"project": opening.place(project.path)}) as server:
+        told = server.post("/v1/gate", asked)
+        assert (told.status_code, told.json()["error"]["code"]) == (409, "no_sandbox")
+
+
+def test_who_leaves_ends_the_tests_and_the_server_s_own_time_does_too(
+    project: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREERING_GATE_COMMAND", "sleep 71")
+    with serving({"project": opening.place(project.path)}, seconds=4.0) as server:
+        told = server.post("/v1/gate", {"patch": added("new").decode()})
+        assert (told.status_code, told.json()["verdict"]) == (200, "timed_out")
+        with pytest.raises(httpx.ReadTimeout):
+            server.post("/v1/gate", {"patch": added("new").decode()}, timeout=1.0)
+        until = time.monotonic() + 2.5
+        while left_running("sleep 71") and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not left_running("sleep 71")
+    assert project.git("branch", "--format=%(refname:short)") == "main"
+
+
+def test_the_gate_is_described(served: Served) -> None:
+    told = served.get("/openapi.json").json()
+    assert "/v1/gate" in told["paths"]
+    assert told["components"]["schemas"]["GateAsked"]["required"] == ["patch"]
+    assert "verdict" in told["components"]["schemas"]["Verdict"]["properties"]

@@ -39,11 +39,13 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a program and all that come of it may have together: seconds, bytes of memory, threads; how many bytes one
-    file may have, and how many bytes of what they say are kept.
+    """What a program and all that come of it may have together: seconds, by which time of the monotonic clock they
+    must be over, bytes of memory, threads; how many bytes one file may have, and how many bytes of what they say are
+    kept.
     """
 
     seconds: float
+    until: float
     memory: int
     threads: int
     disk: int
@@ -323,9 +325,7 @@ def _follow(
                 return begun, "exited"
             if not wanted():
                 return begun, "stopped"
-            if begun is None and now - began > UNPACKING_SECONDS:
-                return begun, "time"
-            if begun is not None and now - begun > limits.seconds:
+            if now > min(limits.until, begun + limits.seconds if begun else began + UNPACKING_SECONDS):
                 return begun, "time"
             if now >= next_look and begun is not None:
                 if over := watched.look(limits, places):

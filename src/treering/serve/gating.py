@@ -60,12 +60,10 @@ class Gates:
         patch = asked.patch.encode("utf-8", "replace")
 
         def work(_: Bench, task: Task[gating.Verdict]) -> gating.Verdict:
-            left = until - time.monotonic()
-            if left < LEAST:
+            if time.monotonic() + LEAST > until:
                 raise Busy
-            seconds = min(left, where.settings.gate.seconds)
             return gating.gate(
-                where, patch, ref=asked.ref, message=asked.message, seconds=seconds, wanted=lambda: not task.left
+                where, patch, ref=asked.ref, message=asked.message, until=until, wanted=lambda: not task.left
             )
 
         verdict: gating.Verdict = await while_there(request, self.lane.run(work))
