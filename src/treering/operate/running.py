@@ -206,7 +206,8 @@ def run(
     files: subprocess.Popen[bytes],
     limits: Limits,
     *,
-    data: Sequence[int] = (),
+    kept: Sequence[int] = (),
+    staged: Sequence[Path] = (),
     apart: bool,
     places: Sequence[PurePath] = (),
     folder: Path | None = None,
@@ -214,23 +215,28 @@ def run(
     wanted: Callable[[], bool] = lambda: True,
 ) -> Outcome:
     """Run a program to its end or its limits. ``files`` writes the tar file that is its input; ``apart`` says that the
-    program is a sandbox, whose first process outlives all others; ``data`` are open files that it reads; ``places`` are
-    file systems of its own, of which the number of files is watched. Once it is not ``wanted`` any more it is ended.
+    program is a sandbox, whose first process outlives all others; ``kept`` are open files that it reads, ``staged`` the
+    places that root's launcher puts where nobody may find them; ``places`` are file systems of the program's own, of
+    which the number of files is watched. Once it is not ``wanted`` any more it is ended.
     """
-    bounds = {"core": 0, "data": limits.memory, "fsize": limits.disk, "nofile": 4096}
-    if os.getuid():  # root is not bound by it
-        bounds["nproc"] = _own_threads() + 2 * limits.threads
+    root = not os.getuid()
+    bounds = {
+        "core": 0, "data": limits.memory, "fsize": limits.disk, "nofile": 4096,
+        # The kernel counts all that a user has. More than is allowed, so that who tries is seen, not only stopped.
+        "nproc": 2 * limits.threads + 16 + (0 if root and apart else _own_threads()),
+    }  # fmt: skip
     ready, told_ready = _pipe()
     status, told_status = _pipe()
     told = {
         "parent": os.getpid(), "ready": told_ready, "status": told_status, "limits": bounds, "stay": not apart,
+        "nobody": root and apart, "staged": [str(place) for place in staged],
     }  # fmt: skip
     began = time.monotonic()
     try:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", launch.__file__, json.dumps(told), *command],
             stdin=files.stdout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            pass_fds=(told_ready, told_status, *data), cwd=folder,
+            pass_fds=(told_ready, told_status, *kept), cwd=folder or "/",
             env={} if environment is None else dict(environment),
         )  # fmt: skip
     except BaseException:
