@@ -211,8 +211,8 @@ def arguments(
     told += ["--remount-ro", "/dev", "--perms", "1777", "--size", most, "--tmpfs", "/tmp", "--dir", _HOME]  # noqa: S108
     binds = [(target, ["--ro-bind", str(seen_at.get(source, source))]) for source, target in made.readable]
     files = (made.root, ["--size", most, "--tmpfs"])
-    for place, bind in sorted([*binds, files], key=lambda one: len(one[0].parts)):  # what holds another comes first
-        told += [*bind, str(place)]
+    for where, bind in sorted([*binds, files], key=lambda one: len(one[0].parts)):  # what holds another comes first
+        told += [*bind, str(where)]
     return [*told, "--remount-ro", "/", "--chdir", str(made.root), "--", "/bin/sh", "-c", UNPACK, "sh", *command]
 
 
