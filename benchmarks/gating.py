@@ -31,7 +31,7 @@ from treering.gating import Verdict
 
 MARK = "sleep 8642"
 """What hangs and flees, so that it can be looked for afterwards."""
-LIMITS: dict[str, object] = {"seconds": 5.0, "memory_mb": 256, "disk_mb": 64, "processes": 128}
+LIMITS: dict[str, object] = {"seconds": 8.0, "memory_mb": 256, "disk_mb": 64, "processes": 128}
 EAT = "import os\nwhile True:\n    os.fork() if len(eaten) == 2 else 0\n    eaten.append(bytearray(b'x') * (40 << 20))"
 
 

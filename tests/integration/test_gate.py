@@ -27,7 +27,7 @@ from repositories import Repo
 from serving import Served, serving
 from treering import gating, opening
 from treering.cli.main import main
-from treering.errors import NoSandbox, RepositoryError, UsageError
+from treering.errors import DiskFull, NoSandbox, RepositoryError, UsageError
 from treering.gating import Verdict
 
 pytestmark = pytest.mark.sandbox
@@ -758,3 +758,18 @@ def test_the_gate_is_described(served: Served) -> None:
     assert "/v1/gate" in told["paths"]
     assert told["components"]["schemas"]["GateAsked"]["required"] == ["patch"]
     assert "verdict" in told["components"]["schemas"]["Verdict"]["properties"]
+
+
+def test_a_temporary_folder_without_room_is_told_as_that(project: Repo, temporary: Path) -> None:
+    if (
+        os.getuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "none", temporary], check=False).returncode
+    ):
+        pytest.skip("no small file system can be mounted here: it was not filled")
+    try:
+        content = "".join(f"{hashlib.sha256(str(number).encode()).hexdigest()}\n" for number in range(20_000))
+        with pytest.raises(DiskFull, match="the disk is full"):
+            gate(project, added("large", content.strip()))
+    finally:
+        subprocess.run(["umount", temporary], check=True)
+    assert project.git("status", "--porcelain") == ""

@@ -26,7 +26,9 @@ from treering.operate import launch
 Ended = Literal["exited", "time", "memory", "processes", "files", "stopped"]
 
 TICK = 0.1
-"""Seconds between two looks at all processes."""
+"""Seconds between two looks at all processes; a fifth of it once they become many."""
+MORE = 512
+"""How many threads more than are allowed the kernel lets them have at least: time to see them."""
 UNPACKING_SECONDS = 300.0
 """How long the files may take until they are there."""
 LAST_SECONDS = 10.0
@@ -221,12 +223,14 @@ def run(
     """
     root = not os.getuid()
     bounds = {
-        "core": 0, "data": limits.memory, "fsize": limits.disk, "nofile": 4096,
+        "core": 0, "data": limits.memory, "nofile": 4096,
         # The kernel counts all that a user has. More than is allowed, so that who tries is seen, not only stopped.
-        "nproc": 2 * limits.threads + 16 + (0 if root and apart else _own_threads()),
+        "nproc": limits.threads + max(limits.threads, MORE) + (0 if root and apart else _own_threads()),
     }  # fmt: skip
     ready, told_ready = _pipe()
     status, told_status = _pipe()
+    if not apart:  # a sandbox has file systems of its own
+        bounds["fsize"] = limits.disk
     told = {
         "parent": os.getpid(), "ready": told_ready, "status": told_status, "limits": bounds, "stay": not apart,
         "nobody": root and apart, "staged": [str(place) for place in staged],
@@ -314,7 +318,8 @@ def _follow(
         for pipe in (out, ready, status):
             waiting.register(pipe, selectors.EVENT_READ)
         while True:
-            for key, _ in waiting.select(TICK):
+            over = process.poll() is not None  # asked first: all that it wrote before is read then
+            for key, _ in waiting.select(0 if over else TICK / 5):
                 piece = os.read(key.fd, _PIECE)
                 if not piece:
                     waiting.unregister(key.fd)
@@ -327,16 +332,16 @@ def _follow(
                     if b"\n" in heard:
                         watched.begin(int(msgspec.json.decode(heard.partition(b"\n")[0])["child-pid"]))
             now = time.monotonic()
-            if process.poll() is not None:
+            if over:
                 return begun, "exited"
             if not wanted():
                 return begun, "stopped"
             if now > min(limits.until, begun + limits.seconds if begun else began + UNPACKING_SECONDS):
                 return begun, "time"
             if now >= next_look and begun is not None:
-                if over := watched.look(limits, places):
-                    return begun, over
-                next_look = now + TICK
+                if excess := watched.look(limits, places):
+                    return begun, excess
+                next_look = now + TICK * (0.2 if watched.threads > limits.threads / 8 else 1)
 
 
 def _end(process: subprocess.Popen[bytes], watched: _Watched, *, apart: bool) -> None:
