@@ -324,6 +324,8 @@ def test_what_tests_may_read_is_there_and_cannot_be_written(project: Repo, tmp_p
     assert found.log.startswith("givenmodule")
     assert found.log.count("Read-only file system") == 2
     assert not (tmp_path / "more" / "new").exists()
+    with pytest.raises(UsageError, match="as the patch leaves it"):
+        gate(project, patch_of(project, **GOOD), readable=("tests",))
     with pytest.raises(UsageError, match="nothing/here"):
         gate(project, patch_of(project, **GOOD), readable=("nothing/here",))
 
