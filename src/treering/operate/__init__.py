@@ -1,0 +1,1 @@
+"""Running by itself: what is remembered of every run, what changed, who is told, and how long work gives way."""
