@@ -220,8 +220,8 @@ def roll_back(where: Place) -> Path:
 
 
 def monitor(where: Place, *, since: str = "") -> Trend:
-    """Tell how quality, speed, size and spend went over the runs, what each training brought and cost, and what changed,
-    against the noise that a bootstrap finds. Nothing is measured, and nobody is told.
+    """Tell how quality, speed, size and spend went over the runs, what each training brought and cost, and what
+    changed, against the noise that a bootstrap finds. Nothing is measured, and nobody is told.
     """
     return operations.trend(where, since=float(timestamp(since, end=False)) if since.strip() else 0.0)
 

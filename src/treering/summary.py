@@ -1,4 +1,4 @@
-"""The report: what a run, a bench and the runs together told, as JSON each and as one HTML page that needs nothing else.
+"""The report: what a run, a bench and the runs together told, as JSON each and as one HTML page that needs no other.
 
 Decides what is shown; makes no figures.
 """
@@ -61,10 +61,13 @@ def keep_trend(folder: Path, trend: Trend) -> None:
 
 def write_page(folder: Path, report: Reporter) -> Path:
     """Make ``latest.html`` of what the last run, bench and trend left."""
-    summary = _kept(folder / "latest.json", Summary, report)
-    bench, trend = (_kept(folder / f"{kind.__name__.lower()}.json", kind, report) for kind in (Bench, Trend))
+    page = page_of(
+        _kept(folder / "latest.json", Summary, report),
+        _kept(folder / "bench.json", Bench, report),
+        _kept(folder / "trend.json", Trend, report),
+    )
     with replacing(folder / "latest.html") as file:
-        file.write(page_of(summary, bench, trend).encode())
+        file.write(page.encode())
     return folder / "latest.html"
 
 

@@ -1,7 +1,7 @@
 """Traces for OpenTelemetry, where they are asked for; else nothing is imported and nothing is done.
 
-Asked for by ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``…_TRACES_ENDPOINT``), with the extra ``otel`` installed. What was asked of
-a history, and what it answered, is in no span.
+Asked for by ``OTEL_EXPORTER_OTLP_ENDPOINT`` (or ``…_TRACES_ENDPOINT``), with the extra ``otel`` installed. What was
+asked of a history, and what it answered, is in no span.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Telling somebody that a figure got worse, once, and once more when it is over: by a POST, or by a program of theirs."""
+"""Telling somebody that a figure got worse, once, and once more when it is over: by a POST, by a program of theirs."""
 
 import json
 import os
@@ -111,8 +111,8 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 
 def post(url: str, content: bytes, seconds: float, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """POST JSON, up to :data:`TRIES` times. Raises :class:`ServiceError`; an address may hold a secret, so only its host
-    is named.
+    """POST JSON, up to :data:`TRIES` times. Raises :class:`ServiceError`, which names the host alone: the rest of an
+    address may be a secret.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -132,7 +132,7 @@ def _series(figure: Figure, runs: Sequence[Measured], level: float) -> Series:
         return Series(*named, "too few", points, newest=runs[-1].mean)
     return Series(
         *named,
-        _state(figure.better, found.difference, found.chance < level),
+        _state(figure.better, found.difference, changed=found.chance < level),
         points,
         newest=found.newest,
         before=found.before,

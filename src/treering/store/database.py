@@ -256,9 +256,7 @@ class Database:
             + " ORDER BY id",
             (after, since, *stages),
         )
-        return (
-            Ran(number, stage, started, seconds, json.loads(told)) for number, stage, started, seconds, told in rows
-        )
+        return (Ran(*row, json.loads(told)) for *row, told in rows)
 
     def newest_run(self) -> int:
         """The number of the newest run; 0 where there is none."""
