@@ -173,9 +173,9 @@ def _verdict(lessons: Sequence[Lesson], changed: Sequence[Series]) -> str:
             said[-1] += f"; the last of them: {before:.3f} → {after:.3f} bits per byte of later commits"
     else:
         said.append("Nothing was learned yet")
-    said += [
-        f"{one.title}: {one.state} ({one.before:.3g} → {one.newest:.3g} {one.unit}".rstrip() + ")" for one in changed
-    ]
+    for one in changed:
+        figures = f"{one.before:.3g} → {one.newest:.3g} {one.unit}".rstrip()
+        said.append(f"{one.title[0].upper()}{one.title[1:]}: {one.state} ({figures})")
     if not any(one.state == "worse" for one in changed):
         said.append("Nothing is shown to have got worse")
     return ". ".join(said) + "."
