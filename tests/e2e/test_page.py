@@ -390,8 +390,6 @@ def test_the_charts_show_the_history_in_figures(visit: Visit) -> None:
 
 def test_the_monitor_shows_how_figures_went_and_what_changed(visit: Visit, places: dict[str, Place]) -> None:
     with places["project"].store() as store:
-        with store.transaction():
-            store.db.execute("DELETE FROM runs WHERE stage = 'serve'")  # what the servers of other tests told
         for day, p99 in enumerate([*(0.02 + 0.001 * (one % 3) for one in range(20)), *([0.4] * 5)]):
             store.log_run("serve", 1_700_000_000 + 86400 * day, {"searches": 100, "p50": 0.01, "p99": p99})
         lesson = {

@@ -288,7 +288,7 @@ def test_killed_at_any_moment_the_last_good_model_is_in_use_and_the_next_run_end
     grow(made[0], 40, 60, said="Bridge the receipts of validator")
     checkpoints = place(made).folder / "models" / "project-git-model"
     chance = random.Random(5)  # noqa: S311
-    for moment in range(3):
+    for moment in range(2):
         running = subprocess.Popen(
             command(made), env=environment(made), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

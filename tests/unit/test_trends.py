@@ -21,7 +21,7 @@ def told(*runs: Ran, days: dict[str, float] | None = None, since: float = 0.0) -
 
 
 def served(number: int, p99: float) -> Ran:
-    return Ran(number, "serve", number * DAY, 600.0, {"searches": 50, "p50": 0.01, "p99": p99})
+    return Ran(number, "serve", number * DAY, 600.0, {"searches": 100, "p50": 0.01, "p99": p99})
 
 
 def trained(number: int, *, current: bool, **more: object) -> Ran:
