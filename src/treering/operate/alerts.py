@@ -28,7 +28,7 @@ PRIVATE = ("TREERING_SERVE_TOKEN", "ANTHROPIC_API_KEY", "QDRANT_API_KEY")
 
 
 class Alert(Struct, frozen=True):
-    """What is sent, as JSON. ``text`` says all of it: chats show that field."""
+    """What is sent, as JSON: ``at`` the newest run. ``text`` says all of it, for chats show that field."""
 
     kind: Literal["worse", "over"]
     repo: str
@@ -62,7 +62,7 @@ def _alert(kind: Literal["worse", "over"], trend: Trend, one: Series) -> Alert:
     figures = f"{one.before:.4g} → {one.newest:.4g} {one.unit}".rstrip() if one.before is not None else ""
     said = "got worse" if kind == "worse" else "is as before again"
     return Alert(
-        kind, trend.repo, one.name, one.title, one.unit, one.newest, one.before, one.change, one.chance, trend.made,
+        kind, trend.repo, one.name, one.title, one.unit, one.newest, one.before, one.change, one.chance, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(trend.until)),
         f"{trend.repo}: {one.title} {said}: {figures}",
     )  # fmt: skip
 
