@@ -62,9 +62,18 @@ def _alert(kind: Literal["worse", "over"], trend: Trend, one: Series) -> Alert:
     figures = f"{one.before:.4g} → {one.newest:.4g} {one.unit}".rstrip() if one.before is not None else ""
     said = "got worse" if kind == "worse" else "is as before again"
     return Alert(
-        kind, trend.repo, one.name, one.title, one.unit, one.newest, one.before, one.change, one.chance, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(trend.until)),
-        f"{trend.repo}: {one.title} {said}: {figures}",
-    )  # fmt: skip
+        kind=kind,
+        repo=trend.repo,
+        series=one.name,
+        title=one.title,
+        unit=one.unit,
+        newest=one.newest,
+        before=one.before,
+        change=one.change,
+        chance=one.chance,
+        at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(trend.until)),
+        text=f"{trend.repo}: {one.title} {said}: {figures}",
+    )
 
 
 def tell(folder: Path, trend: Trend, settings: MonitorSettings, warn: Callable[[str], None]) -> list[Alert]:
