@@ -6,8 +6,6 @@ import shlex
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -112,22 +110,24 @@ def _known(path: Path, warn: Callable[[str], None]) -> Known:
         return {}
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Another address gets nothing: it is not the one that was named."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def post(url: str, content: bytes, seconds: float, *, sleep: Callable[[float], None] = time.sleep) -> None:
     """POST JSON, up to :data:`TRIES` times. Raises :class:`ServiceError`, which names the host alone: the rest of an
     address may be a secret.
     """
+    import urllib.error  # every run would load HTTP for those that alert somebody
+    import urllib.request
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        """Another address gets nothing: it is not the one that was named."""
+
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError("the webhook is no address", "give TREERING_MONITOR_WEBHOOK a URL with http:// or https://")
     request = urllib.request.Request(url, content, {"Content-Type": "application/json"}, method="POST")  # noqa: S310  checked above
-    opener, why = urllib.request.build_opener(_Stay), ""
+    opener, why = urllib.request.build_opener(Stay), ""
     for number in range(TRIES):
         if number:
             sleep(2.0 ** (number - 1))
