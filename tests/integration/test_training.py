@@ -202,7 +202,7 @@ def as_torchrun(warm: Warm, command: list[str]) -> None:
     """Two processes that are told what torchrun tells its own."""
     with socket.create_server(("127.0.0.1", 0)) as door:
         port = str(door.getsockname()[1])
-    told = {
+    told: dict[str, Any] = {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
         "TORCHELASTIC_RUN_ID": "a test",
     }  # fmt: skip
