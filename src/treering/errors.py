@@ -13,8 +13,9 @@
     │   └── MissingExtra        an optional part of treering is not installed
     ├── Incomplete           7  the work was done but is partial, and --strict was given
     ├── BudgetError          8  a ceiling of spending is reached, or a price is not known: nothing was spent
-    └── ServiceError         9  a service that is asked does not answer or refuses, or ours cannot start
-        └── NoKey               there is no key to ask it with
+    ├── ServiceError         9  a service that is asked does not answer or refuses, or ours cannot start
+    │   └── NoKey               there is no key to ask it with
+    └── Unsound             10  `doctor` or `verify` found what is wrong; what it is, is on stdout
 
 130 is an interrupt (Ctrl-C). Codes are part of the command line's promise: docs/errors.md.
 """
@@ -89,6 +90,10 @@ class ServiceError(TreeringError):
 
 class NoKey(ServiceError):  # noqa: N818
     pass
+
+
+class Unsound(TreeringError):  # noqa: N818
+    exit_code = 10
 
 
 @contextmanager

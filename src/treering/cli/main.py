@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from treering import __version__
-from treering.cli import ask, find, learn, qdrant, route
+from treering.cli import ask, care, find, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
@@ -263,5 +263,10 @@ for command in (
     ask.context,
     ask.ask,
     serve,
+    care.verify,
+    care.backup,
+    care.restore,
+    care.gc,
+    care.uninstall,
 ):
     main.add_command(command)

@@ -5,6 +5,7 @@ a kill left without a name are overwritten by the next append.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,23 @@ class FlatMatrix:
                 file.flush()
                 os.fsync(file.fileno())
 
+    def mend(self, rows: Mapping[int, Matrix]) -> None:
+        """Put other vectors in the place of some rows, those that are lost too, and flush them to the disk."""
+        with os_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
+        with os_errors(self.path), self.path.open("r+b") as file:
+            for row, vector in rows.items():
+                file.seek(row * self.dimensions * 4)
+                file.write(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def cut(self, named: int) -> None:
+        """Give back what lies behind the named rows."""
+        with os_errors(self.path):
+            os.truncate(self.path, named * self.dimensions * 4)
+
     def holds(self, named: int) -> bool:
         """Whether the file has that many rows."""
         return not named or (self.path.is_file() and self.path.stat().st_size >= named * self.dimensions * 4)
@@ -53,11 +71,14 @@ class FlatMatrix:
         with np.errstate(invalid="ignore", over="ignore"):
             whole = np.abs(np.einsum("ij,ij->i", some, some) - 1) < 1e-2
         if not whole.all():
-            raise StoreError(f"{self.path} is damaged: it holds what is no vector", "run `treering index --rebuild`")
+            raise StoreError(
+                f"{self.path} is damaged: it holds what is no vector",
+                "run `treering verify --repair`, or `treering index --rebuild`",
+            )
         return rows
 
     def _torn(self) -> StoreError:
         return StoreError(
             f"{self.path} is torn: it has fewer vectors than the index names",
-            "run `treering index --rebuild`",
+            "run `treering verify --repair`, or `treering index --rebuild`",
         )
