@@ -15,6 +15,8 @@ from treering.report import Reporter
 from treering.store.schema import MIGRATIONS
 
 DUMPS = sorted(STORES.glob("*.sql"))
+DRAFTS = {"2-8bdf2a2", "2-60d02ee"}
+"""Of hours in which the second migration was being written: the tables of the same number became others."""
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +42,10 @@ def test_there_is_a_store_of_every_version() -> None:
     assert {int(dump.name.partition("-")[0]) for dump in DUMPS} == set(range(1, len(MIGRATIONS) + 1))
 
 
-@pytest.mark.parametrize("dump", DUMPS, ids=[dump.stem for dump in DUMPS])
-def test_an_earlier_store_is_opened_and_answers_after_the_next_run(dump: Path, market: Repo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [dump.stem for dump in DUMPS if dump.stem not in DRAFTS])
+def test_an_earlier_store_is_opened_and_answers_after_the_next_run(name: str, market: Repo, tmp_path: Path) -> None:
     where = place(market, tmp_path / "store")
-    path = restored(dump, where.folder)
+    path = restored(STORES / f"{name}.sql", where.folder)
     with closing(sqlite3.connect(path)) as db:
         kept = db.execute("SELECT hash, subject, body, author_time FROM commits ORDER BY hash").fetchall()
     assert len(kept) == int(market.git("rev-list", "--all", "--count"))
@@ -56,6 +58,16 @@ def test_an_earlier_store_is_opened_and_answers_after_the_next_run(dump: Path, m
         assert found.search("how is a dispute settled", limit=1)[0].subject == "Write down disputes (see #12)"
         assert found.search("GatewayBridge", limit=1)[0].subject == "cli local changes"
     assert caring.verify(where, Reporter(), everything=True).sound
+
+
+@pytest.mark.parametrize("name", sorted(DRAFTS))
+def test_a_store_that_no_upgrade_leads_from_is_told_and_made_again(name: str, market: Repo, tmp_path: Path) -> None:
+    where = place(market, tmp_path / "store")
+    restored(STORES / f"{name}.sql", where.folder)
+    found = caring.verify(where, Reporter())
+    assert "the tables are not those of this version: commits.reading" in found.parts[0].wrong[0]
+    assert caring.verify(where, Reporter(), repair=True).sound
+    assert operations.scrape(where, Reporter()).commits == int(market.git("rev-list", "--all", "--count"))
 
 
 def test_a_store_of_a_newer_treering_is_refused_and_left_as_it_is(market: Repo, tmp_path: Path) -> None:

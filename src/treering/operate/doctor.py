@@ -285,7 +285,7 @@ def held_by(lock: Path) -> str:
     return ""
 
 
-def _models(patient: Patient) -> Iterator[Finding]:
+def _models(_: Patient) -> Iterator[Finding]:
     for name, entry in PACK.items():
         try:
             packed(name)
@@ -296,7 +296,7 @@ def _models(patient: Patient) -> Iterator[Finding]:
             yield Finding(f"model pack {name}", f"{entry.package}: as expected")
 
 
-def _extras(patient: Patient) -> Iterator[Finding]:
+def _extras(_: Patient) -> Iterator[Finding]:
     for extra, (modules, wanted) in EXTRAS.items():
         missing = [name for name in modules if find_spec(name) is None]
         if missing:
@@ -312,10 +312,7 @@ def _extras(patient: Patient) -> Iterator[Finding]:
 
 def _text(_: Patient) -> Iterator[Finding]:
     files, preferred = sys.getfilesystemencoding(), locale.getpreferredencoding(False)
-    if (
-        "utf-8" in (files.lower(), files.lower().replace("utf8", "utf-8"))
-        and preferred.lower().replace("-", "") == "utf8"
-    ):
+    if {name.lower().replace("-", "") for name in (files, preferred)} == {"utf8"}:
         yield Finding("encoding", "UTF-8")
     else:
         yield Finding(

@@ -201,7 +201,7 @@ def _is_table(text: str) -> bool:
     return True
 
 
-def mend_ledger(on: Subject, seen: Seen) -> list[str]:
+def mend_ledger(_: Subject, __: Seen) -> list[str]:
     """Nothing: what was spent is not known from anywhere else, and a guess would let a ceiling be passed."""
     return ["the ledger was left as it is: restore it from a backup (`treering restore`)"]
 

@@ -28,6 +28,8 @@ SAME = 1e-3
 ROWS = 65_536
 """How many vectors are looked at at once."""
 
+Name = tuple[int, str, int]
+"""Of a vector: commit id, kind and part of the text."""
 Sums = npt.NDArray[np.uint64]
 
 
@@ -53,6 +55,7 @@ def check_words(on: Subject) -> Seen:
             torn.append(number)
         else:
             lengths[number] = np.frombuffer(counted, "<u4")
+    on.torn = set(torn)
     if torn:
         seen.fault(f"{len(torn):,} documents cannot be read", torn)
         seen.commits |= set(torn)
@@ -157,6 +160,8 @@ def check_vectors(on: Subject) -> Seen:
     again = ""
     if on.embedder is None:
         seen.notes.append("the embedding model is not on this machine: no vector was compared with its text")
+    elif on.torn:
+        seen.notes.append("documents cannot be read: no vector was compared with its text")
     else:
         again = _check_texts(on, on.embedder, seen) if not seen.folders else ""
         if missing := len(store.unembedded(on.embedder.fingerprint)):
@@ -183,7 +188,9 @@ def _check_own(on: Subject, embedder: Embedder, seen: Seen, count: int) -> None:
     if broken:
         seen.rows |= set(broken)
         seen.fault(f"{len(broken):,} rows hold what is no vector", broken)
-    kinds = {number: set(msgspec.json.decode(of)) for number, _, _, _, of, _ in store.documents() if _is_list(of)}
+    if on.torn:
+        return
+    kinds = {number: set(msgspec.json.decode(of)) for number, _, _, _, of, _ in store.documents()}
     names = store.vector_names(embedder.fingerprint)
     lost = [row for row, (number, kind, _) in enumerate(names) if kind not in kinds.get(number, ())]
     if lost:
@@ -205,14 +212,6 @@ def _matrix(on: Subject, embedder: Embedder, count: int) -> Matrix:
     if not there:
         return np.zeros((0, embedder.dimensions), np.float32)
     return np.memmap(path, "<f4", "r", shape=(min(there, count), embedder.dimensions))
-
-
-def _is_list(text: str) -> bool:
-    try:
-        msgspec.json.decode(text, type=list[str])
-    except msgspec.DecodeError:
-        return False
-    return True
 
 
 def _check_texts(on: Subject, embedder: Embedder, seen: Seen) -> str:
@@ -238,9 +237,7 @@ def _check_texts(on: Subject, embedder: Embedder, seen: Seen) -> str:
     return f"; {len(made):,} texts embedded again"
 
 
-def made_again(
-    on: Subject, embedder: Embedder, names: Iterable[tuple[int, str, int]]
-) -> dict[tuple[int, str, int], Matrix]:
+def made_again(on: Subject, embedder: Embedder, names: Iterable[Name]) -> dict[Name, Matrix]:
     """The vectors of the texts named, made now; a name of no text is left out."""
     wanted: dict[int, set[str]] = defaultdict(set)
     asked = set(names)

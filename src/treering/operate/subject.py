@@ -79,6 +79,8 @@ class Subject:
     everything: bool
     aside: Aside
     suspect: set[int] = field(default_factory=set)
+    torn: set[int] = field(default_factory=set)
+    """Commits whose documents cannot be read."""
 
     def some(self, of: Sequence[T], most: int) -> list[T]:
         """A sample spread over all of ``of``, another one each time; all of it where everything is looked at."""

@@ -94,8 +94,7 @@ def _vectors(store: Store, embedder: Embedder | None, *, dry: bool) -> list[Swep
     folders = [
         path
         for path in (store.folder / "vectors").glob("*")
-        if path.is_dir()
-        and (path.name in old or (path.name not in named and embedder and path.name != embedder.fingerprint))
+        if path.is_dir() and (path.name in old or (embedder and path.name not in {*named, embedder.fingerprint}))
     ]
     if not dry:
         for name in old:
@@ -115,9 +114,8 @@ def _vanished(store: Store, source: Source, embedder: Embedder | None, days: flo
         return []
     with open_reader(source, ScrapeSettings(refs="all")) as reader:
         reachable = {node.hash for node in reader.graph}
-        merges = {
-            name for (name,) in store.db.execute("SELECT DISTINCT merged_by FROM commits WHERE position IS NOT NULL")
-        }
+        merges = {row[0] for row in store.db.execute("SELECT merged_by FROM commits WHERE position IS NOT NULL")}
+
     gone = sorted(number for number, name in rows if name not in reachable and name not in merges)
     if not gone:
         return []

@@ -36,9 +36,8 @@ def removal(folder: Path, *, chosen: bool) -> Removal:
     """
     if not folder.is_dir():
         return Removal(folder, 0, ())
-    if not _is_store(folder) or (
-        chosen and not any((folder / name).is_file() for name in ("treering.db", "ledger.db"))
-    ):
+    named = any((folder / name).is_file() for name in ("treering.db", "ledger.db"))
+    if not _is_store(folder) or (chosen and not named):
         raise StoreError(f"{folder} is no store of treering", "give --store its folder")
     kept = tuple(
         sorted(path.name for path in folder.iterdir() if chosen and not any(path.match(pattern) for pattern in OURS))

@@ -1,6 +1,7 @@
 """A store against what it was made of, part by part: told, and on request mended by the stages that made it."""
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -94,14 +95,25 @@ def verify(
 
 def _part(name: str, check: Callable[[], Seen], mend: Callable[[Seen], list[str]], *, repair: bool) -> Part:
     started = time.monotonic()
-    seen = check()
-    found, mended = tuple(seen.wrong), ()
+    seen = _checked(check)
+    found = tuple(seen.wrong)
+    mended: tuple[str, ...] = ()
     if repair and seen.wrong:
         mended = tuple(mend(seen))
-        seen = check()
+        seen = _checked(check)
     return Part(
         name, seen.looked_at, tuple(seen.wrong), found, mended, tuple(seen.notes), round(time.monotonic() - started, 3)
     )
+
+
+def _checked(check: Callable[[], Seen]) -> Seen:
+    """What a check sees; what cannot even be read is wrong."""
+    try:
+        return check()
+    except (sqlite3.DatabaseError, ValueError) as error:
+        seen = Seen()
+        seen.fault(f"it cannot be read: {error}")
+        return seen
 
 
 def _database(folder: Path, aside: Aside, *, repair: bool, remake: Callable[[], object]) -> Part:

@@ -14,6 +14,7 @@ from treering.errors import StoreError
 from treering.files import os_errors
 from treering.vectors.index import Matrix
 
+MEND = "run `treering verify --repair`, or `treering index --rebuild`"
 LOOKED_AT = 1000
 """On so many rows, throughout the file, is seen whether they have length 1."""
 
@@ -73,12 +74,12 @@ class FlatMatrix:
         if not whole.all():
             raise StoreError(
                 f"{self.path} is damaged: it holds what is no vector",
-                "run `treering verify --repair`, or `treering index --rebuild`",
+                MEND,
             )
         return rows
 
     def _torn(self) -> StoreError:
         return StoreError(
             f"{self.path} is torn: it has fewer vectors than the index names",
-            "run `treering verify --repair`, or `treering index --rebuild`",
+            MEND,
         )
