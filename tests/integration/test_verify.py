@@ -101,7 +101,7 @@ def test_a_sound_store_is_told_so_with_how_much_was_looked_at(where: Place) -> N
     assert found.aside is None
 
 
-DAMAGE: dict[str, tuple[str, Callable[[Place], None]]] = {
+DAMAGE: dict[str, tuple[str, Callable[[Place], object]]] = {
     "a commit is missing": ("history", lambda where: sql(
         where,
         *(f"DELETE FROM {table} WHERE commit_id = 3" for table in ("changes", "vectors", "documents")),
