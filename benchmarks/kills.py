@@ -68,6 +68,23 @@ class Bed:
         chosen = ["--repo", str(self.repo), "--store", str(self.store)]
         return [sys.executable, "-P", "-m", "treering", command, *chosen, *options]
 
+    def tiny(self) -> str:
+        """A base model that trains in a moment, with GPT-2's vocabulary."""
+        base = self.folder / "tiny"
+        if not base.is_dir():
+            from transformers import GPT2Config, GPT2LMHeadModel
+
+            from treering.tokens.tokenizer import load_tokenizer
+
+            tokenizer = load_tokenizer("gpt2")
+            config = GPT2Config(
+                vocab_size=tokenizer.vocab_size, n_positions=64, n_embd=16, n_layer=1, n_head=2,
+                bos_token_id=tokenizer.eos_id, eos_token_id=tokenizer.eos_id,
+            )  # fmt: skip
+            GPT2LMHeadModel(config).save_pretrained(base)
+            tokenizer.save(base)
+        return str(base)
+
     def grow(self) -> None:
         """Some commits more."""
         tip = git(self.repo, "rev-parse", "refs/heads/main").strip()
@@ -140,8 +157,8 @@ VICTIMS: dict[str, Victim] = {
     ),
     "train": Victim(
         lambda bed: bed.treering(
-            "train", "--model", "scratch", "--method", "full", "--minutes", "1000", "--epochs", "1000", "--no-gpu",
-            "--max-steps", "4", "--batch-size", "1", "--save-seconds", "0", "--sequence-length", "64",
+            "train", "--model", bed.tiny(), "--method", "full", "--minutes", "1000", "--epochs", "1000", "--no-gpu",
+            "--max-steps", "20", "--batch-size", "1", "--save-seconds", "0", "--sequence-length", "64",
         ),
         1,
     ),

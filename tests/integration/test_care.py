@@ -141,6 +141,15 @@ def test_a_store_in_use_is_not_replaced(indexed: Repo, tmp_path: Path) -> None:
     assert tree(where.folder / "vectors") == before
 
 
+def test_a_store_that_is_served_is_not_replaced(indexed: Repo, tmp_path: Path) -> None:
+    where = place(indexed)
+    caring.backup(where, tmp_path / "one.tar", Reporter())
+    with where.store(existing=True) as store:
+        assert store.count()
+        with pytest.raises(StoreBusy, match="in use"):
+            caring.restore(tmp_path / "one.tar", indexed.path, None, Reporter(), force=True)
+
+
 def test_a_folder_that_is_no_store_is_not_replaced(indexed: Repo, tmp_path: Path) -> None:
     caring.backup(place(indexed), tmp_path / "one.tar", Reporter())
     (tmp_path / "mine").mkdir()
@@ -239,9 +248,10 @@ def test_what_nothing_names_goes_and_the_rest_stays(indexed: Repo) -> None:
     where = place(indexed)
     models = [pretended(where.folder, f"m{number}", age=100 * number) for number in range(6)]
     (where.folder / "models" / "current").write_text("project-git-model/m5\n")
-    for name in ("vectors/other/vectors.f32", "tokens/old/tokens.bin", ".manifest.json.abc", "models/p/.x.new/w"):
+    for name in ("vectors/other/vectors.f32", "tokens/old/tokens.bin", ".manifest.json.abcd_fgh", "models/p/.x.new/w"):
         (where.folder / name).parent.mkdir(parents=True, exist_ok=True)
         (where.folder / name).write_bytes(b"x" * 1000)
+        os.utime(where.folder / name, (0, 0))
     (where.folder / "aside" / "old").mkdir(parents=True)
     (where.folder / "aside" / "old" / "w").write_bytes(b"x")
     os.utime(where.folder / "aside" / "old", (0, 0))
@@ -255,7 +265,7 @@ def test_what_nothing_names_goes_and_the_rest_stays(indexed: Repo) -> None:
     assert [folder.name for folder in models if folder.exists()] == ["m0", "m1", "m2", "m5"]
     assert [path.name for path in (where.folder / "vectors").iterdir()] == [LetterModel().fingerprint]
     assert [path.name for path in (where.folder / "aside").iterdir()] == ["new"]
-    assert not (where.folder / ".manifest.json.abc").exists()
+    assert not (where.folder / ".manifest.json.abcd_fgh").exists()
     assert caring.verify(where, Reporter(), everything=True).sound
     assert caring.sweep(where, Reporter()) == []
 

@@ -211,7 +211,7 @@ def test_an_unfinished_run_is_no_fault(where: Place) -> None:
 
 
 def test_a_store_that_is_written_is_waited_for(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Store.writing, "__kwdefaults__", {"patience": 0.1})
+    monkeypatch.setattr(Store.writing.__wrapped__, "__kwdefaults__", {"patience": 0.1})  # type: ignore[attr-defined]
     with (
         Store.existing(where.folder) as store,
         store.writing("somebody else"),

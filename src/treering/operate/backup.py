@@ -15,7 +15,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -24,7 +24,8 @@ import msgspec
 
 from treering import __version__
 from treering.errors import DataError, DiskFull, ModelError, NoStore, StoreBusy, StoreError
-from treering.files import locked, os_errors, replacing
+from treering.files import os_errors, replacing
+from treering.operate.locks import alone
 from treering.report import Reporter
 from treering.store.database import connect
 from treering.store.schema import MIGRATIONS, sqlite_errors
@@ -39,8 +40,6 @@ TRIES = 5
 """So often a backup begins again where a file changed or went while it was copied."""
 FOLDERS = ("vectors", "tokens", "models", "reports")
 SINGLE = ("*.json", "*.jsonl", "commit-graph", ".gitignore")
-LOCKS = ("writer.lock", "trainer.lock")
-"""Whoever holds one of them changes a store, its index or its models."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -118,7 +117,7 @@ def _written(folder: Path, target: Path, embedder: Callable[[], Embedder]) -> Ba
 def _copy(path: Path, to: Path) -> Path:
     """One state of a database, whatever is written meanwhile."""
     with sqlite_errors(path), closing(connect(path)) as db, closing(sqlite3.connect(to)) as copy, os_errors(to):
-        db.backup(copy, pages=4096)
+        db.backup(copy)  # in one step: a reader holds up nobody, and what is written meanwhile would begin it anew
         copy.execute("PRAGMA journal_mode=DELETE")
     return to
 
@@ -204,7 +203,7 @@ def restore(file: Path, folder: Path, report: Reporter, *, force: bool = False) 
     """Put a backup in the place of a store, once all of it is read and is what its manifest says.
 
     Raises :class:`DataError` for what is no backup of ours, torn, or names a path outside; :class:`StoreError` where a
-    store is there and ``force`` was not given; :class:`StoreBusy` while somebody writes it.
+    store is there and ``force`` was not given; :class:`StoreBusy` while anybody has it open.
     """
     there = folder.exists() and any(folder.iterdir())
     if there and not force:
@@ -219,7 +218,7 @@ def restore(file: Path, folder: Path, report: Reporter, *, force: bool = False) 
         manifest = _read(file, new)
         report.detail(f"{len(manifest.files):,} files are what the manifest says")
         new.chmod(stat.S_IMODE(folder.stat().st_mode) if there else 0o777 & ~_mask())
-        with _held(folder) if there else ExitStack():
+        with alone(folder, "treering restore") if there else nullcontext():
             _swap(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -231,14 +230,6 @@ def _mask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    with ExitStack() as stack:
-        for name in LOCKS:
-            stack.enter_context(locked(folder / name, "treering restore"))
-        yield
 
 
 def _swap(new: Path, folder: Path) -> None:

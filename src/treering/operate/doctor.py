@@ -27,7 +27,7 @@ from treering.git.reader import Source
 from treering.git.shadow import GitFailed, run_git
 from treering.lm.hardware import cores, free_memory
 from treering.modelpack import PACK, packed
-from treering.operate.backup import LOCKS
+from treering.operate.locks import LOCKS
 from treering.store.schema import MIGRATIONS
 
 Severity = Literal["fine", "note", "warning", "error"]

@@ -23,6 +23,8 @@ from treering.types import day_of
 
 DATABASE = "treering.db"
 SHOWN = 20
+UNDER_WAY = 3600
+"""So many seconds a file may be written at most: one that is older was left behind."""
 
 
 def check_database(folder: Path) -> Seen:
@@ -217,11 +219,11 @@ def check_leftovers(on: Subject) -> Seen:
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Temporary files and folders that nobody renamed. Those of a run that is under way look the same."""
+    """Temporary files, and folders of models, that nobody renamed. Those of a training under way look the same."""
     for where in (folder, folder / "reports", folder / "models", *_folders(folder / "tokens")):
         if where.is_dir():
-            for path in where.glob(".*.*"):
-                if path.is_file() and not path.is_symlink():
+            for path in where.glob(".*.????????"):  # as `tempfile` names them
+                if path.is_file() and not path.is_symlink() and time.time() - path.stat().st_mtime > UNDER_WAY:
                     yield path
     yield from (path for path in (folder / "models").glob("*/.*.new") if path.is_dir())
     for old in (folder / "models").glob("*/.*.old"):

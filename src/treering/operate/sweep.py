@@ -150,7 +150,6 @@ def _forget_rows(store: Store, embedder: Embedder, gone: set[int]) -> None:
             "UPDATE vectors SET row = ? WHERE fingerprint = ? AND row = ?",
             [(to, embedder.fingerprint, row) for to, row in moves.items()],
         )
-    matrix.cut(left)
 
 
 def _forget_words(store: Store, gone: list[int]) -> None:

@@ -1,15 +1,13 @@
 """Taking a store away, so that its repository is as it was found."""
 
 import shutil
-import sqlite3
 from collections.abc import Callable
-from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from treering.errors import StoreBusy, StoreError
-from treering.files import locked, os_errors
-from treering.operate.backup import LOCKS
+from treering.errors import StoreError
+from treering.files import os_errors
+from treering.operate.locks import alone
 from treering.operate.sweep import size_of
 
 OURS = (
@@ -61,11 +59,7 @@ def remove(found: Removal, first: Callable[[], None]) -> None:
     if not folder.is_dir():
         first()
         return
-    with ExitStack() as held, os_errors(folder):
-        for name in LOCKS:
-            held.enter_context(locked(folder / name, "treering uninstall"))
-        for path in folder.glob("*.db"):
-            _alone(path)
+    with alone(folder, "treering uninstall"), os_errors(folder):
         first()
         for path in sorted(folder.iterdir(), key=lambda path: path.name == ".gitignore"):  # it hides the rest from git
             if path.name in found.kept:
@@ -76,18 +70,3 @@ def remove(found: Removal, first: Callable[[], None]) -> None:
                 path.unlink()
         if not found.kept:
             folder.rmdir()
-
-
-def _alone(path: Path) -> None:
-    """Leaving the WAL needs every other connection closed, so SQLite says whether there is one."""
-    try:
-        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as db:
-            (mode,) = db.execute("PRAGMA journal_mode=DELETE").fetchone()
-    except sqlite3.OperationalError as error:
-        if "locked" not in str(error) and "busy" not in str(error):
-            return  # damaged: nobody works with it
-        mode = "wal"
-    except sqlite3.DatabaseError:
-        return
-    if mode == "wal":
-        raise StoreBusy(f"{path} is in use by another process", "end what serves or reads it, and run this again")

@@ -1,16 +1,15 @@
 """A store against what it was made of, part by part: told, and on request mended by the stages that made it."""
 
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from treering.config import Settings
-from treering.errors import ModelError, NoStore
+from treering.errors import ModelError, NoStore, StoreBusy, StoreError
 from treering.files import locked
 from treering.git.reader import Source
 from treering.operate import folders, histories, indexes
@@ -78,6 +77,7 @@ def verify(
     """
     if not (folder / folders.DATABASE).is_file():
         raise NoStore(f"there is no index in {folder}", "run `treering run`, or `treering index`, first")
+    started = time.time()
     aside = Aside.of(folder)
     parts = [_database(folder, aside, repair=repair, remake=remake)]
     if not parts[0].wrong:
@@ -85,6 +85,8 @@ def verify(
             subject = Subject(store, source, settings, report, _loaded(embedder), everything, aside)
             for name, check, mend in PARTS:
                 parts.append(_part(name, partial(check, subject), partial(mend, subject), repair=repair))
+            if mended := {part.name: part.mended for part in parts if part.mended}:
+                store.log_run("verify", started, mended)  # whoever has the store open sees that it is another one now
     return Verified(
         sound=not any(part.wrong for part in parts),
         everything=everything,
@@ -131,10 +133,13 @@ def _database(folder: Path, aside: Aside, *, repair: bool, remake: Callable[[], 
 @contextmanager
 def _alone(store: Store) -> Iterator[None]:
     """Nothing is written meanwhile; where nothing may be written, nobody writes."""
-    if not os.access(store.folder, os.W_OK):
-        yield
-        return
-    with store.writing("treering verify"):
+    with ExitStack() as held:
+        try:
+            held.enter_context(store.writing("treering verify"))
+        except StoreBusy:
+            raise
+        except StoreError:
+            pass  # it may only be read
         yield
 
 

@@ -8,13 +8,14 @@ import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from treering.errors import DataError, UsageError
+from treering.errors import DataError, StoreError, UsageError
 from treering.files import read_json, replacing
 from treering.opening import Place
 from treering.store.database import make_folder
@@ -106,15 +107,15 @@ class Record(Struct, frozen=True):
 
 def remember(change: Change, store: Path) -> None:
     """Keep what a file was before a change, so that :func:`remove` can leave it so."""
-    make_folder(store)
-    kept = _record_of(store, change.path)
     before = change.before if change.path.exists() else None
     earlier = _recorded(store, change.path)
     if earlier and earlier.after == _digest(change.before):
         before = earlier.before
     record = Record(str(change.path), before, _digest(change.after))
-    with replacing(kept, 0o600) as file:
-        file.write(msgspec.json.encode(record))
+    with suppress(StoreError):  # a store that may only be read: the entry alone is taken out then
+        make_folder(store)
+        with replacing(_record_of(store, change.path), 0o600) as file:
+            file.write(msgspec.json.encode(record))
 
 
 def remove(place: Place, *, dry: bool) -> list[str]:

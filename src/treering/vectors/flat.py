@@ -51,11 +51,6 @@ class FlatMatrix:
             file.flush()
             os.fsync(file.fileno())
 
-    def cut(self, named: int) -> None:
-        """Give back what lies behind the named rows."""
-        with os_errors(self.path):
-            os.truncate(self.path, named * self.dimensions * 4)
-
     def holds(self, named: int) -> bool:
         """Whether the file has that many rows."""
         return not named or (self.path.is_file() and self.path.stat().st_size >= named * self.dimensions * 4)
