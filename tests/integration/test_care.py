@@ -93,6 +93,26 @@ def test_a_backup_brings_a_store_back_with_its_ledger(indexed: Repo, tmp_path: P
     assert operations.index(where, Reporter()).commits == 0
 
 
+def test_the_commands_say_what_they_did(indexed: Repo, tmp_path: Path) -> None:
+    where = place(indexed)
+    assert "one.tar: " in treering(indexed, "backup", str(tmp_path / "one.tar")).stdout
+    assert "is there already" in treering(indexed, "restore", str(tmp_path / "one.tar"), code=4).stderr
+    told = json.loads(treering(indexed, "restore", str(tmp_path / "one.tar"), "--force", "--json").stdout)
+    assert told["repo"] == "project"
+    assert treering(indexed, "verify").stdout.startswith("sound   database")
+    with closing(sqlite3.connect(where.folder / "treering.db")) as db:
+        db.execute("UPDATE commits SET position = NULL WHERE position = 5")
+        db.commit()
+    done = treering(indexed, "verify", code=10)
+    assert "wrong   history" in done.stdout
+    assert "hint: run `treering verify --repair`" in done.stderr
+    done = treering(indexed, "verify", "--repair")
+    assert "mended  history" in done.stdout
+    assert json.loads(treering(indexed, "verify", "--json", "--full").stdout)["sound"]
+    assert "0 bytes would be freed" in treering(indexed, "gc", "--dry-run").stdout
+    assert json.loads(treering(indexed, "gc", "--json").stdout) == {"removed": [], "bytes": 0, "dry_run": False}
+
+
 def test_a_backup_while_the_store_is_written_is_one_state_of_it(indexed: Repo, tmp_path: Path) -> None:
     where = place(indexed)
     over = threading.Event()

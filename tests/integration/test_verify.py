@@ -114,6 +114,9 @@ DAMAGE: dict[str, tuple[str, Callable[[Place], object]]] = {
     "a commit has another parent": ("history", lambda where: sql(
         where, "UPDATE commits SET parents = (SELECT hash FROM commits WHERE id = 1) WHERE id = 9"
     )),
+    "a commit has no place": ("history", lambda where: sql(
+        where, "UPDATE commits SET position = NULL WHERE position = 7"
+    )),
     "a commit is on another branch": ("history", lambda where: sql(
         where, "UPDATE commits SET branches = '[\"elsewhere\"]' WHERE id = 2"
     )),

@@ -56,7 +56,8 @@ def check_history(on: Subject) -> Seen:
                 one.hash: (number, one.branch, list(one.branches), one.merged_by)
                 for number, one in enumerate(map(Cleaner(on.settings).place, reader.places()), start=1)
             }
-            moved = [name for name, place in _places(store.placed()).items() if place != wanted.get(name)]
+            there = _places(store.placed())
+            moved = [name for name in known if there.get(name) != wanted.get(name)]
             if moved:
                 seen.fault(f"{len(moved):,} commits stand in another place or on other branches", moved)
         seen.looked_at = f"{len(placed):,} commits of {len(reader.nodes):,} reachable"
@@ -84,12 +85,11 @@ def check_records(on: Subject) -> Seen:
     store, seen = on.store, Seen()
     with _reader(on) as reader:
         reading = scrape_stage.reading_of(reader, on.settings)
-        passed_over = store.read_otherwise(reading) | store.weak()
+        passed_over = store.read_otherwise(reading)
+        if store.fact("objects") != on.source.objects_fingerprint():
+            passed_over |= store.weak()  # their objects may have come since
         ids = dict(zip(store.order(), store.ids(), strict=True))
         names = [node.hash for node in reader.nodes if node.hash in ids and node.hash not in passed_over]
-        if store.fact("objects") == on.source.objects_fingerprint():
-            passed_over = store.read_otherwise(reading)
-            names = [node.hash for node in reader.nodes if node.hash in ids and node.hash not in passed_over]
         some = on.some(names, SAMPLE)
         same = store.fact("index") == index_stage.decided(on.settings)
         if not same:
