@@ -56,9 +56,9 @@ def _examine(repo: Path, store: Path | None, flags: dict[str, Any], *, as_json: 
         if machine:
             click.echo(_machine(machine))
         for one in found:
-            click.echo(one_line(f"{one.severity:<9}{one.name:<24}{one.found}"))
+            click.echo(one_line(f"{one.severity:<9}{one.name:<28}{one.found}"))
             if one.way_out:
-                click.echo(one_line(f"{'':<33}-> {one.way_out}"))
+                click.echo(one_line(f"{'':<37}-> {one.way_out}"))
     if wrong := [one for one in found if one.severity == "error"]:
         raise Unsound(f"{len(wrong)} wrong: {wrong[0].name}: {wrong[0].found}", wrong[0].way_out)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from treering.config import ScrapeSettings, Settings
-from treering.errors import StoreBusy
+from treering.errors import StoreError
 from treering.files import locked
 from treering.git.reader import Source, open_reader
 from treering.operate.folders import leftovers
@@ -191,7 +191,7 @@ def _removed(store: Store, what: str, paths: list[Path], *, dry: bool) -> list[S
     if not dry:
         for path in paths:
             if not path.resolve().is_relative_to(store.folder.resolve()):
-                raise StoreBusy(f"{path} leads out of the store", "look at it, and remove it by hand")
+                raise StoreError(f"{path} leads out of the store", "look at it, and remove it by hand")
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
