@@ -13,9 +13,10 @@
     │   └── MissingExtra        an optional part of treering is not installed
     ├── Incomplete           7  the work was done but is partial, and --strict was given
     ├── BudgetError          8  a ceiling of spending is reached, or a price is not known: nothing was spent
-    └── ServiceError         9  a service that is asked does not answer or refuses, or ours cannot start
-        ├── NoKey               there is no key to ask it with
-        └── NoSandbox           tests cannot be run apart from this machine
+    ├── ServiceError         9  a service that is asked does not answer or refuses, or ours cannot start
+    │   ├── NoKey               there is no key to ask it with
+    │   └── NoSandbox           tests cannot be run apart from this machine
+    └── Unsound             14  `doctor` or `verify` found what is wrong; what it is, is on stdout
 
 A verdict of ``treering gate`` is no error, and has codes of its own: 10 to 13.
 
@@ -96,6 +97,10 @@ class NoKey(ServiceError):  # noqa: N818
 
 class NoSandbox(ServiceError):  # noqa: N818
     pass
+
+
+class Unsound(TreeringError):  # noqa: N818
+    exit_code = 14
 
 
 @contextmanager

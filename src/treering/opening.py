@@ -119,6 +119,13 @@ def finder_of(store: Store, settings: Settings, report: Reporter, embedder: Embe
     with mirror_stage.for_search(store, settings.vectors, embedder, report) as index:
         weights = replace(LEARNED, dense=LEARNED.dense * settings.search.dense_weight)
         opened = Finder(store, embedder, weights, index, partial(mirror_stage.told_lost, report))
+        if index is None and opened.dense:
+            try:
+                _ = opened.dense.rows
+            except StoreError as error:  # the words are whole, and better than nothing
+                report.warn(f"searching by words only: {error.message} ({error.hint})")
+                yield Finder(store, None)
+                return
         if opened.dense and not opened.dense.count:
             report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
         elif missing := len(store.unembedded(embedder.fingerprint)):

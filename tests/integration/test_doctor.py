@@ -37,9 +37,11 @@ def config(folder: Path, **changes: object) -> Path:
 def test_the_machine_is_told_without_a_plan(story: Repo) -> None:
     done = doctor(story)
     assert done.exit_code == 0
-    assert re.fullmatch(
-        r"machine  \d+ cores \(\d+ threads\), [\d.]+ GB of memory free; no GPU in use: .+\n", done.stdout
-    )
+    told = r"machine  \d+ cores \(\d+ threads\), [\d.]+ GB of memory free; no GPU in use: .+\nfine +python "
+    assert re.match(told, done.stdout)
+    found = json.loads(doctor(story, "--json").stdout)
+    assert found["cores"] > 0
+    assert {"name", "found", "severity", "way_out"} == set(found["checks"][0])
 
 
 def test_the_plan_adds_up_and_says_how_to_run_it(story: Repo) -> None:

@@ -1,6 +1,7 @@
-"""The command that looks at the machine, and says what it can train before anything starts."""
+"""The command that looks at the machine: what is wrong with it, and what it can train before anything starts."""
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import click
 
 from treering.cli.learn import BATCH_SIZE, GPU, METHOD, MODEL, SEQUENCE_LENGTH
 from treering.cli.options import OneLine, common, emit, settings_of
-from treering.errors import ModelError
+from treering.errors import ModelError, TreeringError, Unsound
 from treering.report import Reporter, one_line
 
 
@@ -21,17 +22,13 @@ from treering.report import Reporter, one_line
 @GPU
 @common
 def doctor(repo: Path, store: Path | None, as_json: bool, verbose: bool, training: bool, **flags: Any) -> None:
-    """What this machine has, and with --train whether the training fits it."""
+    """What is wrong with this machine, each with the way out; with --train, whether the training fits it."""
+    if not training:
+        _examine(repo, store, flags, as_json=as_json)
+        return
     from treering import learning, opening
 
     where = opening.place(repo, store, settings_of(flags))
-    if not training:
-        machine = learning.profile(where)
-        if as_json:
-            emit(machine)
-        else:
-            click.echo(_machine(machine))
-        return
     found = learning.prospect(where, Reporter.to_stderr(verbose=verbose))
     command = _command(found, {"repo": None if str(repo) == "." else repo, "store": store, **flags})
     if as_json:
@@ -41,6 +38,29 @@ def doctor(repo: Path, store: Path | None, as_json: bool, verbose: bool, trainin
         _tell(found, command)
     if not found.plan.fits:
         raise ModelError(f"this training does not fit the machine: {found.plan.reasons[-1]}", "docs/training.md")
+
+
+def _examine(repo: Path, store: Path | None, flags: dict[str, Any], *, as_json: bool) -> None:
+    from treering import caring, learning, opening
+
+    machine = None
+    with suppress(TreeringError):  # without the extra `train`, or a repository: the checks say so
+        machine = learning.profile(opening.place(repo, store, settings_of(flags)))
+    found = caring.examine(repo, store, settings_of(flags))
+    if as_json:
+        import msgspec
+
+        told = msgspec.to_builtins(machine) if machine else {}
+        emit(told | {"checks": found})
+    else:
+        if machine:
+            click.echo(_machine(machine))
+        for one in found:
+            click.echo(one_line(f"{one.severity:<9}{one.name:<28}{one.found}"))
+            if one.way_out:
+                click.echo(one_line(f"{'':<37}-> {one.way_out}"))
+    if wrong := [one for one in found if one.severity == "error"]:
+        raise Unsound(f"{len(wrong)} wrong: {wrong[0].name}: {wrong[0].found}", wrong[0].way_out)
 
 
 def _tell(found: Any, command: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from treering import __version__
-from treering.cli import ask, find, improve, learn, qdrant, route
+from treering.cli import ask, care, find, improve, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
 from treering.cli.gate import gate
@@ -267,5 +267,10 @@ for command in (
     ask.ask,
     gate,
     serve,
+    care.verify,
+    care.backup,
+    care.restore,
+    care.gc,
+    care.uninstall,
 ):
     main.add_command(command)

@@ -70,6 +70,7 @@ def install(
                 raise UsageError(f"{change.path} would be changed and nobody can be asked", "give --yes, or --print")
             if not click.confirm(one_line(f"Write {change.path}?"), err=True):
                 raise UsageError(f"{change.path} was left as it is", "--print prints what it would be")
+        clients.remember(change, next(iter(places.values())).folder)
         change.write()
     if as_json:
         emit({"file": str(change.path), "changed": change.made, "server": change.name})

@@ -1,6 +1,7 @@
 """A trained model's folder: whole or not there. ``AutoModelForCausalLM.from_pretrained`` loads it. And its exports."""
 
 import errno
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from treering.errors import ModelError, StoreError, UsageError
-from treering.files import os_errors, read_json, write_json
+from treering.files import os_errors, read_json, replacing, write_json
 from treering.lm.gguf import QUANTIZATIONS, modelfile, write_gguf
 
 REPORT = "training_report.json"
@@ -82,6 +83,38 @@ def write_model(folder: Path, model: Any, eos_id: int, report: object, *, weight
 
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
     write_json(folder / REPORT, report)
+
+
+SUMS = "SHA256SUMS"
+"""What each file of a model's folder held when it was made, as ``sha256sum --check`` reads it."""
+
+
+def sum_up(folder: Path) -> None:
+    """Write down what every file of a folder holds."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    with replacing(folder / SUMS) as sums:
+        for path in files:
+            sums.write(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n".encode())
+
+
+def differing(folder: Path) -> list[str] | None:
+    """The files of a folder that are not what was written down, with what is wrong; None where nothing was."""
+    if not (folder / SUMS).is_file():
+        return None
+    found = []
+    for line in (folder / SUMS).read_text("utf-8", "replace").splitlines():
+        wanted, _, name = line.partition("  ")
+        path = folder / name
+        if not name or not path.is_file() or not path.resolve().is_relative_to(folder.resolve()):
+            found.append(f"{name or SUMS} is missing")
+        elif _sha256(path) != wanted:
+            found.append(f"{name} is not what it was")
+    return found
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Told(Struct, frozen=True):

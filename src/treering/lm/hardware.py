@@ -40,7 +40,7 @@ def machine(*, gpu: bool) -> Machine:
     with needs("train"):
         import torch
 
-    memory = _memory()
+    memory = free_memory()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     device, name, capability, visible = "cpu", _processor(), None, 1
     device_memory = memory // local
@@ -52,7 +52,7 @@ def machine(*, gpu: bool) -> Machine:
     elif gpu and torch.backends.mps.is_available():
         device, device_memory = "mps", min(memory, torch.mps.recommended_max_memory())
     return Machine(
-        cores=_cores(),
+        cores=cores(),
         memory=memory,
         device=device,
         name=name,
@@ -65,7 +65,7 @@ def machine(*, gpu: bool) -> Machine:
     )
 
 
-def _memory() -> int:
+def free_memory() -> int:
     """Bytes that can be had now: the system's, or what a control group leaves of its limit if that is less."""
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # all there is, where the system tells no more
     with suppress(OSError):
@@ -75,7 +75,7 @@ def _memory() -> int:
     return min([free, *(left_of(group) for group in _groups())])
 
 
-def _cores() -> int:
+def cores() -> int:
     """Whole cores this process may keep busy."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([allowed, *(math.ceil(quota) for quota in map(quota_of, _groups()) if quota < math.inf)]))

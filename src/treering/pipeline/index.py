@@ -3,7 +3,7 @@
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import msgspec
@@ -43,9 +43,7 @@ class Indexed:
 
 def clear_if_changed(store: Store, settings: Settings, report: Reporter, *, rebuild: bool = False) -> None:
     """Empty the index if what decides its content has changed since it was made, or on request."""
-    wanted = fingerprint_of(
-        document.FINGERPRINT, kind_rules.RULES, secrets.RULES, settings.scrape.allow_secrets, asdict(caps_of(settings))
-    )
+    wanted = decided(settings)
     made = store.fact("index")
     if rebuild or (made != wanted and (made or store.documented())):
         report.say("the index is made anew" + ("" if rebuild else ": its settings changed"))
@@ -53,6 +51,13 @@ def clear_if_changed(store: Store, settings: Settings, report: Reporter, *, rebu
         shutil.rmtree(store.folder / "vectors", ignore_errors=True)
     if rebuild or made != wanted:
         store.set_fact("index", wanted)
+
+
+def decided(settings: Settings) -> str:
+    """What decides what an index says of a commit; a store remembers it."""
+    return fingerprint_of(
+        document.FINGERPRINT, kind_rules.RULES, secrets.RULES, settings.scrape.allow_secrets, asdict(caps_of(settings))
+    )
 
 
 def index(
@@ -151,15 +156,9 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
     # The first part of a text comes last: where it is named, all are. A kill may have left some that are without it.
     there = set(store.vector_names(model.fingerprint)) if missing else set()
     owners: tuple[dict[str, list[tuple[int, str, int]]], dict[str, list[tuple[int, str, int]]]] = ({}, {})
-    for commit_id, said in store.features(missing):
-        wanted = [(kind, text) for kind, text in document.texts(said) if kind in missing[commit_id]]
-        cut = {kind: of for (kind, _), of in zip(wanted, parts(model, [text for _, text in wanted]), strict=True)}
-        if "hunks" in missing[commit_id]:
-            cut["hunks"] = document.hunk_texts(store.hunks(commit_id))
-        for kind, of in cut.items():
-            for part, text in enumerate(of):
-                if (commit_id, kind, part) not in there:
-                    owners[part == 0].setdefault(text, []).append((commit_id, kind, part))
+    for owner, text in texts_of(store, model, missing):
+        if owner not in there:
+            owners[owner[2] == 0].setdefault(text, []).append(owner)
     named = before = store.vectors(model.fingerprint)
     made = ((owned[text], row) for owned in owners if owned for text, row in _embedded(model, list(owned)))
     for batch in batched(report.track(made, sum(map(len, owners)), "embedding texts"), FLUSH):
@@ -168,6 +167,21 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
         store.name_vectors(model.fingerprint, named, (owner for owned, _ in batch for owner in owned))
         named += len(rows)
     return named - before
+
+
+def texts_of(
+    store: Store, model: Embedder, wanted: Mapping[int, Collection[str]]
+) -> Iterator[tuple[tuple[int, str, int], str]]:
+    """The texts that become vectors, of some kinds of some commits: (commit id, kind, part), and the part's text."""
+    for commit_id, said in store.features(wanted):
+        kinds = wanted[commit_id]
+        whole = [(kind, text) for kind, text in document.texts(said) if kind in kinds]
+        cut = {kind: of for (kind, _), of in zip(whole, parts(model, [text for _, text in whole]), strict=True)}
+        if "hunks" in kinds:
+            cut["hunks"] = document.hunk_texts(store.hunks(commit_id))
+        for kind, of in cut.items():
+            for part, text in enumerate(of):
+                yield (commit_id, kind, part), text
 
 
 def _embedded(model: Embedder, texts: Sequence[str]) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:

@@ -16,7 +16,7 @@ from treering.lm import processes
 from treering.lm.base import SCRATCH, check_base, load_base
 from treering.lm.data import TOO_FEW, HeldOut, Split, split
 from treering.lm.evaluate import HoldOut, document_losses, judge, ngram_losses
-from treering.lm.export import REPORT, replacing_folder, write_model
+from treering.lm.export import REPORT, replacing_folder, sum_up, write_model
 from treering.lm.hardware import machine
 from treering.lm.plan import Plan, plan
 from treering.lm.recipe import Recipe, Training
@@ -227,6 +227,7 @@ def learn(
         )
         write_model(new, model, course.tokenizer.eos_id, told, weights_format=weights_format)
         course.tokenizer.save(new)
+        sum_up(new)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return told
 
@@ -391,16 +392,20 @@ def models_of(store: Store) -> list[Path]:
     return sorted(whole, key=lambda folder: (folder / REPORT).stat().st_mtime, reverse=True)
 
 
-def _forget_old(store: Store, keep: int, good: int) -> None:
-    """Remove all models but the current one, the newest ``keep``, and the ``good`` that were current last; and the
-    states of trainings that were given up.
+def unneeded(store: Store, keep: int, good: int) -> list[Path]:
+    """All models but the current one, what it went on from, the newest ``keep``, and the ``good`` that were current
+    last.
     """
     current = current_model(store)
     needed = {current.name, report_of(current).parent} if current else set()
     needed |= {folder.name for folder in former_models(store)[:good]}
-    for old in models_of(store)[keep:]:
-        if old.name not in needed:
-            shutil.rmtree(old, ignore_errors=True)
+    return [old for old in models_of(store)[keep:] if old.name not in needed]
+
+
+def _forget_old(store: Store, keep: int, good: int) -> None:
+    """Remove the models that are not needed, and the states of trainings that were given up."""
+    for old in unneeded(store, keep, good):
+        shutil.rmtree(old, ignore_errors=True)
     for left in (store.folder / "models").glob("*/.*"):
         shutil.rmtree(left, ignore_errors=True)
 

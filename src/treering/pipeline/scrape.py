@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from treering.config import Settings
 from treering.errors import StoreError
-from treering.git.reader import GitFailed, Ref, Source, open_reader, read_refs
+from treering.git.reader import GitFailed, Reader, Ref, Source, open_reader, read_refs
 from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, write_manifest
 from treering.pipeline.index import add_features, clear_if_changed
 from treering.report import Reporter
@@ -83,7 +83,7 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
         secrets.load()
         reader = opening.result()
         new = [node.hash for node in reader.nodes if node.hash not in known]
-        reading = fingerprint_of(secrets.RULES, settings.scrape.allow_secrets, reader.people and reader.people.blob)
+        reading = reading_of(reader, settings)
         stale = store.read_otherwise(reading)
         stale = {node.hash for node in reader.nodes if node.hash in stale} if stale else stale
         again = stale | weak.intersection(node.hash for node in reader.nodes)
@@ -152,6 +152,11 @@ def selection_of(settings: Settings) -> str:
         kind_rules.RULES,
         today,
     )
+
+
+def reading_of(reader: Reader, settings: Settings) -> str:
+    """Decided by the rules by which the texts of commits are read."""
+    return fingerprint_of(secrets.RULES, settings.scrape.allow_secrets, reader.people and reader.people.blob)
 
 
 def _is_whole(commit: Commit) -> bool:

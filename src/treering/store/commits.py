@@ -21,6 +21,8 @@ _FACTS = (
     "committer_time", "committer_offset", "subject", "body",
 )  # fmt: skip
 """Columns that are fields of :class:`Commit` by the same name."""
+_OF_HUNKS = frozenset({"patch_id", "reverse_id", "redacted"})
+_CHANGE = ("status", "path", "old_path", "insertions", "deletions", "binary", "submodule")
 _COMMIT = f"""
     SELECT c.id, c.position, c.branch, c.branches, c.merged_by, c.parents, c.unreadable, c.flags, c.diff_complete,
         c.refers, c.redacted, c.patch_id, c.reverse_id,
@@ -87,6 +89,25 @@ class CommitTables(Database):
                 "UPDATE commits SET patch_id = ?, reverse_id = ?, redacted = ? WHERE hash = ?",
                 ((one.patch_id, one.reverse_id, json.dumps(one.redacted), one.hash) for one in commits),
             )
+
+    def differences(self, commit: Commit, *, hunks: bool) -> list[str]:
+        """What the store holds of a known commit otherwise than it was read now; ``hunks`` says whether what follows
+        from them is compared too.
+        """
+        facts = _row(commit)
+        if not hunks:
+            facts = {name: value for name, value in facts.items() if name not in _OF_HUNKS}
+        row = self.db.execute(f"SELECT {', '.join(facts)} FROM commits WHERE hash = ?", (commit.hash,)).fetchone()
+        found = [name for (name, value), kept in zip(facts.items(), row, strict=True) if value != kept]
+        changes = self.db.execute(
+            "SELECT status, p.path, o.path, insertions, deletions, binary, submodule FROM changes"
+            " JOIN commits c ON c.id = commit_id JOIN paths p ON p.id = path_id LEFT JOIN paths o ON o.id = old_path_id"
+            " WHERE hash = ? ORDER BY number",
+            (commit.hash,),
+        ).fetchall()
+        if changes != [tuple(getattr(one, name) for name in _CHANGE) for one in commit.changes]:
+            found.append("changes")
+        return found
 
     def weak(self) -> set[str]:
         """Hashes of the commits whose diff may be read better once more objects are there."""
@@ -452,6 +473,23 @@ class CommitTables(Database):
             (number,),
         )
         return {name for (name,) in rows}
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Take out commits of which nothing in the index is left, and the paths and merges' messages that only they
+        named.
+        """
+        with self.transaction():
+            for table, column in (("changes", "commit_id"), ("commits", "id")):
+                self.db.executemany(f"DELETE FROM {table} WHERE {column} = ?", [(one,) for one in ids])
+            self.db.execute(
+                "DELETE FROM paths WHERE id NOT IN (SELECT path_id FROM changes"
+                " UNION SELECT old_path_id FROM changes WHERE old_path_id IS NOT NULL)"
+            )
+            self.db.execute(
+                "DELETE FROM merge_messages WHERE hash NOT IN (SELECT merged_by FROM commits"
+                " WHERE merged_by IS NOT NULL)"
+            )
+            self._forget()
 
     def history_fingerprint(self) -> str:
         """Decided by which commits are reachable, in which order; not by the branches they are on."""

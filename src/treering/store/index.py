@@ -50,6 +50,38 @@ class IndexTables(CommitTables):
                 self.db.execute(f"DELETE FROM {table}")
             self.set_fact("silent", "")
 
+    def forget_words(self) -> None:
+        """Forget who holds which word: all documents wait for their words again."""
+        with self.transaction():
+            self.db.execute("DELETE FROM postings")
+            self.db.execute("UPDATE documents SET lengths = NULL")
+            self.set_fact("silent", "")
+
+    def forget_documents(self, ids: Iterable[int]) -> None:
+        """Forget what some commits say. Their words must be forgotten too."""
+        with self.transaction():
+            self.db.executemany("DELETE FROM documents WHERE commit_id = ?", [(one,) for one in ids])
+
+    def documents(self, ids: Iterable[int] | None = None) -> Iterator[tuple[int, bytes, bytes, str, str, bytes | None]]:
+        """Commit id, features, hunks, what was left out, kinds of texts and lengths as they are kept: of the documents
+        named, or of all.
+        """
+        columns = "SELECT commit_id, features, hunks, left_out, kinds, lengths FROM documents"
+        if ids is None:
+            yield from self.db.execute(f"{columns} ORDER BY commit_id")
+            return
+        for commit_id in ids:
+            yield from self.db.execute(f"{columns} WHERE commit_id = ?", (commit_id,))
+
+    def postings(self) -> Iterator[tuple[str, bytes]]:
+        """Every word, with records of :data:`HOLDER`; one of several batches of commits comes several times."""
+        yield from self.db.execute("SELECT word, holders FROM postings ORDER BY word, first")
+
+    def fingerprints(self) -> dict[str, tuple[int, int]]:
+        """The models that made vectors: fingerprint to how many rows are named and what the last row's number is."""
+        rows = self.db.execute("SELECT fingerprint, count(*), max(row) FROM vectors GROUP BY fingerprint")
+        return {name: (count, last) for name, count, last in rows}
+
     def add_features(
         self, rows: Iterable[tuple[int, Features, Sequence[FilePatch], Mapping[str, LeftOut], Sequence[str]]]
     ) -> None:
@@ -85,7 +117,7 @@ class IndexTables(CommitTables):
         """Index how often each word is written in each field of some commits, all or none. ``forms`` are what a written
         word is found by.
         """
-        holders, lengths = _postings(written, forms)
+        holders, lengths = postings(written, forms)
         first = min(lengths)
         with self.transaction():
             self.db.executemany(
@@ -183,7 +215,7 @@ class IndexTables(CommitTables):
         ).fetchall()
 
 
-def _postings(
+def postings(
     written: Iterable[tuple[int, Sequence[Counter[str]]]], forms: Callable[[str], Sequence[str]]
 ) -> tuple[dict[str, bytes], dict[int, bytes]]:
     """Who holds each form, in order, and how many words each field of each commit has. A text's words are counted as

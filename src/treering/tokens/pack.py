@@ -72,9 +72,18 @@ class _Noting:
             yield ids
 
     def digest(self) -> str:
-        whole = self._hash.copy()
-        whole.update(msgspec.json.encode(self.spans))
-        return whole.hexdigest()
+        return _digest(self._hash, self.spans)
+
+
+def _digest(of_ids: "hashlib._Hash", spans: Sequence[Span]) -> str:
+    whole = of_ids.copy()
+    whole.update(msgspec.json.encode(spans))
+    return whole.hexdigest()
+
+
+def digest_of(corpus: Corpus, ids: Ids) -> str:
+    """The hash that a stream of these documents and tokens must have."""
+    return _digest(hashlib.sha256(np.ascontiguousarray(ids).data), corpus.documents)
 
 
 def write_sequences(

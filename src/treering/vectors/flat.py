@@ -5,6 +5,7 @@ a kill left without a name are overwritten by the next append.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from treering.errors import StoreError
 from treering.files import os_errors
 from treering.vectors.index import Matrix
 
+MEND = "run `treering verify --repair`, or `treering index --rebuild`"
 LOOKED_AT = 1000
 """On so many rows, throughout the file, is seen whether they have length 1."""
 
@@ -37,6 +39,18 @@ class FlatMatrix:
                 file.flush()
                 os.fsync(file.fileno())
 
+    def mend(self, rows: Mapping[int, Matrix]) -> None:
+        """Put other vectors in the place of some rows, those that are lost too, and flush them to the disk."""
+        with os_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
+        with os_errors(self.path), self.path.open("r+b") as file:
+            for row, vector in rows.items():
+                file.seek(row * self.dimensions * 4)
+                file.write(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
     def holds(self, named: int) -> bool:
         """Whether the file has that many rows."""
         return not named or (self.path.is_file() and self.path.stat().st_size >= named * self.dimensions * 4)
@@ -53,11 +67,14 @@ class FlatMatrix:
         with np.errstate(invalid="ignore", over="ignore"):
             whole = np.abs(np.einsum("ij,ij->i", some, some) - 1) < 1e-2
         if not whole.all():
-            raise StoreError(f"{self.path} is damaged: it holds what is no vector", "run `treering index --rebuild`")
+            raise StoreError(
+                f"{self.path} is damaged: it holds what is no vector",
+                MEND,
+            )
         return rows
 
     def _torn(self) -> StoreError:
         return StoreError(
             f"{self.path} is torn: it has fewer vectors than the index names",
-            "run `treering index --rebuild`",
+            MEND,
         )
