@@ -15,6 +15,7 @@ from treering import __version__
 from treering.cli import ask, find, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
+from treering.cli.forge import forge
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.mcp import mcp
 from treering.cli.models import models
@@ -250,6 +251,7 @@ for command in (
     learn.evaluate,
     learn.generate,
     doctor,
+    forge,
     learn.message,
     learn.suggest,
     models,

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from treering.errors import TreeringError
+from treering.forging import SECRETS
 from treering.opening import Place
 
 PATIENCE = 10.0
@@ -62,6 +63,15 @@ class Indexing:
         self._running = asyncio.ensure_future(self._run(job))
         return job
 
+    async def finished(self, repository: str) -> Job:
+        """A job that began now or later, once it has ended; others have their turn before it."""
+        while self._running and not self._running.done():
+            await asyncio.wait([self._running])
+        job = self.start(repository)
+        if self._running:
+            await asyncio.wait([self._running])
+        return job
+
     async def _run(self, job: Job) -> None:
         place, started = self._places[job.repository], time.monotonic()
         repo = place.source.worktree or place.source.git_dir
@@ -69,7 +79,7 @@ class Indexing:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "treering", "index", "--json", "--repo", repo, "--store", place.folder,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if name != "TREERING_SERVE_TOKEN"},
+            env={name: value for name, value in os.environ.items() if name not in SECRETS},
         )  # fmt: skip
         try:
             told, complaint = await process.communicate()
