@@ -26,7 +26,7 @@ _REPOSITORY = click.option(
 def comment(
     repo: Path, store: Path | None, as_json: bool, verbose: bool, number: int | None, repository: str, dry_run: bool
 ) -> None:
-    """Tell on a request what the history says of it, in one comment that is updated. In CI, NUMBER is that of the run."""
+    """Tell on a request what the history says of it, in one comment that is updated. In CI its NUMBER is known."""
     from treering import forging, opening
 
     report = Reporter.to_stderr(verbose=verbose)

@@ -47,8 +47,8 @@ class Refused(ServiceError):  # noqa: N818
 
 
 class Api:
-    """One API with one token; use ``with``. ``pause`` waits; ``patience`` seconds in all are waited for a forge that asks
-    to wait.
+    """One API with one token; use ``with``. ``pause`` waits; ``patience`` seconds in all are waited for a forge that
+    asks to wait.
     """
 
     def __init__(

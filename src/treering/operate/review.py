@@ -114,9 +114,10 @@ def review(
     own = [history.number[name] for name in change.commits if name in history.number]
     seen = mask[touches.commits] & ~np.isin(touches.commits, own)
     seen_given = sorted(set(np.unique(touches.files[seen]).tolist()) & set(given))
+    known = {touches.names[file] for file in seen_given}
     return Review(
         number=change.number, url=change.url, commits=int(mask.sum()), files=len(change.files),
-        known=sum(bool({one.path, one.old_path} & {touches.names[file] for file in seen_given}) for one in change.files),
+        known=sum(bool({one.path, one.old_path} & known) for one in change.files),
         related=tuple(
             Related(hit.commit_hash, hit.subject, hit.author, hit.date[:10], hit.why)
             for hit in found if hit.commit_hash not in change.commits

@@ -1,4 +1,4 @@
-"""What was said at the forge: the texts of its pull and merge requests and issues, without secrets, in a file of the store.
+"""What was said at the forge: the texts of its requests and issues, without secrets, in a file of the store.
 
 SQLite of its own, so that fetching never holds up the index. A fetch that was killed is made again from where the last
 whole one came; what it brought is kept.
@@ -49,8 +49,8 @@ Redact = Callable[[str, Counter[str]], str]
 
 
 class Threads:
-    """The open file, made where there is none. With ``reading`` nothing is made: one that is not there is empty. Use with
-    ``with``, in one thread.
+    """The open file, made where there is none. With ``reading`` nothing is made: one that is not there is empty. Use
+    with ``with``, in one thread.
     """
 
     def __init__(self, folder: Path, *, reading: bool = False) -> None:

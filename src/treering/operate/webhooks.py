@@ -1,7 +1,7 @@
 """Webhooks: whether a delivery is from the forge that shares a secret with us, and what it says. Pure; keeps nothing.
 
-GitHub signs the body (HMAC-SHA256 in ``X-Hub-Signature-256``). GitLab sends its secret as it is (``X-Gitlab-Token``), or
-signs ``{webhook-id}.{webhook-timestamp}.{body}`` as Standard Webhooks has it (``webhook-signature: v1,<base64>``).
+GitHub signs the body (HMAC-SHA256 in ``X-Hub-Signature-256``). GitLab sends its secret as it is (``X-Gitlab-Token``),
+or signs ``{webhook-id}.{webhook-timestamp}.{body}`` as Standard Webhooks has it (``webhook-signature: v1,<base64>``).
 Payloads are read tolerantly: what is not needed may be missing or anything.
 """
 
@@ -12,6 +12,7 @@ import hmac
 import re
 import secrets as randomness
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
@@ -63,7 +64,7 @@ def check_secrets(secrets: Sequence[str]) -> None:
         if len(secret) < SHORTEST or not secret.isascii() or " " in secret:
             raise UsageError(
                 f"secret {number} of `forge.secrets` is too weak",
-                f"give TREERING_FORGE_SECRETS {SHORTEST} or more ASCII characters each, no blanks: openssl rand -hex 24",
+                f"TREERING_FORGE_SECRETS wants {SHORTEST} or more ASCII characters, no blanks: openssl rand -hex 24",
             )
 
 
@@ -116,10 +117,8 @@ def _standard(headers: Mapping[str, str], body: bytes, secrets: Sequence[str], n
 def _keys(secret: str) -> list[bytes]:
     keys = [secret.encode()]
     if secret.startswith(SIGNING):
-        try:
+        with suppress(binascii.Error):
             keys.append(base64.b64decode(secret.removeprefix(SIGNING), validate=True))
-        except binascii.Error:
-            pass
     return keys
 
 
@@ -163,7 +162,7 @@ def _github(headers: Mapping[str, str], said: dict[str, Any]) -> Delivery:
             after=_object(_text(said, "after")) if event == "push" else "",
             number=_number(said, "number") or _number(said, "pull_request", "number"),
             action=_text(said, "action"),
-        )  # fmt: skip
+        )
     )
 
 
@@ -185,7 +184,7 @@ def _gitlab(headers: Mapping[str, str], said: dict[str, Any]) -> Delivery:
             after=_object(_text(said, "checkout_sha") or _text(said, "after")),
             number=_number(said, "object_attributes", "iid"),
             action=_text(said, "object_attributes", "action"),
-        )  # fmt: skip
+        )
     )
 
 

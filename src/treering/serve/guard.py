@@ -79,7 +79,7 @@ class Rates:
     _left: "OrderedDict[str, tuple[float, float]]" = field(default_factory=OrderedDict)
 
     def wait(self, client: str, *, take: bool = True) -> float:
-        """How many seconds a client must wait; 0 where it may ask now, which is counted unless it is not to ``take``."""
+        """How many seconds a client must wait; 0 where it may ask now, which is counted if it is to ``take``."""
         if not self.per_second:
             return 0.0
         most, now = max(1.0, BURST * self.per_second), self.clock()
@@ -114,9 +114,9 @@ class Guard:
     """The application behind a guard. ``say`` gets a line for every request: method, path, status, milliseconds and the
     request's id; never what is asked. ``draining`` sends every client away after its answer.
 
-    ``signed`` are the paths whose POSTs prove themselves by a signature of their body, which no page and no name that was
-    pointed here can make: they need neither the token nor our own name as ``Host``, and only those whose proof failed
-    count for a client's rate.
+    ``signed`` are the paths whose POSTs prove themselves by a signature of their body, which no page and no name that
+    was pointed here can make: they need neither the token nor our own name as ``Host``, and only those whose proof
+    failed count for a client's rate.
     """
 
     def __init__(

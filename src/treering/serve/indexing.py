@@ -6,6 +6,7 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal
 
 import msgspec
@@ -81,6 +82,8 @@ class Indexing:
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if name not in SECRETS},
         )  # fmt: skip
+        with suppress(OSError):  # who asks is answered first
+            os.setpriority(os.PRIO_PROCESS, process.pid, 10)
         try:
             told, complaint = await process.communicate()
         finally:

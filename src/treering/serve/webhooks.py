@@ -2,8 +2,8 @@
 
 The work of all deliveries that wait for a repository is one: its mirror is fetched, then its index brought up to date,
 then, if that is wanted, the requests they name are commented on. It is only then that they are done; whatever ended the
-server before, the next one begins with them. At the start every mirror is fetched once, for what came while there was no
-server.
+server before, the next one begins with them. At the start every mirror is fetched once, for what came while there was
+no server.
 """
 
 import asyncio
