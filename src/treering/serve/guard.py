@@ -36,8 +36,6 @@ HEAD_BYTES = 32 * 1024
 """How long a URL and the headers may be together."""
 CLIENTS = 10_000
 """How many clients' rates are remembered."""
-STRANGERS = 10.0
-"""How many deliveries a second may come from one client whose signature is wrong."""
 BURST = 2.0
 """How many seconds' worth of requests may come at once."""
 HEADERS = {
@@ -78,14 +76,14 @@ class Rates:
     clock: Callable[[], float] = time.monotonic
     _left: "OrderedDict[str, tuple[float, float]]" = field(default_factory=OrderedDict)
 
-    def wait(self, client: str, *, take: bool = True) -> float:
-        """How many seconds a client must wait; 0 where it may ask now, which is counted if it is to ``take``."""
+    def wait(self, client: str) -> float:
+        """How many seconds a client must wait; 0 where it may ask now."""
         if not self.per_second:
             return 0.0
         most, now = max(1.0, BURST * self.per_second), self.clock()
         left, at = self._left.pop(client, (most, now))
         left = min(most, left + (now - at) * self.per_second)
-        self._left[client] = (left - 1 if take and left >= 1 else left, now)
+        self._left[client] = (left - 1 if left >= 1 else left, now)
         if len(self._left) > CLIENTS:
             self._left.popitem(last=False)
         return 0.0 if left >= 1 else (1 - left) / self.per_second
@@ -115,8 +113,8 @@ class Guard:
     request's id; never what is asked. ``draining`` sends every client away after its answer.
 
     ``signed`` are the paths whose POSTs prove themselves by a signature of their body, which no page and no name that
-    was pointed here can make: they need neither the token nor our own name as ``Host``, and only those whose proof
-    failed count for a client's rate.
+    was pointed here can make: they need neither the token nor our own name as ``Host``, and count for no client's
+    rate: behind a proxy the forge has the address of whoever else comes that way.
     """
 
     def __init__(
@@ -129,7 +127,6 @@ class Guard:
     ) -> None:
         self.app, self.settings, self.metrics, self.say = app, settings, metrics, say
         self.rates = Rates(settings.rate)
-        self.strangers = Rates(STRANGERS)
         self._signed = signed or {}
         self._held = 0
         self.draining = False
@@ -185,11 +182,9 @@ class Guard:
             self._check_token(scope["path"], found)
             content = await self._read(found, receive, self.settings.body_bytes)
         else:
-            self._check_rate(self.strangers.wait(client, take=False))
             if not by_signature.bears(
                 {key.decode("latin-1"): values[0].decode("latin-1") for key, values in found.items()}
             ):
-                self.strangers.wait(client)
                 raise _No(
                     401, "no_signature", "the delivery is not signed", "give the forge a secret, and here the same"
                 )
@@ -207,8 +202,6 @@ class Guard:
 
         async def noticed(message: Message) -> None:
             answering.set()
-            if by_signature is not None and message.get("status") == 401:
-                self.strangers.wait(client)
             await send(message)
 
         await self._in_time(self.app(scope, replay, noticed), answering)

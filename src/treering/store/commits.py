@@ -342,7 +342,7 @@ class CommitTables(Database):
     def people_of(self, ids: Iterable[int]) -> list[tuple[int, str, str]]:
         """(commit id, author's name, address) of each of some commits."""
         return self.db.execute(
-            "SELECT id, author_name, author_email FROM json_each(?) JOIN commits ON commits.id = value",
+            "SELECT commits.id, author_name, author_email FROM json_each(?) JOIN commits ON commits.id = value",
             (json.dumps(list(ids)),),
         ).fetchall()
 
