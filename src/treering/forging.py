@@ -27,7 +27,6 @@ from treering.operate import webhooks
 from treering.operate.comment import Posted as Posted
 from treering.operate.comment import markdown, post
 from treering.operate.forge import Address, Change, Kind, address, hosts, number_of, opened, token_of
-from treering.operate.forge import Thread as Thread
 from treering.operate.inbox import Figures as Figures
 from treering.operate.inbox import Inbox as Inbox
 from treering.operate.inbox import Waiting as Waiting
@@ -40,9 +39,7 @@ from treering.operate.webhooks import Forge as Forge
 from treering.operate.webhooks import Unverified as Unverified
 from treering.operate.webhooks import signed as signed
 from treering.report import Reporter
-from treering.text.references import pull_request
 from treering.text.secrets import Redactor
-from treering.types import Record
 
 SECRETS = frozenset(
     {"TREERING_SERVE_TOKEN", "TREERING_FORGE_SECRETS", "TREERING_FORGE_TOKEN", "GITHUB_TOKEN", "GITLAB_TOKEN"}
@@ -211,19 +208,3 @@ def pull(where: Place, report: Reporter, *, repository: str = "", pause: Pause =
         if newest:
             kept.reached(source, max(since, newest))
         return Pulled(changed, *kept.count(), since=since)
-
-
-def threads_of(where: Place, commit: Record) -> list[Thread]:
-    """The request that brought a commit in, and the issues that its message names, as far as they were fetched."""
-    said = commit.references
-    merged = pull_request(commit.merge_message)
-    requests = [*_numbers(said.get("pull-requests", ())), *([merged] if merged else [])]
-    issues = _numbers((*said.get("issues", ()), *said.get("fixes", ())))
-    commits = [commit.commit_hash, *([commit.merged_by] if commit.merged_by else [])]
-    with Threads(where.folder, reading=True) as kept:
-        return kept.of(commits, requests, issues)
-
-
-def _numbers(references: Sequence[str]) -> list[int]:
-    """The numbers of ``#12``; what names another repository is of that one."""
-    return [int(one[1:]) for one in references if re.fullmatch(r"#\d{1,9}", one)]

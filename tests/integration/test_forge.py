@@ -10,7 +10,7 @@ import pytest
 
 from fake_forge import NAME, TOKEN, FakeForge, Fault, fake_forge, named
 from repositories import Repo, at_home
-from treering import finding, forging, opening, operations
+from treering import assisting, finding, forging, opening, operations
 from treering.config import ForgeSettings
 from treering.errors import NoKey, ServiceError, UsageError
 from treering.opening import Place
@@ -330,9 +330,30 @@ def test_what_was_discussed_is_fetched_once_and_without_secrets(
     assert lists
     assert all(f"{since}=2026-01-03" in target for target in lists)
     with finding.desk(where, Reporter(), vectors=False) as desk:
-        first, second = (desk.commit(name).commit for name in (merged, repo.git("rev-parse", "HEAD")))
-    (request,) = forging.threads_of(where, first)
+        (request,) = desk.commit(merged).threads
+        (issue,) = desk.commit(repo.git("rev-parse", "HEAD")).threads
+        said = assisting.context(desk, "why does the ledger count twice", budget=2000).text
     assert (request.kind, request.number, request.state) == ("request", 13, "merged")
     assert "once was wrong" in request.body
-    assert secret not in request.body
-    assert [(one.kind, one.number) for one in forging.threads_of(where, second)] == [("issue", 31)]
+    assert "once was wrong" in said
+    assert secret not in request.body + said
+    assert (issue.kind, issue.number) == ("issue", 31)
+
+
+def test_what_was_discussed_of_a_private_path_is_not_told(repo: Repo, forge: FakeForge) -> None:
+    repo.commit("Start", ledger__py="TOTAL = 0\n")
+    repo.git("switch", "--quiet", "-c", "topic")
+    shown = repo.commit("Count the ledger twice", ledger__py="TOTAL = 1\n")
+    repo.commit("Keep the salaries", salaries__csv="ada,1\n")
+    repo.git("switch", "--quiet", "main")
+    repo.git("merge", "--quiet", "--no-ff", "-m", "Merge pull request #13 from acme/topic", "topic")
+    repo.write("treering.toml", '[route]\nprivate_paths = ["salaries.csv"]\n')
+    where = opening.place(repo.path)
+    operations.index(where, Reporter())
+    forge.add_request(
+        13, title="Twice", body="The salaries are in here.", merged_as=repo.git("rev-parse", "HEAD"), files=[]
+    )
+    forging.pull(where, Reporter(), pause=forge.pause)
+    with finding.desk(where, Reporter(), vectors=False) as desk:
+        assert [one.number for one in desk.commit(shown).threads] == [13]
+        assert "The salaries" not in assisting.context(desk, "count the ledger twice", budget=2000).text

@@ -126,6 +126,9 @@ def show(repo: Path, store: Path | None, as_json: bool, verbose: bool, commit: s
     click.echo(one_line(f"{said.author_name}, {said.branch}: {said.diff_summary}"))
     for line in said.message_body.split("\n") if said.message_body else ():
         click.echo(f"    {one_line(line)}")
+    for thread in found.threads:
+        for line in finding.told(thread).split("\n"):
+            click.echo(f"    | {one_line(line)}")
     for hunk in found.hunks:
         click.echo(one_line(f"--- {hunk.path}") + (f" ({hunk.cut:,} bytes left out)" if hunk.cut else ""))
         click.echo(printable(hunk.text))

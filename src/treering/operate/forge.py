@@ -78,6 +78,13 @@ class Thread(Struct, frozen=True):
     commits: tuple[str, ...] = ()
 
 
+def told(thread: Thread) -> str:
+    """A thread as one text."""
+    what = "request" if thread.kind == "request" else "issue"
+    head = f"{what} {thread.number} ({thread.state}, {thread.author}, {thread.created[:10]}): {thread.title}"
+    return f"{head}\n{thread.body.strip()}".strip()
+
+
 class Forge(Protocol):
     """One repository at a forge. All raise :class:`ServiceError`."""
 

@@ -5,6 +5,7 @@ whole one came; what it brought is kept.
 """
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from treering.files import os_errors
 from treering.operate.forge import Thread
 from treering.store.database import connect, make_folder, migrate, use_wal, whole
 from treering.store.schema import sqlite_errors
+from treering.text.references import pull_request
+from treering.types import Record
 
 FILE = "forge.db"
 LONGEST = 20_000
@@ -139,6 +142,24 @@ class Threads:
             (json.dumps(list(requests)), json.dumps(list(commits)), json.dumps(list(issues))),
         )
         return [_thread(row) for row in rows]
+
+
+def threads_of(folder: Path, commit: Record) -> list[Thread]:
+    """The request that brought a commit in, and the issues that its message names, as far as they were fetched into a
+    store.
+    """
+    said = commit.references
+    merged = pull_request(commit.merge_message)
+    requests = [*_numbers(said.get("pull-requests", ())), *([merged] if merged else [])]
+    issues = _numbers((*said.get("issues", ()), *said.get("fixes", ())))
+    commits = [commit.commit_hash, *([commit.merged_by] if commit.merged_by else [])]
+    with Threads(folder, reading=True) as kept:
+        return kept.of(commits, requests, issues)
+
+
+def _numbers(references: Sequence[str]) -> list[int]:
+    """The numbers of ``#12``; what names another repository is of that one."""
+    return [int(one[1:]) for one in references if re.fullmatch(r"#\d{1,9}", one)]
 
 
 def _thread(row: Sequence[object]) -> Thread:
