@@ -83,7 +83,7 @@ class GitHub:
     """One repository of GitHub, or of an Enterprise Server. Use ``with``."""
 
     def __init__(self, where: Address, token: str, *, patience: float, pause: Callable[[float], object]) -> None:
-        headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": VERSION}
+        headers = {"Accept": "application/vnd.github+json, application/json", "X-GitHub-Api-Version": VERSION}
         if token:
             headers["Authorization"] = f"Bearer {token}"
         self._api = Api(where.api, headers, patience=patience, pause=pause)

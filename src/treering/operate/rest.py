@@ -25,7 +25,6 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SECONDS = 30.0
 TRIES = 4
 """How often a request is made whose repetition does no harm."""
-REDIRECTS = 3
 PAGE = 100
 MOST_PAGES = 300
 MOST_BYTES = 64 << 20
@@ -111,7 +110,7 @@ class Api:
             ) from None
 
     def _asked(self, method: str, path: str, params: Mapping[str, str | int], body: object = None) -> httpx2.Response:
-        url, moved = f"{self.base}{path}", 0
+        url = f"{self.base}{path}"
         content = None if body is None else msgspec.json.encode(body)
         for attempt in range(TRIES):
             last = attempt == TRIES - 1
@@ -132,10 +131,9 @@ class Api:
                 self._wait(_backoff(attempt))
                 continue
             status = response.status_code
-            if status in (301, 302, 307, 308) and moved < REDIRECTS and method == "GET":
-                moved, url, params = moved + 1, self._moved(response), {}
-                response = self._once(method, url, params, content)
-                status = response.status_code
+            if status in (301, 302, 307, 308) and method == "GET" and not last:
+                url, params = self._moved(response), {}
+                continue
             if status < 300 or status == 304:
                 return response
             if (seconds := _asks_to_wait(response)) is not None:
