@@ -250,6 +250,27 @@ def test_no_log_and_no_answer_holds_a_secret(hooked: Hooked) -> None:
         assert secret not in said
 
 
+def test_a_forge_that_is_away_at_the_start_is_fetched_when_it_is_back(
+    repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = repo.commit("Begin", a__py="x = 1\n")
+    remote = tmp_path / "late.git"
+    settings = ForgeSettings(secrets=(SECRET,), repositories=(f"acme/late=file://{remote}",))
+    mirrors = forging.mirrors(settings)
+    folder = mirrors["acme/late"].folder
+    places = opening.places([folder])
+    monkeypatch.setattr(webhooks, "AGAIN", (0.1,))
+    with serving(places, forge=settings, taken=taking(mirrors, places)) as served:
+        until = time.monotonic() + 60
+        while not any("failed" in line for line in served.said):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        repo.git("clone", "--quiet", "--bare", str(repo.path), str(remote))
+        while mirroring.tips(folder) != {"refs/heads/main": name}:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
 # the fetch ------------------------------------------------------------------------------------------------------------
 
 

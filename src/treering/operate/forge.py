@@ -22,6 +22,7 @@ PUBLIC: dict[str, tuple[Kind, str]] = {
     "github.com": ("github", "https://api.github.com"),
     "gitlab.com": ("gitlab", "https://gitlab.com/api/v4"),
 }
+CI_API: dict[Kind, str] = {"github": "GITHUB_API_URL", "gitlab": "CI_API_V4_URL"}
 TOKENS: dict[Kind, str] = {"github": "GITHUB_TOKEN", "gitlab": "GITLAB_TOKEN"}
 """Where a token is where TREERING_FORGE_TOKEN is not."""
 _NAME = re.compile(r"[\w.-]{1,100}(?:/[\w.-]{1,100}){1,20}")
@@ -130,24 +131,21 @@ def address(settings: ForgeSettings, environment: Mapping[str, str], origin: str
     Raises :class:`UsageError`.
     """
     by_origin = _remote(origin)
-    kind, api = settings.kind, settings.api
-    ci = ""
-    if not api and environment.get("GITHUB_ACTIONS") == "true":
-        ci, api = "github", environment.get("GITHUB_API_URL", "")
-    elif not api and environment.get("GITLAB_CI") == "true":
-        ci, api = "gitlab", environment.get("CI_API_V4_URL", "")
-    if not api and by_origin and by_origin[0] in PUBLIC:
-        found, api = PUBLIC[by_origin[0]]
-        kind = kind or found
+    ci: Kind | None = (
+        "github" if environment.get("GITHUB_ACTIONS") == "true"
+        else "gitlab" if environment.get("GITLAB_CI") == "true" else None
+    )  # fmt: skip
+    kind, api = settings.kind or None, settings.api
+    if not api and ci and kind in (None, ci):
+        kind, api = ci, environment.get(CI_API[ci], "")
+    if not api and by_origin and by_origin[0] in PUBLIC and kind in (None, PUBLIC[by_origin[0]][0]):
+        kind, api = PUBLIC[by_origin[0]]
     if not api and kind:
         api = next(url for of, url in PUBLIC.values() if of == kind)
     if not api:
         raise UsageError("the forge of this repository is not known", "set TREERING_FORGE_API (and _REPOSITORY)")
     parts = urlsplit(api)
     host = (parts.hostname or "").lower()
-    shown: Kind = (
-        "github" if (kind or ci) == "github" else "gitlab" if (kind or ci) == "gitlab" else _kind(host, parts.path)
-    )
     name = settings.repository or _of_ci(environment, ci) or (by_origin[1] if by_origin else "")
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -156,8 +154,8 @@ def address(settings: ForgeSettings, environment: Mapping[str, str], origin: str
             else "which repository at the forge it is, is not known",
             "give --repository OWNER/NAME, or set TREERING_FORGE_REPOSITORY",
         )
-    netloc = parts.netloc.lower()
-    return Address(shown, api, "github.com" if host == "api.github.com" else netloc, name)
+    shown = "github.com" if host == "api.github.com" else parts.netloc.lower()
+    return Address(kind or _kind(host, parts.path), api, shown, name)
 
 
 def hosts(settings: ForgeSettings) -> dict[str, Kind]:
@@ -166,8 +164,7 @@ def hosts(settings: ForgeSettings) -> dict[str, Kind]:
         return {host: kind for host, (kind, _) in PUBLIC.items() if settings.kind in ("", kind)}
     parts = urlsplit(settings.api)
     host = (parts.hostname or "").lower()
-    kind: Kind = "gitlab" if settings.kind == "gitlab" else settings.kind or _kind(host, parts.path)
-    return {"github.com" if host == "api.github.com" else host: kind}
+    return {"github.com" if host == "api.github.com" else host: settings.kind or _kind(host, parts.path)}
 
 
 def _kind(host: str, path: str) -> Kind:
@@ -178,7 +175,7 @@ def _kind(host: str, path: str) -> Kind:
     raise UsageError(f"whether {host} is a GitHub or a GitLab is not known", "set TREERING_FORGE_KIND")
 
 
-def _of_ci(environment: Mapping[str, str], ci: str) -> str:
+def _of_ci(environment: Mapping[str, str], ci: Kind | None) -> str:
     if ci == "github":
         return environment.get("GITHUB_REPOSITORY", "")
     if ci == "gitlab":

@@ -135,7 +135,7 @@ class Inbox:
         with self._changing() as db:
             for state, some in (("done", done), ("failed", failed)):
                 db.executemany(
-                    "UPDATE deliveries SET state = ?, said = ? WHERE number = ?",
+                    "UPDATE deliveries SET state = ?, said = ? WHERE number = ? AND state = 'waiting'",
                     ((state, said, number) for number, said in some),
                 )
             db.execute(
@@ -148,7 +148,7 @@ class Inbox:
         """Try again later."""
         with self._changing() as db:
             db.executemany(
-                "UPDATE deliveries SET tries = tries + 1, due = ?, said = ? WHERE number = ?",
+                "UPDATE deliveries SET tries = tries + 1, due = ?, said = ? WHERE number = ? AND state = 'waiting'",
                 ((due, said, number) for number in numbers),
             )
 

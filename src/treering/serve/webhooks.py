@@ -197,25 +197,35 @@ class Receiver:
     # working ---------------------------------------------------------------------------------------------------------
 
     async def _go_on(self, name: str) -> None:
-        await self._try(name, [])  # what came while there was no server
-        inbox, come = self._inboxes[name], self._come[name]
+        inbox, come, tries = self._inboxes[name], self._come[name], 0
+        # When what came while there was no server is fetched, or tried again; None once it is there.
+        catching_up: float | None = time.time()
         while True:
             come.clear()
-            if waiting := await self._kept(inbox.due, time.time()):
-                await self._try(name, waiting)
+            waiting = await self._kept(inbox.due, time.time())
+            if waiting or (catching_up is not None and time.time() >= catching_up):
+                if await self._try(name, waiting):
+                    catching_up = None
+                elif catching_up is not None:
+                    catching_up = time.time() + AGAIN[min(tries, len(AGAIN) - 1)]
+                    tries += 1
                 continue
-            due = await self._kept(inbox.next_due)
+            due = [at for at in (await self._kept(inbox.next_due), catching_up) if at is not None]
             with suppress(TimeoutError):
-                await asyncio.wait_for(come.wait(), None if due is None else max(0.05, due - time.time()))
+                await asyncio.wait_for(come.wait(), max(0.05, min(due) - time.time()) if due else None)
 
-    async def _try(self, name: str, waiting: Sequence[Waiting]) -> None:
-        """Do the work of some deliveries, and say what came of it. What we can name does not end the loop."""
+    async def _try(self, name: str, waiting: Sequence[Waiting]) -> bool:
+        """Do the work of some deliveries, and say what came of it; returns whether the mirror is indexed as it is at
+        the forge.
+        """
         try:
             await self._do(name, waiting)
+            return True
         except Exception as error:  # noqa: BLE001  one of many independent pieces of work: it is counted as failed
             told = error.message if isinstance(error, TreeringError) else f"a bug of ours: {type(error).__name__}"
             self._say(f"webhooks of {name}: {told}")
             await self._later(name, waiting, AGAIN, told)
+            return False
 
     async def _later(self, name: str, some: Sequence[Waiting], again: Sequence[float], told: str) -> None:
         inbox, now = self._inboxes[name], time.time()
