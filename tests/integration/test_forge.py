@@ -91,7 +91,9 @@ def test_a_change_is_told_what_the_history_says_of_it(place: Place, forge: FakeF
         ("test_ledger.py", "ledger.py", 30, 30)
     ]
     assert [(one.name, one.commits) for one in told.review.reviewers] == [("Grace Hopper", 15)]
-    assert told.review.risk.changes > 10
+    # Every third commit is a fix, a day apart: of all older than 14 days but one change of the basket, 15 days before.
+    risk = told.review.risk
+    assert (risk.changes, risk.mended, risk.usual, risk.level, risk.lines) == (16, 16, round(35 / 36, 4), "usual", 13)
     assert told.review.related
     assert told.posted is None
     assert not forge.comments

@@ -26,7 +26,11 @@ ENOUGH = 10
 HALF_LIFE_DAYS = 180.0
 """A touch counts half for who reviews after so long."""
 MOST_RELATED = 5
-MOST_MISSING = 5
+MOST_MISSING = 3
+TOGETHER, USUALLY = 5, 0.7
+"""How often, and in how large a part of the commits of one of the changed files, a file must have been changed with it
+to be missed. docs/forge.md has the figures.
+"""
 MOST_REVIEWERS = 3
 
 _DAY = 86_400
@@ -124,7 +128,7 @@ def review(
         )[:MOST_RELATED],
         absent=tuple(
             Absent(one.path, one.beside, one.together, one.changed)
-            for one in beside(touches, seen, given, there, MOST_MISSING)
+            for one in beside(touches, seen, given, there, MOST_MISSING, often=TOGETHER, usually=USUALLY)
         ),
         reviewers=tuple(_reviewers(history, touches, seen, seen_given, change, handle)),
         risk=_risk(history, touches, seen, seen_given, mask, change),

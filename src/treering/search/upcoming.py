@@ -57,10 +57,17 @@ def partners(history: History, touches: Touches, mask: Mask, there: Sequence[str
 
 
 def beside(
-    touches: Touches, seen: npt.NDArray[np.bool_], files: Sequence[int], there: Sequence[str], most: int
+    touches: Touches,
+    seen: npt.NDArray[np.bool_],
+    files: Sequence[int],
+    there: Sequence[str],
+    most: int,
+    *,
+    often: int = OFTEN,
+    usually: float = USUALLY,
 ) -> list[Partner]:
-    """The files that usually change together with some, and are none of them: the surest first, by the touches that are
-    ``seen``. Only files that are ``there``.
+    """The files that change together with some and are none of them, ``often`` and in so large a part of the commits of
+    one of those: the surest first, by the touches that are ``seen``. Only files that are ``there``.
     """
     commits, touched = touches.commits[seen], touches.files[seen]
     exists = set(there)
@@ -69,7 +76,7 @@ def beside(
         theirs = np.unique(commits[touched == file])
         counts = np.bincount(touched[np.isin(commits, theirs)], minlength=len(touches.names))
         counts[list(files)] = 0
-        for other in np.flatnonzero(counts >= max(OFTEN, USUALLY * len(theirs))).tolist():
+        for other in np.flatnonzero(counts >= max(often, usually * len(theirs))).tolist():
             path = touches.names[other]
             # Of few times the share is drawn down: 3 of 3 tell less than 30 of 31.
             sure = counts[other] / (len(theirs) + 2)
