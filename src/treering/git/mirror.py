@@ -105,12 +105,14 @@ def fetch(
         except GitFailed as error:
             raise _said(source, token, error) from None
         after = tips(mirror)
-    missing = tuple(one for one in dict.fromkeys(wanted) if not _holds(mirror, one))
+    names = "".join(f"{one}\n" for one in dict.fromkeys(wanted)).encode()
+    asked = run_git([f"--git-dir={mirror}", "cat-file", "--batch-check"], stdin=names, seconds=REF_SECONDS)
+    missing = (line.removesuffix(" missing") for line in asked.decode().splitlines() if line.endswith(" missing"))
     return Fetched(
         new=len(after.keys() - before.keys()),
         moved=sum(before[name] != after[name] for name in before.keys() & after.keys()),
         gone=len(before.keys() - after.keys()),
-        missing=missing,
+        missing=tuple(missing),
     )
 
 
@@ -132,16 +134,16 @@ def _talk(mirror: Path, source: Remote, user: str, token: str, unwanted: Callabl
         )  # fmt: skip
 
     talk("fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--force", "--", source.url, *_SPECS)
-    if _holds(mirror, "HEAD"):
+    if _has_head(mirror):
         return
     named = _HEAD.search(talk("ls-remote", "--symref", "--", source.url, "HEAD"))
     if named:  # the first time, or its default branch was renamed
         run_git([f"--git-dir={mirror}", "symbolic-ref", "HEAD", named[1].decode("utf-8", "surrogateescape")])
 
 
-def _holds(mirror: Path, name: str) -> bool:
+def _has_head(mirror: Path) -> bool:
     try:
-        run_git([f"--git-dir={mirror}", "cat-file", "-e", f"{name}^{{object}}"], seconds=REF_SECONDS)
+        run_git([f"--git-dir={mirror}", "cat-file", "-e", "HEAD"], seconds=REF_SECONDS)
     except GitFailed:
         return False
     return True

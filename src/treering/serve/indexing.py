@@ -83,7 +83,7 @@ class Indexing:
             env={name: value for name, value in os.environ.items() if name not in SECRETS},
         )  # fmt: skip
         with suppress(OSError):  # who asks is answered first
-            os.setpriority(os.PRIO_PROCESS, process.pid, 10)
+            os.setpriority(os.PRIO_PROCESS, process.pid, 5)
         try:
             told, complaint = await process.communicate()
         finally:

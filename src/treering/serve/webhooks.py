@@ -33,6 +33,8 @@ from treering.serve.indexing import Indexing
 T = TypeVar("T")
 
 PATHS: dict[str, Forge] = {"/v1/webhooks/github": "github", "/v1/webhooks/gitlab": "gitlab"}
+HANDS = 4
+"""How many mirrors are fetched at once."""
 AGAIN = (1.0, 5.0, 30.0, 120.0, 600.0)
 """After how many seconds what failed is tried again; then it has failed."""
 ABSENT = (2.0, 10.0)
@@ -108,6 +110,7 @@ class Receiver:
     async def open(self) -> None:
         """Open the inboxes, and begin with what waits."""
         self._thread = ThreadPoolExecutor(1, "treering-inbox")  # SQLite's connections stay on it
+        self._hands = ThreadPoolExecutor(HANDS, "treering-forge")
         self._stack = ExitStack()
         for name, taking in self._taken.items():
             self._inboxes[name] = await self._kept(self._stack.enter_context, Inbox(taking.place.folder))
@@ -124,9 +127,14 @@ class Receiver:
             await asyncio.gather(self._keeping, return_exceptions=True)
         await self._kept(self._stack.close)
         self._thread.shutdown()
+        self._hands.shutdown()
 
     async def _kept(self, work: Callable[..., T], *told: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *told)
+
+    async def _apart(self, work: Callable[[], T]) -> T:
+        """Something that a forge may make last, on threads that nobody else waits for."""
+        return await asyncio.get_running_loop().run_in_executor(self._hands, work)
 
     # taking ----------------------------------------------------------------------------------------------------------
 
@@ -197,22 +205,35 @@ class Receiver:
     # working ---------------------------------------------------------------------------------------------------------
 
     async def _go_on(self, name: str) -> None:
-        inbox, come, tries = self._inboxes[name], self._come[name], 0
+        come, tries = self._come[name], 0
         # When what came while there was no server is fetched, or tried again; None once it is there.
         catching_up: float | None = time.time()
         while True:
             come.clear()
-            waiting = await self._kept(inbox.due, time.time())
-            if waiting or (catching_up is not None and time.time() >= catching_up):
-                if await self._try(name, waiting):
-                    catching_up = None
-                elif catching_up is not None:
-                    catching_up = time.time() + AGAIN[min(tries, len(AGAIN) - 1)]
-                    tries += 1
-                continue
-            due = [at for at in (await self._kept(inbox.next_due), catching_up) if at is not None]
+            try:
+                late = catching_up is not None and time.time() >= catching_up
+                due, done = await self._turn(name, late=late)
+            except TreeringError as error:  # the inbox itself cannot be read or written: a full disk
+                self._say(f"webhooks of {name}: {error.message}")
+                due, done = time.time() + AGAIN[-1], False
+            if done:
+                catching_up = None
+            elif late:
+                catching_up = time.time() + AGAIN[min(tries, len(AGAIN) - 1)]
+                tries += 1
+            until = [at for at in (due, catching_up) if at is not None]
             with suppress(TimeoutError):
-                await asyncio.wait_for(come.wait(), max(0.05, min(due) - time.time()) if due else None)
+                await asyncio.wait_for(come.wait(), max(0.02, min(until) - time.time()) if until else None)
+
+    async def _turn(self, name: str, *, late: bool) -> tuple[float | None, bool]:
+        """Work off what is due, or catch up. Returns when something is due next, and whether the mirror was indexed as
+        it is at the forge.
+        """
+        inbox, done = self._inboxes[name], False
+        waiting = await self._kept(inbox.due, time.time())
+        if waiting or late:
+            done = await self._try(name, waiting)
+        return await self._kept(inbox.next_due), done
 
     async def _try(self, name: str, waiting: Sequence[Waiting]) -> bool:
         """Do the work of some deliveries, and say what came of it; returns whether the mirror is indexed as it is at
@@ -239,8 +260,8 @@ class Receiver:
     async def _do(self, name: str, waiting: Sequence[Waiting]) -> None:
         taking, inbox = self._taken[name], self._inboxes[name]
         wanted = [one.after for one in waiting if one.after]
-        fetched = await asyncio.to_thread(
-            forging.fetch, taking.mirror, self._settings, wanted, unwanted=self._stop.is_set
+        fetched = await self._apart(
+            partial(forging.fetch, taking.mirror, self._settings, wanted, unwanted=self._stop.is_set)
         )
         job = await self._indexing.finished(taking.name)
         if job.state != "done":
@@ -261,9 +282,8 @@ class Receiver:
         for number in requests:
             same = [one for one in waiting if one.request == number and one.kind == "request"]
             try:
-                await asyncio.to_thread(
-                    forging.comment, taking.place, Reporter(), number, repository=taking.mirror.name, pause=self._pause
-                )
+                told = partial(forging.comment, taking.place, Reporter(), number, repository=taking.mirror.name)
+                await self._apart(partial(told, pause=self._pause))
                 await self._kept(inbox.settle, [(one.number, "commented on") for one in same])
             except TreeringError as error:
                 self._say(f"webhooks of {name}: request {number}: {error.message}")
