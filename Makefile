@@ -4,6 +4,7 @@
 # make check                         lint, then test
 # make fuzz                          run Schemathesis against the server for FUZZ_SECONDS=300 each, of what it offers and of models
 # make llama-test                    run those that want a real llama.cpp, which npm installs first
+# make forge-test              run those that want GitHub's own examples and schema, which npm installs first
 # make screenshots                   draw the pictures of docs/page.md anew, of this repository's own history
 # make clean                         remove what the others made here
 
@@ -16,8 +17,9 @@ DEVELOP := .venv/develop.stamp
 INSTALL := .venv/install.stamp
 
 LLAMA := .venv/llama
+FORGE := .venv/forge
 
-.PHONY: run test lint check fuzz llama-test screenshots clean
+.PHONY: run test lint check fuzz llama-test forge-test screenshots clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -38,6 +40,9 @@ fuzz: $(DEVELOP)
 
 llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
 	NODE_LLAMA="$(abspath $(LLAMA))" $(BIN)/python -m pytest -m llama
+
+forge-test: $(DEVELOP) $(FORGE)/package-lock.json
+	FORGE_EXAMPLES="$(abspath $(FORGE))" $(BIN)/python -m pytest -m examples
 
 screenshots: $(DEVELOP)
 	test -f .treering/reports/latest.json || $(BIN)/treering run --minutes 1
@@ -67,3 +72,8 @@ $(LLAMA)/package-lock.json:
 	mkdir -p $(LLAMA)
 	npm install --prefix $(LLAMA) --ignore-scripts --omit=optional --no-fund --no-audit \
 	  node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
+
+$(FORGE)/package-lock.json:
+	mkdir -p $(FORGE)
+	npm install --prefix $(FORGE) --ignore-scripts --omit=optional --no-fund --no-audit \
+	  @octokit/webhooks-examples@7.6.1 @octokit/openapi@23.0.2 @stoplight/prism-cli@5.14.2

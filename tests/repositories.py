@@ -14,7 +14,9 @@ import pytest
 
 def at_home(patch: pytest.MonkeyPatch, home: Path) -> None:
     """An environment without anything of the user's: a home of its own, no settings of git or treering, no key."""
-    for name in [name for name in os.environ if name.startswith(("GIT_", "TREERING_", "ANTHROPIC_"))]:
+    for name in [
+        name for name in os.environ if name.startswith(("GIT_", "GITHUB_", "GITLAB_", "CI_", "TREERING_", "ANTHROPIC_"))
+    ]:
         patch.delenv(name)
     patch.setenv("HOME", str(home))
     patch.setenv("XDG_DATA_HOME", str(home / "data"))

@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 
-from treering.config import ServeSettings
+from treering.config import ForgeSettings, ServeSettings
 from treering.opening import Place
 from treering.serve.app import application
 from treering.serve.house import House
 from treering.serve.running import Server, configured, listening
+from treering.serve.webhooks import Taking
 
 SETTINGS = ServeSettings(rate=0)
 
@@ -45,12 +46,19 @@ class Served:
 
 @contextmanager
 def serving(
-    places: Mapping[str, Place], *, waiting: int = 256, threads: int = 2, port: int = 0, **changes: Any
+    places: Mapping[str, Place],
+    *,
+    waiting: int = 256,
+    threads: int = 2,
+    port: int = 0,
+    forge: ForgeSettings | None = None,
+    taken: Mapping[str, Taking] | None = None,
+    **changes: Any,
 ) -> Iterator[Served]:
     settings = replace(SETTINGS, **changes)
     said: list[str] = []
     house = House(places, threads=threads, waiting=waiting)
-    app = application(house, settings, said.append)
+    app = application(house, settings, said.append, forge=forge, taken=taken)
     door = listening("127.0.0.1", port)
     url = f"http://127.0.0.1:{door.getsockname()[1]}"
     server = Server(configured(app, settings), app)

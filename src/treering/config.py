@@ -47,11 +47,26 @@ NOT_OF_THE_FILE = frozenset(
                 "seconds",
             )
         ),
+        *(
+            ("forge", key)
+            for key in (
+                "repository",
+                "kind",
+                "api",
+                "token",
+                "repositories",
+                "secrets",
+                "webhook_bytes",
+                "replay_seconds",
+                "comments",
+                "patience",
+            )
+        ),
     }
 )
 """Settings that a repository must not choose: it would be told our key and be sent texts; it would open a door of the
-machine, run a program on it, write where it likes, or let its tests read and take what they like. A server has several
-repositories anyway.
+machine, run a program on it, write where it likes, let its tests read and take what they like, or say where on a forge
+we write. A server has several repositories anyway.
 """
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -60,6 +75,7 @@ Markers = Literal["text", "tokens"]
 Method = Literal["lora", "full", "qlora"]
 Refs = Literal["branches", "all"]
 BackEnd = Literal["flat", "qdrant", "edge"]
+ForgeKind = Literal["", "github", "gitlab"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +287,30 @@ class ServeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgeSettings:
+    repository: str = ""
+    """The repository's full name at its forge (`owner/name`); empty is CI's, or that of the remote `origin`."""
+    kind: ForgeKind = ""
+    """Which forge it is; empty is told by `api`, by CI, or by the remote's host."""
+    api: str = ""
+    """Where the forge's API is; empty is CI's, or the public one of github.com or gitlab.com."""
+    token: str = ""
+    """The key to the forge. By environment only; without it `GITHUB_TOKEN` or `GITLAB_TOKEN` is."""
+    repositories: tuple[str, ...] = ()
+    """Whose webhooks are taken, and where each is fetched from: `owner/name=https://…/name.git`."""
+    secrets: tuple[str, ...] = ()
+    """What webhooks are signed with; several while one takes the place of another. By environment only."""
+    webhook_bytes: Annotated[int, Meta(ge=1024, le=1 << 30)] = 25 << 20
+    """How large a delivery may be."""
+    replay_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
+    """How far the time that a delivery is signed with may be from ours."""
+    comments: bool = False
+    """Whether a delivery of a pull or merge request has it commented on."""
+    patience: Annotated[float, Meta(ge=0, le=3600)] = 60.0
+    """How many seconds in all are waited for a forge that asks to wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -285,6 +325,7 @@ class Settings:
     route: RouteSettings = field(default_factory=RouteSettings)
     gate: GateSettings = field(default_factory=GateSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
+    forge: ForgeSettings = field(default_factory=ForgeSettings)
 
 
 SECTIONS: dict[str, Any] = {section.name: section.default_factory for section in fields(Settings)}

@@ -17,6 +17,9 @@ from treering.git.blame import blamed, line_history, texts, tree
 from treering.git.reader import read_refs
 from treering.git.shadow import GitFailed, Shadow, shadow_of
 from treering.opening import Place, finder
+from treering.operate.forge import Thread
+from treering.operate.forge import told as told
+from treering.operate.threads import threads_of
 from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.files import Predictor
@@ -31,10 +34,13 @@ LONGEST_QUERY = 20_000
 
 
 class CommitDetail(msgspec.Struct, frozen=True):
-    """A commit with its hunks, as far as they are indexed: capped, without secrets and what is no text."""
+    """A commit with its hunks, as far as they are indexed: capped, without secrets and what is no text; and with the
+    request that brought it in and the issues it names, as far as they were fetched from the forge.
+    """
 
     commit: Record
     hunks: tuple[FilePatch, ...]
+    threads: tuple[Thread, ...] = ()
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -112,7 +118,7 @@ class Desk:
         number = self.finder.history.find(text_of(name))
         commit_id = int(self.finder.history.ids[number])
         (record,) = self.finder.store.records(ids=[commit_id])
-        return CommitDetail(record, self.finder.store.hunks(commit_id))
+        return CommitDetail(record, self.finder.store.hunks(commit_id), tuple(threads_of(self.where.folder, record)))
 
     def points(self, question: str | Sequence[float], *, limit: int = 0) -> list[Point]:
         """The commits nearest to a vector of the index's model, or those that answer a question in words."""

@@ -27,6 +27,11 @@ def one_line(text: str) -> str:
     return printable(text.replace("\n", "\\n"))
 
 
+def in_code(text: str) -> str:
+    """One line as code in Markdown, where nothing of a repository's text formats, links or calls anybody."""
+    return "``" + (one_line(text).replace("`", "'") or " ") + "``"
+
+
 @dataclass(slots=True)
 class Reporter:
     """Silent by default. ``say`` is talk, ``warn`` is talk that is also counted, ``track`` is progress."""

@@ -18,7 +18,7 @@ from treering.errors import UsageError
 from treering.git.history import timestamp
 from treering.git.reader import Source, read_refs
 from treering.pipeline.answer import Proposals, files_at, proposals
-from treering.report import one_line
+from treering.report import in_code, one_line
 from treering.search.commits import Finder
 from treering.search.history import Numbers
 from treering.search.themes import Theme, telling, themes
@@ -184,7 +184,7 @@ def _files(
 
 
 def _code(text: str) -> str:
-    return "``" + one_line(visible(text)).replace("`", "'") + "``"
+    return in_code(visible(text))
 
 
 def _lines(told: Brief, *, heading: Callable[[str], str], code: Callable[[str], str], title: str = "") -> Iterator[str]:

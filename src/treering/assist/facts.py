@@ -63,6 +63,7 @@ class Sources:
     it is needed), and what takes secrets out of text.
 
     ``private`` says whether some paths hold one that must not be told; a commit that touches it is left out whole.
+    ``discussed`` gives what was said of a commit at the forge, a text for each request and issue, without secrets.
     """
 
     finder: Finder
@@ -71,6 +72,7 @@ class Sources:
     touches: Callable[[], Touches]
     redact: Redact
     private: Callable[[Iterable[str]], object] = lambda _: False
+    discussed: Callable[[Record], Sequence[str]] = lambda _: ()
 
 
 def facts(sources: Sources, found: Evidence) -> Iterator[Fact]:
@@ -85,6 +87,9 @@ def facts(sources: Sources, found: Evidence) -> Iterator[Fact]:
     now = list(_files(sources, hits, found))
     yield from chain.from_iterable(told[:BEST])
     yield from now[:1]
+    for record in records[:BEST]:
+        for text in sources.discussed(record):
+            yield Fact("related", record.commit_hash, "", _short(text, MESSAGE), "what was said of it at the forge")
     yield from _once(chain.from_iterable(_related(sources, record) for record in records[:BEST]))
     yield from _together(sources, next(iter(told), []))
     for one, file in zip_longest(told[BEST:], now[1:], fillvalue=None):

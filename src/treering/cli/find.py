@@ -9,7 +9,7 @@ import click
 
 from treering.cli.options import PATH, common, emit
 from treering.errors import DataError, UsageError
-from treering.report import Reporter, one_line, printable
+from treering.report import Reporter, in_code, one_line, printable
 
 T = TypeVar("T")
 
@@ -126,6 +126,9 @@ def show(repo: Path, store: Path | None, as_json: bool, verbose: bool, commit: s
     click.echo(one_line(f"{said.author_name}, {said.branch}: {said.diff_summary}"))
     for line in said.message_body.split("\n") if said.message_body else ():
         click.echo(f"    {one_line(line)}")
+    for thread in found.threads:
+        for line in finding.told(thread).split("\n"):
+            click.echo(f"    | {one_line(line)}")
     for hunk in found.hunks:
         click.echo(one_line(f"--- {hunk.path}") + (f" ({hunk.cut:,} bytes left out)" if hunk.cut else ""))
         click.echo(printable(hunk.text))
@@ -246,15 +249,12 @@ def _text(hit: Any) -> None:
 
 def _markdown(hit: Any) -> None:
     """A hit as a list item; what comes from the repository stands in code, where it formats nothing."""
-
-    def code(text: str) -> str:
-        return "``" + one_line(text).replace("`", "'") + "``"
-
     click.echo(
-        f"- {code(hit.commit_hash[:12])} {code(hit.subject or '(no subject)')}, {code(hit.author)}, {hit.date[:10]}"
+        f"- {in_code(hit.commit_hash[:12])} {in_code(hit.subject or '(no subject)')}, {in_code(hit.author)},"
+        f" {hit.date[:10]}"
     )
-    click.echo(f"  - why: {code(hit.why)}")
-    click.echo(f"  - files: {', '.join(code(path) for path in hit.files[:8]) or 'none'}")
+    click.echo(f"  - why: {in_code(hit.why)}")
+    click.echo(f"  - files: {', '.join(in_code(path) for path in hit.files[:8]) or 'none'}")
     if hit.hunk:
         lines = printable(hit.hunk).replace("```", "` ` `").split("\n")
         click.echo("\n".join(f"  {line}" for line in ("```diff", f"# {one_line(hit.hunk_path)}", *lines, "```")))

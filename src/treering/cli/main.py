@@ -15,6 +15,7 @@ from treering import __version__
 from treering.cli import ask, care, find, improve, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
+from treering.cli.forge import forge
 from treering.cli.gate import gate
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.mcp import mcp
@@ -253,6 +254,7 @@ for command in (
     improve.monitor,
     learn.generate,
     doctor,
+    forge,
     learn.message,
     learn.suggest,
     models,

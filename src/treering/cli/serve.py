@@ -30,15 +30,18 @@ def serve(
     repos: tuple[Path, ...], store: Path | None, as_json: bool, verbose: bool, preload: bool, **flags: Any
 ) -> None:
     """Serve repositories over HTTP: search, answers, OpenAI's paths, MCP and a page."""
-    from treering import config, opening
+    from treering import config, forging, opening
 
     with needs("serve"):
-        from treering.serve import guard, running
+        from treering.serve import guard, running, webhooks
 
     report = Reporter.to_stderr(verbose=verbose)
-    settings = config.load(None, os.environ, {"serve": flags}).serve
+    all_settings = config.load(None, os.environ, {"serve": flags})
+    settings, forge = all_settings.serve, all_settings.forge
     guard.check(settings)
-    places = opening.places(repos, store)
+    mirrors = forging.mirrors(forge)
+    places = opening.places([*repos, *(one.folder for one in mirrors.values())], store)
+    taken = webhooks.taking(mirrors, places)
 
     def begun(url: str) -> None:
         report.say(f"serving {', '.join(places)} at {url}")
@@ -46,7 +49,7 @@ def serve(
             click.echo(json.dumps({"url": url}))
 
     try:
-        running.serve(places, settings, report, begun, preload=preload)
+        running.serve(places, settings, report, begun, preload=preload, forge=forge, taken=taken)
     except OSError as error:
         raise ServiceError(
             f"cannot listen at {settings.host}:{settings.port}: {error.strerror or error}",

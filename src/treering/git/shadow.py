@@ -11,12 +11,13 @@ import math
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,47 @@ def run_git(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float | No
     return said
 
 
+def talk_git(
+    arguments: Sequence[str],
+    *,
+    protocol: str,
+    config: Mapping[str, str],
+    seconds: float,
+    unwanted: Callable[[], bool] = lambda: False,
+) -> bytes:
+    """Run git once with one protocol allowed to it, to speak with another machine, and return its standard output.
+    ``config`` reaches it by the environment, where no other user reads it. Once it is ``unwanted`` it is ended.
+
+    Raises :class:`GitFailed`; where it takes longer than ``seconds``, or is unwanted, :class:`RepositoryError`.
+    """
+    named = {f"GIT_CONFIG_KEY_{number}": key for number, key in enumerate(config)}
+    values = {f"GIT_CONFIG_VALUE_{number}": value for number, value in enumerate(config.values())}
+    allowed = {
+        "GIT_ALLOW_PROTOCOL": protocol, "GIT_CONFIG_COUNT": str(len(config)),
+        "GIT_ASKPASS": "true", "SSH_ASKPASS_REQUIRE": "never", "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+    }  # fmt: skip
+    with subprocess.Popen(
+        [_git(), *_SAFE, *arguments], env=environment() | allowed | named | values, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                told, complaint = process.communicate(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if unwanted() or time.monotonic() > until:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)  # with what it started to speak for it
+                    process.communicate()
+                    raise RepositoryError(
+                        f"git was not done within {seconds:.0f} s", "look at the network, and run it again"
+                    ) from None
+    if process.returncode:
+        raise GitFailed(process.returncode, complaint.decode("utf-8", "replace").strip())
+    return told
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A user's repository: where it is, and what of it a shadow needs."""
@@ -121,6 +163,14 @@ class Source:
     def ask(self, *arguments: str) -> bytes:
         """Ask the repository itself. For refs only."""
         return run_git([f"--git-dir={self.git_dir}", *arguments], seconds=REF_SECONDS)
+
+    def origin(self) -> str:
+        """The address of the remote ``origin`` by the repository's own config: its word, no more; empty without one."""
+        try:
+            told = self.ask("config", "--local", "--get", "remote.origin.url")
+        except GitFailed:
+            return ""
+        return told.decode("utf-8", "replace").strip()
 
     def tracks(self, name: str) -> bool:
         """Whether the repository's index holds that path of its work tree."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from treering.search.files import Touches
 from treering.search.history import History, Mask, Scores
@@ -51,15 +52,31 @@ def partners(history: History, touches: Touches, mask: Mask, there: Sequence[str
     """What the last commits leave open, the surest first. Only files that are ``there``."""
     last = plain(history, mask)[-LAST:]
     seen = mask[touches.commits]
-    commits, files = touches.commits[seen], touches.files[seen]
-    recent = np.unique(files[np.isin(commits, last)])
+    recent = np.unique(touches.files[seen & np.isin(touches.commits, last)])
+    return beside(touches, seen & ~np.isin(touches.commits, last), recent.tolist(), there, most)
+
+
+def beside(
+    touches: Touches,
+    seen: npt.NDArray[np.bool_],
+    files: Sequence[int],
+    there: Sequence[str],
+    most: int,
+    *,
+    often: int = OFTEN,
+    usually: float = USUALLY,
+) -> list[Partner]:
+    """The files that change together with some and are none of them, ``often`` and in so large a part of the commits of
+    one of those: the surest first, by the touches that are ``seen``. Only files that are ``there``.
+    """
+    commits, touched = touches.commits[seen], touches.files[seen]
     exists = set(there)
     found: dict[str, tuple[float, Partner]] = {}
-    for file in recent.tolist():
-        theirs = np.unique(commits[(files == file) & ~np.isin(commits, last)])
-        counts = np.bincount(files[np.isin(commits, theirs)], minlength=len(touches.names))
-        counts[recent] = 0
-        for other in np.flatnonzero(counts >= max(OFTEN, USUALLY * len(theirs))).tolist():
+    for file in files:
+        theirs = np.unique(commits[touched == file])
+        counts = np.bincount(touched[np.isin(commits, theirs)], minlength=len(touches.names))
+        counts[list(files)] = 0
+        for other in np.flatnonzero(counts >= max(often, usually * len(theirs))).tolist():
             path = touches.names[other]
             # Of few times the share is drawn down: 3 of 3 tell less than 30 of 31.
             sure = counts[other] / (len(theirs) + 2)

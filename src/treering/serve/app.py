@@ -5,7 +5,7 @@ What is asked and answered stands in ``offered.py`` and ``openai.py``; this is w
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from treering import deciding, improving, operations
-from treering.config import ServeSettings
+from treering.config import ForgeSettings, ServeSettings
 from treering.errors import TreeringError, UsageError
 from treering.finding import Point
 from treering.gating import Verdict
@@ -47,6 +47,8 @@ from treering.serve.improving import LearnAsked, Learners, LearnJob, Searches
 from treering.serve.indexing import Indexing, Job
 from treering.serve.jobs import Jobs, Under
 from treering.serve.lanes import Lane
+from treering.serve.webhooks import PATHS as WEBHOOKS
+from treering.serve.webhooks import Received, Receiver, Taking, Webhooks
 from treering.serve.writers import Writers
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -197,12 +199,15 @@ def application(
     say: Callable[[str], None] = lambda _: None,
     *,
     preload: bool = False,
+    forge: ForgeSettings | None = None,
+    taken: Mapping[str, Taking] | None = None,
 ) -> Guard:
     """The whole application, guarded. ``house`` is opened and closed by the one who serves it; ``preload`` opens the
-    indexes and loads a model before anyone asks.
+    indexes and loads a model before anyone asks. Where ``forge`` has a secret, webhooks of what is ``taken`` are too.
     """
     metrics = counting.Metrics()
     server, writers = Server(house, metrics), Writers(house.places)
+    receiver = Receiver(taken or {}, forge, server.indexing, say) if forge and forge.secrets else None
     house.opening.lent = writers.lent
     spoken = openai.OpenAI(house, writers, metrics)
     gates = Gates(house, settings)
@@ -216,6 +221,9 @@ def application(
             stack.push_async_callback(server.indexing.close)
             stack.push_async_callback(server.learners.close)
             await stack.enter_async_context(server.searches.kept())
+            if receiver:
+                await receiver.open()
+                stack.push_async_callback(receiver.close)
             await _mount(app, house, settings, stack)
             if preload:
                 try:
@@ -226,7 +234,7 @@ def application(
 
     app = FastAPI(title="treering", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.house, app.state.writers = house, writers
-    paths = _routes(app, server, spoken, gates)
+    paths = _routes(app, server, spoken, gates, receiver)
     told = msgspec.json.encode(schema.document(paths, house.names, token=bool(settings.token)))
 
     async def described(_: Request) -> Response:
@@ -245,10 +253,12 @@ def application(
         app.add_exception_handler(kind, _told)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Gone, _gone)
-    return Guard(app, settings, metrics, say)
+    return Guard(app, settings, metrics, say, receiver.signed if receiver else None)
 
 
-def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI, gates: Gates) -> list[schema.Path]:
+def _routes(
+    app: FastAPI, server: Server, spoken: openai.OpenAI, gates: Gates, receiver: Receiver | None
+) -> list[schema.Path]:
     """Give every handler its path, and tell of it."""
     paths: list[schema.Path] = []
 
@@ -300,6 +310,12 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI, gates: Gates) -
             handler,
             schema.Path("post", path, f"OpenAI's {word}, by a model of the store.", gives, asked, media=media, **plain),
         )
+    if receiver:
+        for path, of in WEBHOOKS.items():
+            told_of = f"A webhook of {of.title()}, by its signature."
+            route(receiver.receive, schema.Path("post", path, told_of, Received, status=202, **plain))
+        stand = "How the deliveries of the repositories stand whose webhooks are taken."
+        route(receiver.standing, schema.Path("get", "/v1/webhooks", stand, Webhooks, **plain))
     route(server.healthy, schema.Path("get", "/healthz", "Whether the server lives.", Health, **plain))
     route(server.ready, schema.Path("get", "/readyz", "Whether the first repository can be searched.", Health, **plain))
     route(server.watched, schema.Path("get", "/metrics", "Figures for Prometheus.", media=("text/plain",), **plain))

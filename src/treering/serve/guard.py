@@ -10,7 +10,7 @@ import re
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any
@@ -99,16 +99,37 @@ class _No(Exception):  # noqa: N818
         self.headers = [(b"content-type", b"application/json"), *headers]
 
 
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """What is known of a request that is let in by its signature, which is asked for on its path: whether it bears one
+    at all, and how large it may be.
+    """
+
+    bears: Callable[[dict[str, str]], bool]
+    most: int
+
+
 class Guard:
     """The application behind a guard. ``say`` gets a line for every request: method, path, status, milliseconds and the
     request's id; never what is asked. ``draining`` sends every client away after its answer.
+
+    ``signed`` are the paths whose POSTs prove themselves by a signature of their body, which no page and no name that
+    was pointed here can make: they need neither the token nor our own name as ``Host``, and count for no client's
+    rate: behind a proxy the forge has the address of whoever else comes that way.
     """
 
     def __init__(
-        self, app: App, settings: ServeSettings, metrics: Metrics, say: Callable[[str], None] = lambda _: None
+        self,
+        app: App,
+        settings: ServeSettings,
+        metrics: Metrics,
+        say: Callable[[str], None] = lambda _: None,
+        signed: Mapping[str, Signed] | None = None,
     ) -> None:
         self.app, self.settings, self.metrics, self.say = app, settings, metrics, say
         self.rates = Rates(settings.rate)
+        self._signed = signed or {}
+        self._held = 0
         self.draining = False
         self._names = frozenset(name.lower() for name in (settings.host.strip("[]"), *settings.names)) | (
             LOOPBACK if is_loopback(settings.host) or settings.host in ("0.0.0.0", "::") else frozenset()  # noqa: S104
@@ -162,15 +183,22 @@ class Guard:
 
     async def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         found = self._headers(scope)
-        self._check_host(found)
+        by_signature = self._signed.get(scope["path"]) if scope["method"] == "POST" else None
+        self._check_host(found, ours=by_signature is None)
         self._check_origin(scope, found)
         client = (scope.get("client") or ("",))[0]
-        if seconds := self.rates.wait(client):
-            hint = f"wait {seconds:.1f} s"
-            after = (b"retry-after", str(int(seconds) + 1).encode())
-            raise _No(429, "too_many", "too many requests from one client", hint, after)
-        self._check_token(scope["path"], found)
-        content = await self._read(found, receive)
+        if by_signature is None:
+            self._check_rate(self.rates.wait(client))
+            self._check_token(scope["path"], found)
+            content = await self._read(found, receive, self.settings.body_bytes)
+        else:
+            if not by_signature.bears(
+                {key.decode("latin-1"): values[0].decode("latin-1") for key, values in found.items()}
+            ):
+                raise _No(
+                    401, "no_signature", "the delivery is not signed", "give the forge a secret, and here the same"
+                )
+            content = await self._read(found, receive, by_signature.most, shared=True)
         begun = False
 
         async def replay() -> Message:
@@ -217,13 +245,19 @@ class Guard:
             found.setdefault(key, []).append(value)
         return found
 
-    def _check_host(self, found: dict[bytes, list[bytes]]) -> None:
+    @staticmethod
+    def _check_rate(seconds: float) -> None:
+        if seconds:
+            after = (b"retry-after", str(int(seconds) + 1).encode())
+            raise _No(429, "too_many", "too many requests from one client", f"wait {seconds:.1f} s", after)
+
+    def _check_host(self, found: dict[bytes, list[bytes]], *, ours: bool = True) -> None:
         hosts = found.get(b"host", [])
         named = _HOST.fullmatch(hosts[0].decode("latin-1")) if len(hosts) == 1 else None
         if not named:
             raise _No(400, "bad_host", "the request has no valid Host header", "send one, as HTTP/1.1 demands")
         name = named[1].lower().strip("[]")
-        if name in self._names or (self.settings.host in ("0.0.0.0", "::") and _is_address(name)):  # noqa: S104
+        if not ours or name in self._names or (self.settings.host in ("0.0.0.0", "::") and _is_address(name)):  # noqa: S104
             return
         raise _No(421, "wrong_host", f"this server is not {name}", "ask it by its address, or name it with --name")
 
@@ -249,9 +283,10 @@ class Guard:
         ask = (b"www-authenticate", b"Bearer")
         raise _No(401, "no_token", "the token is missing or wrong", "send Authorization: Bearer TOKEN", ask)
 
-    async def _read(self, found: dict[bytes, list[bytes]], receive: Receive) -> bytes:
-        """The whole body, within its limit of bytes and of time."""
-        most = self.settings.body_bytes
+    async def _read(
+        self, found: dict[bytes, list[bytes]], receive: Receive, most: int, *, shared: bool = False
+    ) -> bytes:
+        """The whole body, within its limit of bytes and of time; with ``shared``, of four such together too."""
         large = _No(413, "too_large", f"the body has more than {most:,} bytes", "send less", (b"connection", b"close"))
         length = found.get(b"content-length", [b"0"])[0]
         if length.isdigit() and int(length) > most:
@@ -265,13 +300,19 @@ class Guard:
                         raise _No(400, "left", "the body ended early", "send all of it")
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
+                    self._held += len(parts[-1]) if shared else 0
                     if size > most:
                         raise large
+                    if shared and self._held > 4 * most:
+                        raise _No(503, "busy", "too many large deliveries at once", "send it again",
+                                  (b"retry-after", b"10"), (b"connection", b"close"))  # fmt: skip
                     if not message.get("more_body"):
                         return b"".join(parts)
         except TimeoutError:
             slow = f"the body was not there within {BODY_SECONDS:g} s"
             raise _No(408, "slow_body", slow, "send it at once", (b"connection", b"close")) from None
+        finally:
+            self._held -= size if shared else 0
 
 
 def _is_address(name: str) -> bool:

@@ -6,11 +6,13 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from treering.errors import TreeringError
+from treering.forging import SECRETS
 from treering.opening import Place
 
 PATIENCE = 10.0
@@ -60,6 +62,15 @@ class Jobs(Generic[J]):
         self._running = asyncio.ensure_future(self._run(job, options))
         return job
 
+    async def finished(self, repository: str) -> J:
+        """A job that began now or later, once it has ended; others have their turn before it."""
+        while self._running and not self._running.done():
+            await asyncio.wait([self._running])
+        job = self.start(repository)
+        if self._running:
+            await asyncio.wait([self._running])
+        return job
+
     async def _run(self, job: J, options: tuple[str, ...]) -> None:
         place, started = self._places[job.repository], time.monotonic()
         repo = place.source.worktree or place.source.git_dir
@@ -68,8 +79,10 @@ class Jobs(Generic[J]):
             sys.executable, "-P", "-m", "treering", self._command, "--json", "--repo", repo, "--store", place.folder,
             *options,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if name != "TREERING_SERVE_TOKEN"},
+            env={name: value for name, value in os.environ.items() if name not in SECRETS},
         )  # fmt: skip
+        with suppress(OSError):  # who asks is answered first
+            os.setpriority(os.PRIO_PROCESS, process.pid, 5)
         try:
             printed, complaint = await process.communicate()
         finally:

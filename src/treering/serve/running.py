@@ -14,13 +14,14 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from treering.config import ServeSettings
+from treering.config import ForgeSettings, ServeSettings
 from treering.opening import Place
 from treering.report import Reporter
 from treering.serve.answers import JSON, failure
 from treering.serve.app import application
 from treering.serve.guard import HEAD_BYTES, HEADERS, Guard
 from treering.serve.house import House
+from treering.serve.webhooks import Taking
 
 DRAINING_SECONDS = 1.0
 """For so long those who are connected are answered and sent away, before the connections that are left are closed."""
@@ -130,6 +131,8 @@ def serve(
     begun: Callable[[str], None],
     *,
     preload: bool = False,
+    forge: ForgeSettings | None = None,
+    taken: Mapping[str, Taking] | None = None,
 ) -> None:
     """Serve until a signal ends it. ``begun`` gets the address as soon as it can be asked.
 
@@ -139,7 +142,7 @@ def serve(
     host, port = door.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     house = House(places, threads=settings.threads, waiting=settings.waiting, processes=settings.processes)
-    app = application(house, settings, report.say, preload=preload)
+    app = application(house, settings, report.say, preload=preload, forge=forge, taken=taken)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = Server(configured(app, settings), app)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from treering.assisting import visible
 from treering.deciding import Brief
-from treering.finding import CommitDetail
+from treering.finding import CommitDetail, told
 from treering.learning import Suggestions
 from treering.operations import Status
 from treering.report import one_line, printable
@@ -86,6 +86,8 @@ def _commit(found: CommitDetail, uri: Uri) -> Shown:
         *([f"undoes {said.undoes}"] if said.undoes else []),
         *([f"same patch as {said.same_patch_as}"] if said.same_patch_as else []),
     ]
+    for thread in found.threads:
+        lines += [_line(f"| {line}") for line in told(thread).split("\n")[:BODY_LINES]]
     for hunk in found.hunks:
         lines.append(_line(f"--- {hunk.path}") + (f" ({hunk.cut:,} bytes left out)" if hunk.cut else ""))
         lines += [_line(line) for line in hunk.text.rstrip("\n").split("\n")]

@@ -360,6 +360,17 @@ class CommitTables(Database):
         )
         return [row[0] for row in rows]
 
+    def people_of(self, ids: Iterable[int]) -> list[tuple[int, str, str]]:
+        """(commit id, author's name, address) of each of some commits."""
+        return self.db.execute(
+            "SELECT commits.id, author_name, author_email FROM json_each(?) JOIN commits ON commits.id = value",
+            (json.dumps(list(ids)),),
+        ).fetchall()
+
+    def subjects(self) -> list[tuple[int, str]]:
+        """(commit id, subject) of the reachable commits."""
+        return self.db.execute("SELECT id, subject FROM commits WHERE position IS NOT NULL").fetchall()
+
     def unmerged(self, branch: str) -> list[tuple[str, int, int]]:
         """The branches with commits that another one does not have, merges and patches that it has aside: their names,
         how many those are, and the newest's committer time; the newest first.
