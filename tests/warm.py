@@ -50,14 +50,14 @@ class Started:
         end = time.monotonic() + PATIENCE
         while (code := self.poll()) is None:
             assert time.monotonic() < end, f"it runs and runs\n{self.stdout}\n{self.stderr}"
-            time.sleep(0.002)
+            time.sleep(0.01)
         return code
 
     def wait_until_it_says(self, beginning: str) -> None:
         """Until a line on stderr begins so."""
         while not f"\n{self.stderr}".count(f"\n{beginning}"):
             assert self.poll() is None, self.stderr
-            time.sleep(0.002)
+            time.sleep(0.01)
 
     def send_signal(self, sent: signal.Signals) -> None:
         os.kill(self.pid, sent)

@@ -207,7 +207,10 @@ def as_torchrun(warm: Warm, command: list[str]) -> None:
         "TORCHELASTIC_RUN_ID": "a test",
     }  # fmt: skip
     with ExitStack() as stack:
-        both = [stack.enter_context(warm.started(command, **told, RANK=rank, LOCAL_RANK=rank)) for rank in ("0", "1")]
+        both = [
+            stack.enter_context(warm.started(command, Path.cwd(), **told, RANK=rank, LOCAL_RANK=rank))
+            for rank in ("0", "1")
+        ]
         for one in both:
             assert one.wait() == 0, one.stderr
 
