@@ -199,6 +199,18 @@ class ServeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchSettings:
+    look_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
+    """How often the watcher looks whether refs have moved that no hook told of."""
+    quiet_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0.3
+    """For so long nothing may have moved before the index is brought up to date."""
+    burst_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+    """After so long it is, though refs go on moving."""
+    retry_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    """How rarely at most what fails is tried again; the first time after two seconds, then twice as long each time."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -210,6 +222,7 @@ class Settings:
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     route: RouteSettings = field(default_factory=RouteSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
 
 SECTIONS: dict[str, Any] = {section.name: section.default_factory for section in fields(Settings)}

@@ -3,6 +3,7 @@ and ``learning.py``; nothing of what only those need is imported here, for every
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -31,6 +32,13 @@ class Place:
     source: Source
     settings: Settings
     folder: Path
+
+    def command(self, name: str, *options: str) -> list[str | Path]:
+        """A command of ours on this repository, for a process of its own."""
+        repo = self.source.worktree or self.source.git_dir
+        # -P: no module of the folder that we were started in is taken for ours.
+        start = [sys.executable, "-P", "-m", "treering"]
+        return [*start, name, *options, "--repo", repo, "--store", self.folder]
 
     @contextmanager
     def store(self, *, existing: bool = False) -> Iterator[Store]:
@@ -103,7 +111,7 @@ def finder(
             else nullcontext(Finder(store, None)) as opened
         ):
             if asked.result() != store.fact("tips") or len(opened.history) < store.count():
-                report.say("the index is behind the repository: run `treering index`")
+                report.say("the index is behind the repository: run `treering index`, or keep `treering watch` on")
             yield opened
 
 

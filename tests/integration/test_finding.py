@@ -541,7 +541,7 @@ def test_that_commits_were_read_and_not_indexed_is_said(workshop: Workshop) -> N
     workshop.commit("Raise the retry limit to the sky")
     operations.scrape(place(workshop), Reporter())
     for arguments in (["search", "retry"], ["files", "retry"]):
-        assert "the index is behind the repository: run `treering index`" in treering(workshop, *arguments).stderr
+        assert "the index is behind the repository: run `treering index`, or keep `treering watch` on" in treering(workshop, *arguments).stderr
 
 
 @pytest.mark.parametrize("what", ["src/client.py:²", "src/client.py:" + "1" * 5000, "caf\udce9.txt", "src/client.py:0"])
@@ -651,7 +651,7 @@ def test_that_the_repository_has_moved_on_is_said(workshop: Workshop) -> None:
         ["files", "x"],
     ):
         done = treering(workshop, *arguments)
-        assert "the index is behind the repository: run `treering index`" in done.stderr
+        assert "the index is behind the repository: run `treering index`, or keep `treering watch` on" in done.stderr
         assert "sky" not in done.stdout
 
 

@@ -21,6 +21,7 @@ from treering.cli.models import models
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.cli.overview import overview
 from treering.cli.serve import serve
+from treering.cli.watch import hooks, watch
 from treering.errors import UsageError
 from treering.report import Reporter, one_line, printable
 
@@ -263,5 +264,7 @@ for command in (
     ask.context,
     ask.ask,
     serve,
+    hooks,
+    watch,
 ):
     main.add_command(command)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import sys
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -64,10 +63,8 @@ class Indexing:
 
     async def _run(self, job: Job) -> None:
         place, started = self._places[job.repository], time.monotonic()
-        repo = place.source.worktree or place.source.git_dir
-        # -P: no module of the folder that the server was started in is taken for ours.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "treering", "index", "--json", "--repo", repo, "--store", place.folder,
+            *place.command("index", "--json"),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if name != "TREERING_SERVE_TOKEN"},
         )  # fmt: skip
