@@ -429,7 +429,10 @@ def test_where_the_answers_fall_short_is_said_in_a_header(tmp_path: Path) -> Non
     repo.commit("Go on", a__py="x = 2\n")
     with serving({"project": opening.place(repo.path)}) as served:
         told = served.post("/v1/search", {"query": "begin"})
-        assert told.headers["treering-note"] == "the index is behind the repository: run `treering index`, or keep `treering watch` on"
+        assert (
+            told.headers["treering-note"]
+            == "the index is behind the repository: run `treering index`, or keep `treering watch` on"
+        )
         assert served.get("/v1/repositories").json()["repositories"][0]["notes"]
         assert served.get("/v1/status").json()["behind"] is True
 

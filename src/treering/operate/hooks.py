@@ -222,7 +222,7 @@ def _write(path: Path, content: bytes, mode: int | None = None) -> None:
 
 
 def _writable(folder: Path) -> None:
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise RepositoryError(
             f"no permission to write {folder}",
             "run as the user who owns it; or do without hooks: `treering watch` sees commits by itself",
