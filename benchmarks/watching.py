@@ -134,7 +134,8 @@ def _whole(store: Path, commit: str) -> bool:
         return bool(
             db.execute(
                 "SELECT 1 FROM commits c JOIN documents d ON d.commit_id = c.id WHERE c.hash = ?"
-                " AND position IS NOT NULL AND lengths IS NOT NULL AND EXISTS (SELECT 1 FROM vectors v WHERE v.commit_id = c.id)",
+                " AND position IS NOT NULL AND lengths IS NOT NULL"
+                " AND EXISTS (SELECT 1 FROM vectors v WHERE v.commit_id = c.id)",
                 (commit,),
             ).fetchone()
         )
