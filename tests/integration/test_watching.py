@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from moving import Moving, Watcher, bare_of_vectors, searchable, until, watching
+from moving import Moving, bare_of_vectors, searchable, until, watching
 from repositories import Repo
 from treering import opening, operations
 from treering import watching as chapter
@@ -93,6 +93,10 @@ def test_once_works_off_what_is_there_and_ends(repo: Repo) -> None:
     lines = treering("watch", "--once", "--json", "--repo", str(repo.path)).stdout.splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["indexed", "ended"]
     assert len(searchable(store(repo))) == 1
+    said = treering("watch", "--once", "--repo", str(repo.path)).stderr  # the same in words
+    assert re.fullmatch(
+        r"project: 0 commits and 0 vectors added, [\d.]+ s after the first sign\nproject: ended\n", said
+    )
 
 
 def test_once_ends_with_what_an_index_run_failed_of_after_all_were_tried(make_repo: Callable[..., Repo]) -> None:
@@ -112,7 +116,7 @@ def test_one_watcher_a_store(repo: Repo) -> None:
 
 
 def test_it_ends_in_the_middle_of_an_index_run(story: Repo) -> None:
-    for number in range(300):
+    for number in range(120):
         story.git("commit", "--quiet", "--allow-empty", "-m", f"Go on {number}")
     for sent in (signal.SIGTERM, signal.SIGINT):
         with watching(story.path) as watcher:
@@ -124,7 +128,7 @@ def test_it_ends_in_the_middle_of_an_index_run(story: Repo) -> None:
             assert [event["event"] for event in watcher.rest()] == ["ended"]
     assert chapter.hooks_status(opening.place(story.path)).waits  # what was not finished is known
     chapter.watch([story.path], None, lambda _: None, once=True)
-    assert len(searchable(store(story))) > 300
+    assert len(searchable(store(story))) > 120
 
 
 def test_a_repository_that_goes_and_comes_back_is_told_once_each(make_repo: Callable[..., Repo]) -> None:
@@ -208,14 +212,6 @@ def test_what_follows_an_index_run_is_started_beside_it_and_not_twice_at_once(re
     assert told[1].error == "ValueError: it does not work"
 
 
-def test_people_are_told_in_words(repo: Repo) -> None:
-    repo.commit("Begin", a__py="x = 1\n")
-    said = treering("watch", "--once", "--repo", str(repo.path)).stderr
-    assert re.fullmatch(
-        r"project: 1 commits and \d vectors added, [\d.]+ s after the first sign\nproject: ended\n", said
-    )
-
-
 def test_a_unit_of_systemd_is_one(repo: Repo, tmp_path: Path) -> None:
     repo.commit("Begin", a__py="x = 1\n")
     odd = repo.copied(tmp_path / 'it\'s 100% of "$HOME" \\ here')
@@ -253,10 +249,3 @@ def test_whoever_reads_may_go_away(repo: Repo) -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, timeout=60)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, b"")
-
-
-def test_a_watcher_is_a_process_that_can_be_asked(repo: Repo) -> None:
-    repo.commit("Begin", a__py="x = 1\n")
-    watcher = Watcher((repo.path,), "--once")
-    watcher.next("ended")
-    assert watcher.end() == 0
