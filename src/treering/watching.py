@@ -76,8 +76,8 @@ def hooks_status(where: Place) -> Hooks:
 
 def _folder(where: Place) -> hooks.Folder:
     path, root = where.source.hooks(), where.source.worktree
-    inside = root is not None and path.is_relative_to(root)
-    tracked = inside and where.source.tracks(os.path.relpath(path, root))
+    inside = root is not None and path.resolve().is_relative_to(root.resolve())
+    tracked = root is not None and inside and where.source.tracks(os.path.relpath(path.resolve(), root.resolve()))
     return hooks.Folder(path, Queue(where.folder).folder.absolute(), root, tracked)
 
 
@@ -154,7 +154,7 @@ async def _watch(
     turn = asyncio.Lock()
     keepers = [Keeper(name, place, store, turn, tell, followers) for name, place in places.items()]
     loop, own = asyncio.get_running_loop(), asyncio.current_task()
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     if own:
         for sent in signals:
             loop.add_signal_handler(sent, own.cancel)

@@ -19,9 +19,8 @@ class RefFiles:
 
     def __init__(self, source: Source, also: tuple[Path, ...] = ()) -> None:
         common = source.objects.parent
-        self._files = (
-            source.git_dir / "HEAD", common / "packed-refs", common / "reftable" / "tables.list", source.shallow, *also
-        )  # fmt: skip
+        held = ("HEAD", "packed-refs", "reftable/tables.list")
+        self._files = (source.git_dir / "HEAD", *(common / name for name in held), source.shallow, *also)
         self._roots = (common / "refs", common / "worktrees")
         self._folders: dict[Path, tuple[Mark, tuple[Path, ...]]] = {}
 

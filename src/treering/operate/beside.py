@@ -26,6 +26,7 @@ async def ran(command: Sequence[str | Path]) -> tuple[bytes, list[str]]:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            process_group=0,  # a terminal's Ctrl-C is for the watcher, which ends it
         )  # fmt: skip
     except OSError as error:
         raise ServiceError(f"{command[0]} cannot be started: {error.strerror}", "is memory short?") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from treering import finding, opening
-from treering.errors import BudgetError, ModelError, ServiceError, UsageError
+from treering.errors import BudgetError, ModelError, ServiceError, TreeringError, UsageError
 from treering.finding import Desk
 from treering.offered import OFFERS, Asked
 from treering.opening import Place
@@ -225,7 +225,7 @@ class House:
         return repository or self.names[0]
 
     def notes(self, repository: str) -> tuple[str, ...]:
-        """What was said when the index was opened last: that it is behind, or answers by words alone."""
+        """What is to be said of the index as it was asked last: that it is behind, or answers by words alone."""
         return self._notes.get(repository, ())
 
     async def answer(self, repository: str, name: str, asked: Asked) -> object:
@@ -244,7 +244,9 @@ class House:
                 with suppress(RuntimeError):
                     loop.call_soon_threadsafe(tell, text)
 
-            return streamed(bench.desk(repository).desk, asked, piece, lambda: task.left)
+            opened = bench.desk(repository)
+            self._note(repository, opened)
+            return streamed(opened.desk, asked, piece, lambda: task.left)
 
         return await self.slow.run(work)
 
@@ -256,6 +258,7 @@ class House:
 
         def work(bench: Bench, _: Task[T]) -> T:
             opened = bench.desk(repository)
+            self._note(repository, opened)
             try:
                 return question(opened.desk)
             except (UsageError, BudgetError, ServiceError):
@@ -291,6 +294,11 @@ class House:
             if key not in self._embedders:
                 self._embedders[key] = opening.embedder(place)
             return self._embedders[key]
+
+    def _note(self, repository: str, opened: Opened) -> None:
+        with suppress(TreeringError):  # the repository cannot be asked: what was said when the index was opened holds
+            new = opened.desk.behind and opening.BEHIND not in opened.notes
+            self._notes[repository] = (opening.BEHIND, *opened.notes) if new else opened.notes
 
     def _opened(self, repository: str) -> Opened:
         place, said, closing = self.places[repository], io.StringIO(), ExitStack()
