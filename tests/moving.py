@@ -73,6 +73,7 @@ class Moving:
         self.commit(self.repo, "--amend")
 
     def branch(self) -> None:
+        self.number += 1
         self.repo.git("switch", "--quiet", "-c", f"topic{self.number}", self.main)
         self.commit(self.repo)
 
@@ -90,7 +91,8 @@ class Moving:
     def pick(self) -> None:
         if topic := self.any_topic():
             self.repo.git("switch", "--quiet", self.main)
-            self.repo.git("cherry-pick", "--allow-empty", "--keep-redundant-commits", topic)
+            last = self.repo.git("rev-list", "--no-merges", "--max-count=1", topic)
+            self.repo.git("cherry-pick", "--allow-empty", "--keep-redundant-commits", last)
             self.commits += 1
 
     def delete(self) -> None:
