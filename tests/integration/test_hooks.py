@@ -1,5 +1,6 @@
 """Hooks of a real git: what is asked for, what was there before goes on, and removal leaves no trace."""
 
+import json
 import os
 import shutil
 import stat
@@ -415,6 +416,15 @@ def test_a_folder_that_may_not_be_written_is_an_error_with_the_way_out(
         "hint: run as the user who owns it; or do without hooks: `treering watch` sees commits by itself\n"
     )
     assert not {*NAMES} & {path.name for path in hooks.iterdir()}
+
+
+def test_a_line_that_was_broken_by_hand_breaks_nothing(repo: Repo) -> None:
+    install(repo)
+    hook = repo.path / ".git" / "hooks" / "post-commit"
+    hook.write_text(hook.read_text().replace(">", ">'", 1).replace(': >"', ": >'\"", 1))
+    told = json.loads(treering(repo, "hooks", "status", "--json").stdout)
+    assert [one["state"] for one in told["hooks"]] == ["missing", *["installed"] * 4]
+    assert set(told) == {"folder", "shared", "hooks", "waits", "watcher"}
 
 
 def test_status_says_what_there_is_and_who_works_it_off(repo: Repo) -> None:

@@ -20,6 +20,7 @@ from repositories import Repo
 from treering import opening, operations
 from treering import watching as chapter
 from treering.cli.main import main
+from treering.git.moved import RefFiles
 from treering.opening import Place
 from treering.report import Reporter
 from treering.watching import Added, Event
@@ -86,6 +87,35 @@ def test_nothing_is_lost_when_it_is_killed(repo: Repo) -> None:
     assert searchable(store(repo)) == made
     assert bare_of_vectors(store(repo)) == 0
     assert not chapter.hooks_status(place).waits
+
+
+def test_every_way_in_which_refs_move_is_seen_in_their_files(repo: Repo) -> None:
+    repo.commit("Begin", a__py="x = 1\n")
+    repo.git("remote", "add", "team", ".")
+    refs = RefFiles(opening.place(repo.path).source)
+    for step in (
+        ["commit", "--allow-empty", "-m", "Go on"],
+        ["branch", "deep/in/folders"],
+        ["update-ref", "refs/heads/deep/in/other", "HEAD"],
+        ["update-ref", "refs/heads/deep/in/other", "HEAD~1"],
+        ["pack-refs", "--all"],
+        ["branch", "-D", "deep/in/other"],
+        ["switch", "--detach", "HEAD~1"],
+        ["worktree", "add", "../linked", "deep/in/folders"],
+        ["-C", "../linked", "switch", "--detach"],
+        ["fetch", "--quiet", "team"],
+    ):
+        before = refs.state()
+        assert refs.state() == before
+        time.sleep(0.01)  # a tick of the file system's clock
+        repo.git(*step)
+        assert refs.state() != before, step
+    linked = RefFiles(opening.place(repo.path.with_name("linked")).source)
+    before = linked.state()
+    time.sleep(0.01)
+    repo.git("switch", "--quiet", "--detach", "HEAD~0")
+    repo.git("commit", "--quiet", "--allow-empty", "-m", "Go on without a branch")
+    assert linked.state() != before
 
 
 def test_once_works_off_what_is_there_and_ends(repo: Repo) -> None:

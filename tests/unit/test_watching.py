@@ -1,7 +1,11 @@
 """What the watcher decides, without a repository."""
 
+import asyncio
+from functools import partial
+
 import pytest
 
+from treering.operate.beside import Following
 from treering.operate.hooks import parsed, with_lines
 from treering.watching import delay, due
 
@@ -15,6 +19,31 @@ def test_a_failure_is_tried_again_ever_more_rarely_up_to_a_limit() -> None:
 def test_a_burst_is_waited_for_but_not_without_end() -> None:
     assert due(first=10, last=10, quiet=0.3, longest=5) == 10.3
     assert due(first=10, last=14.9, quiet=0.3, longest=5) == 15
+
+
+def test_what_follows_is_not_started_twice_at_once_and_once_more_after_its_end() -> None:
+    begun: list[int] = []
+    failed: list[Exception] = []
+
+    async def follow(number: int) -> None:
+        begun.append(number)
+        await asyncio.sleep(0.01)
+        if number == 1:
+            raise ValueError("it does not work")
+
+    async def story() -> None:
+        following = Following(failed.append)
+        for number in (1, 2, 3):
+            following.start(partial(follow, number))
+            await asyncio.sleep(0)
+        await following.over()
+        following.start(partial(follow, 4))
+        await asyncio.sleep(0)
+        await following.end()
+
+    asyncio.run(story())
+    assert begun == [1, 3, 4]
+    assert [str(error) for error in failed] == ["it does not work"]
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,12 @@ KEPT = "treering-before"
 _BEGIN = b"# >>> treering hooks: `treering hooks remove` takes these lines out\n"
 _ALONE = b"# >>> treering hooks: `treering hooks remove` takes this file away\n"
 _END = b"# <<< treering hooks\n"
-_ASK = re.compile(rb"\(set -C; : >([^\n]+)\) 2>/dev/null \|\| :\n")
+_LINE = rb"\(set -C; : >%b\) 2>/dev/null \|\| :\n"
+_ASK = re.compile(_LINE % rb"([^\n]+)")
 _BLOCK = re.compile(
     b"(?:%b|%b)((?:%b)*)(?:[^\n]*%b[^\n]*\n)?%b"
-    % (re.escape(_BEGIN), re.escape(_ALONE), _ASK.pattern.replace(b"(", b"(?:").replace(b"\\(?:", b"\\("),
-       KEPT.encode(), re.escape(_END))
-)  # fmt: skip
+    % (*map(re.escape, (_BEGIN, _ALONE)), _LINE % rb"[^\n]+", KEPT.encode(), re.escape(_END))
+)
 _START = b"#!/bin/sh\n"
 _SHELL = re.compile(rb"#![ \t]*(?:/\S*/)?(?:env[ \t]+)?(?:ba|da|a|k|mk|z)?sh(?:[ \t]+-[a-zA-Z]+)*[ \t]*\n")
 _HERE = b'"${0%/*}"/'
@@ -100,7 +100,7 @@ def _look(folder: Folder, name: str) -> Hook:
     path, content = folder.path / name, _content(folder.path / name)
     asks, before = parsed(content)
     ours = folder.ask() in asks
-    stale = tuple(shown for ask in asks if (shown := _leads(folder.path, ask)) and not Path(shown).parent.is_dir())
+    stale = tuple(_leads(folder.path, ask) for ask in asks if _nowhere(folder.path, ask))
     add, done = _by_hand(folder, name, content)
     if add:
         return Hook(name, "installed" if done or ours else "by hand", _whose(folder, content), add, stale)
@@ -240,11 +240,13 @@ def _content(path: Path) -> bytes:
 
 
 def _leads(hooks: Path, ask: bytes) -> str:
-    """The file that a line makes."""
+    """The file that a line makes; empty if it was changed so that it cannot be told."""
     match = _ASK.fullmatch(ask)
     target = match[1] if match else b""
-    words = shlex.split(os.fsdecode(target.removeprefix(_HERE)))
-    where = "".join(words)
+    try:
+        where = "".join(shlex.split(os.fsdecode(target.removeprefix(_HERE))))
+    except ValueError:
+        return ""
     return os.path.normpath(hooks.resolve() / where) if target.startswith(_HERE) else where
 
 
