@@ -45,10 +45,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--story", type=int, default=500)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--nice", type=int, default=19, help="of the index runs; 0 on a machine that is busy")
     chosen = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("TREERING_")]:
         del os.environ[name]
-    print(describe(machine()))
+    os.environ["TREERING_WATCH_NICE"] = str(chosen.nice)
+    print(f"{describe(machine())}, index runs at nice {chosen.nice}")
     with tempfile.TemporaryDirectory(prefix="treering-benchmark-") as folder:
         place = cloned(chosen.repo.resolve(), Path(folder) / "project", chosen.store)
         repo, dice = Repo(place), random.Random(chosen.seed)  # noqa: S311

@@ -208,6 +208,8 @@ class WatchSettings:
     """After so long it is, though refs go on moving."""
     retry_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
     """How rarely at most what fails is tried again; the first time after two seconds, then twice as long each time."""
+    nice: Annotated[int, Meta(ge=0, le=19)] = 19
+    """The priority of index runs, as `nice` counts: 19 is the lowest, and waits for all else the machine has to do."""
 
 
 @dataclass(frozen=True, slots=True)

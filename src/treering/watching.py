@@ -362,7 +362,7 @@ class Keeper:
 
 
 async def _indexed(place: Place) -> Added:
-    told, warnings = await ran(place.command("index", "--json"))
+    told, warnings = await ran(place.command("index", "--json"), place.settings.watch.nice)
     return replace(msgspec.json.decode(told, type=Added), warnings=tuple(warnings))
 
 

@@ -25,7 +25,14 @@ from treering.opening import Place
 from treering.report import Reporter
 from treering.watching import Added, Event
 
-QUICK = {"TREERING_WATCH_LOOK_SECONDS": "0.2", "TREERING_WATCH_QUIET_SECONDS": "0.1"}
+QUICK = {"TREERING_WATCH_LOOK_SECONDS": "0.2", "TREERING_WATCH_QUIET_SECONDS": "0.1", "TREERING_WATCH_NICE": "0"}
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the lowest priority they would wait for all other tests."""
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
 
 
 def store(repo: Repo) -> Path:
@@ -40,7 +47,7 @@ def treering(*arguments: str, code: int = 0) -> Result:
 
 def test_what_moves_becomes_searchable_with_hooks_or_without(repo: Repo) -> None:
     first = repo.commit("Begin with the zeppelin", a__py="x = 1\n")
-    with watching(repo.path, **QUICK) as watcher:
+    with watching(repo.path) as watcher:
         assert watcher.next("watching")["repository"] == "project"
         assert watcher.next("indexed")["commits"] == 1
         second = repo.commit("Weigh the walrus", a__py="x = 2\n")
@@ -62,7 +69,7 @@ def test_what_moves_becomes_searchable_with_hooks_or_without(repo: Repo) -> None
 def test_a_story_with_no_hand_on_it_stays_searchable(repo: Repo) -> None:
     moving = Moving(repo)
     treering("hooks", "install", "--repo", str(repo.path))
-    with watching(repo.path, **QUICK) as watcher:
+    with watching(repo.path) as watcher:
         watcher.next("indexed")
         while moving.commits < 25:
             moving.step()
@@ -78,7 +85,7 @@ def test_nothing_is_lost_when_it_is_killed(repo: Repo) -> None:
     operations.index(opening.place(repo.path), Reporter())
     made = {repo.git("rev-parse", "HEAD")}
     for wait in (0.3, 1.1, 1.5):
-        with watching(repo.path, **QUICK) as watcher:
+        with watching(repo.path) as watcher:
             made.add(repo.commit(f"Go on {wait}", a__py=f"x = {wait}\n"))
             time.sleep(wait)
             watcher.process.kill()
@@ -166,7 +173,7 @@ def test_a_repository_that_goes_and_comes_back_is_told_once_each(make_repo: Call
     repo.commit("Begin", a__py="x = 1\n")
     other.commit("Begin", a__py="x = 1\n")
     away = repo.path.with_name("away")
-    with watching(repo.path, other.path, **QUICK) as watcher:
+    with watching(repo.path, other.path) as watcher:
         watcher.next("indexed")
         watcher.next("indexed")
         repo.path.rename(away)
@@ -185,7 +192,7 @@ def test_a_repository_that_goes_and_comes_back_is_told_once_each(make_repo: Call
 
 def test_a_store_that_was_taken_away_is_not_made_again_unasked(repo: Repo) -> None:
     repo.commit("Begin", a__py="x = 1\n")
-    with watching(repo.path, **QUICK) as watcher:
+    with watching(repo.path) as watcher:
         watcher.next("indexed")
         shutil.rmtree(store(repo))
         assert watcher.next("failed")["hint"] == "`treering index` makes it again"
@@ -200,7 +207,7 @@ def test_a_store_that_was_taken_away_is_not_made_again_unasked(repo: Repo) -> No
 
 
 def test_an_index_run_that_fails_is_told_once_and_works_again(repo: Repo) -> None:
-    with watching(repo.path, **QUICK) as watcher:  # it has no commit
+    with watching(repo.path) as watcher:  # it has no commit
         failed = watcher.next("failed")
         assert "no commit" in failed["error"]
         assert failed["hint"]
@@ -216,7 +223,7 @@ def test_a_changed_setting_is_taken_and_one_that_cannot_be_is_told(repo: Repo) -
     repo.git("tag", "first")
     kept = repo.git("commit-tree", "-m", "Only a tag reaches the walrus", "HEAD^{tree}")
     repo.git("tag", "kept", kept)
-    with watching(repo.path, **QUICK) as watcher:
+    with watching(repo.path) as watcher:
         watcher.next("indexed")
         repo.write("treering.toml", "[scrape]\nrefs = 'all'\n")
         watcher.next("indexed")

@@ -10,15 +10,13 @@ from typing import Any
 from treering import errors
 from treering.errors import ServiceError, TreeringError
 
-LOWEST = 19
-"""The priority of what is started, as `nice` counts."""
 PATIENCE = 10.0
 """Seconds that it may take to end when it is told to."""
 
 
-async def ran(command: Sequence[str | Path]) -> tuple[bytes, list[str]]:
-    """A command of ours, run at the lowest priority: what it printed, and what it warned of. It is told to end where
-    its caller is cancelled.
+async def ran(command: Sequence[str | Path], nice: int) -> tuple[bytes, list[str]]:
+    """A command of ours, run at a priority as `nice` counts it: what it printed, and what it warned of. It is told to
+    end where its caller is cancelled.
 
     Raises an error of the kind that it ended with.
     """
@@ -32,7 +30,7 @@ async def ran(command: Sequence[str | Path]) -> tuple[bytes, list[str]]:
         raise ServiceError(f"{command[0]} cannot be started: {error.strerror}", "is memory short?") from error
     try:
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST)
+            os.setpriority(os.PRIO_PROCESS, process.pid, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
         told, said = await process.communicate()
     finally:
         if process.returncode is None:
