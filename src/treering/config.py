@@ -311,6 +311,20 @@ class ForgeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchSettings:
+    look_seconds: Annotated[float, Meta(ge=0.1, le=3600)] = 2.0
+    """How often the watcher looks whether refs have moved that no hook told of."""
+    quiet_seconds: Annotated[float, Meta(ge=0, le=3600)] = 0.3
+    """For so long nothing may have moved before the index is brought up to date."""
+    burst_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 5.0
+    """After so long it is, though refs go on moving."""
+    retry_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 300.0
+    """How rarely at most what fails is tried again; the first time after two seconds, then twice as long each time."""
+    nice: Annotated[int, Meta(ge=0, le=19)] = 19
+    """The priority of index runs, as `nice` counts: 19 is the lowest, and waits for all else the machine has to do."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     scrape: ScrapeSettings = field(default_factory=ScrapeSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -326,6 +340,7 @@ class Settings:
     gate: GateSettings = field(default_factory=GateSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
     forge: ForgeSettings = field(default_factory=ForgeSettings)
+    watch: WatchSettings = field(default_factory=WatchSettings)
 
 
 SECTIONS: dict[str, Any] = {section.name: section.default_factory for section in fields(Settings)}

@@ -71,6 +71,18 @@ def locked(path: Path, who: str, *, patience: float = 0.0) -> Iterator[None]:
             lock.truncate(0)
 
 
+def holder(path: Path) -> str:
+    """Who holds the lock that ``path`` is; empty where nobody does."""
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return path.read_text().strip() or "another process"
+    except OSError:
+        pass
+    return ""
+
+
 def _take(lock: TextIO, path: Path, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:

@@ -14,12 +14,14 @@ from msgspec.structs import replace
 
 from treering.errors import DataError, UsageError
 from treering.git.blame import blamed, line_history, texts, tree
+from treering.git.moved import Mark, RefFiles
 from treering.git.reader import read_refs
 from treering.git.shadow import GitFailed, Shadow, shadow_of
 from treering.opening import Place, finder
 from treering.operate.forge import Thread
 from treering.operate.forge import told as told
 from treering.operate.threads import threads_of
+from treering.pipeline.scrape import tips_of
 from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.files import Predictor
@@ -61,6 +63,9 @@ class Desk:
     def __init__(self, where: Place, finder: Finder, stack: ExitStack) -> None:
         self.where, self.finder = where, finder
         self._stack = stack
+        self._refs = RefFiles(where.source)
+        self._seen: tuple[Mark, ...] = ()
+        self._tips = ""
         self.lent: Callable[[Path], Any] | None = None
         """Lends the model of a folder, where somebody has it loaded; who needs one and is lent none loads it."""
 
@@ -129,6 +134,13 @@ class Desk:
             found = finder.nearest(np.array(question, np.float64), limit=limit)
         records = finder.store.records(ids=[int(finder.history.ids[number]) for number in found])
         return [Point(one.commit_hash, one.author_name, one.message, one.paths) for one in records]
+
+    @property
+    def behind(self) -> bool:
+        """Whether refs lead elsewhere than the index knows. git is asked only where their files changed."""
+        if (seen := self._refs.state()) != self._seen:
+            self._seen, self._tips = seen, tips_of(self.where.source, self.where.settings)
+        return self._tips != self.finder.store.fact("tips")
 
     @property
     def state(self) -> tuple[object, ...]:

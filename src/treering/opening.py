@@ -3,6 +3,7 @@ and ``learning.py``; nothing of what only those need is imported here, for every
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -21,6 +22,8 @@ from treering.search.fusion import LEARNED
 from treering.store import FOLDER, Store, store_folder
 from treering.vectors.embedder import Embedder, embed, load_embedder
 
+BEHIND = "the index is behind the repository: run `treering index`, or keep `treering watch` on"
+
 Flags = Mapping[str, Mapping[str, object]]
 
 
@@ -31,6 +34,15 @@ class Place:
     source: Source
     settings: Settings
     folder: Path
+
+    def command(self, name: str, *options: str) -> list[str | Path]:
+        """A command of ours on this repository, for a process of its own."""
+        repo = self.source.worktree or self.source.git_dir
+        usual = store_folder(self.source.worktree, self.source.git_dir, os.environ.get("TREERING_STORE"))
+        # A store that is not named is looked at again: whether it has come with the repository meanwhile.
+        store: list[str | Path] = [] if self.folder == usual else ["--store", self.folder]
+        # -P: no module of the folder that we were started in is taken for ours.
+        return [sys.executable, "-P", "-m", "treering", name, *options, "--repo", repo, *store]
 
     @contextmanager
     def store(self, *, existing: bool = False) -> Iterator[Store]:
@@ -103,7 +115,7 @@ def finder(
             else nullcontext(Finder(store, None)) as opened
         ):
             if asked.result() != store.fact("tips") or len(opened.history) < store.count():
-                report.say("the index is behind the repository: run `treering index`")
+                report.say(BEHIND)
             yield opened
 
 

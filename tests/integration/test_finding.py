@@ -127,6 +127,9 @@ def treering(repo: Repo, *arguments: str, stdin: bytes = b"", code: int = 0) -> 
     return done
 
 
+BEHIND = "the index is behind the repository: run `treering index`, or keep `treering watch` on\n"
+
+
 def without_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         modelpack.PACK, "minilm.weights", modelpack.PackFile("no-such-package", "model.safetensors", "0")
@@ -541,7 +544,10 @@ def test_that_commits_were_read_and_not_indexed_is_said(workshop: Workshop) -> N
     workshop.commit("Raise the retry limit to the sky")
     operations.scrape(place(workshop), Reporter())
     for arguments in (["search", "retry"], ["files", "retry"]):
-        assert "the index is behind the repository: run `treering index`" in treering(workshop, *arguments).stderr
+        assert (
+            "the index is behind the repository: run `treering index`, or keep `treering watch` on"
+            in treering(workshop, *arguments).stderr
+        )
 
 
 @pytest.mark.parametrize("what", ["src/client.py:²", "src/client.py:" + "1" * 5000, "caf\udce9.txt", "src/client.py:0"])
@@ -651,7 +657,7 @@ def test_that_the_repository_has_moved_on_is_said(workshop: Workshop) -> None:
         ["files", "x"],
     ):
         done = treering(workshop, *arguments)
-        assert "the index is behind the repository: run `treering index`" in done.stderr
+        assert BEHIND in done.stderr
         assert "sky" not in done.stdout
 
 

@@ -431,9 +431,24 @@ def test_where_the_answers_fall_short_is_said_in_a_header(tmp_path: Path) -> Non
     repo.commit("Go on", a__py="x = 2\n")
     with serving({"project": opening.place(repo.path)}) as served:
         told = served.post("/v1/search", {"query": "begin"})
-        assert told.headers["treering-note"] == "the index is behind the repository: run `treering index`"
+        assert (
+            told.headers["treering-note"]
+            == "the index is behind the repository: run `treering index`, or keep `treering watch` on"
+        )
         assert served.get("/v1/repositories").json()["repositories"][0]["notes"]
         assert served.get("/v1/status").json()["behind"] is True
+
+
+def test_that_the_repository_moved_on_is_said_by_the_next_answer(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "project")
+    first = repo.commit("Begin", a__py="x = 1\n")
+    operations.index(opening.place(repo.path), Reporter())
+    with serving({"project": opening.place(repo.path)}) as served:
+        assert "treering-note" not in served.post("/v1/search", {"query": "begin"}).headers
+        repo.commit("Go on", a__py="x = 2\n")
+        assert served.post("/v1/search", {"query": "begin"}).headers["treering-note"] == opening.BEHIND
+        repo.git("reset", "--quiet", "--hard", first)
+        assert "treering-note" not in served.post("/v1/search", {"query": "begin"}).headers
 
 
 @pytest.mark.parametrize(("error", "times"), [(ServiceError("Claude is gone"), 1), (StoreError("it is torn"), 2)])

@@ -23,6 +23,7 @@ from treering.cli.models import models
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.cli.overview import overview
 from treering.cli.serve import serve
+from treering.cli.watch import hooks, watch
 from treering.errors import UsageError
 from treering.report import Reporter, one_line, printable
 
@@ -274,5 +275,7 @@ for command in (
     care.restore,
     care.gc,
     care.uninstall,
+    hooks,
+    watch,
 ):
     main.add_command(command)

@@ -80,13 +80,22 @@ def last_word(stderr: str) -> str:
     return (fatal or lines or [""])[-1].removeprefix("fatal: ").removeprefix("error: ")
 
 
-def run_git(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float | None = None, memory: int = 0) -> bytes:
+def run_git(
+    arguments: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    seconds: float | None = None,
+    memory: int = 0,
+    configured: bool = False,
+) -> bytes:
     """Run git once and return its standard output. It gets its input once it may not have more than ``memory`` bytes
-    (0: any). Raises :class:`GitFailed`.
+    (0: any); ``configured`` as the user's own git would be, for what is asked of the config itself. Raises
+    :class:`GitFailed`.
     """
+    own = {name: value for name, value in environment().items() if not name.startswith("GIT_CONFIG_")}
     with subprocess.Popen(
-        [_git(), *_SAFE, *arguments],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+        [_git(), *([] if configured else _SAFE), *arguments], env=own if configured else environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     ) as process:  # fmt: skip
         try:
             if memory and sys.platform == "linux":
@@ -173,11 +182,20 @@ class Source:
         return told.decode("utf-8", "replace").strip()
 
     def tracks(self, name: str) -> bool:
-        """Whether the repository's index holds that path of its work tree."""
+        """Whether the repository's index holds that path of its work tree, or anything in it."""
         here = ["-C", str(self.worktree), f"--git-dir={self.git_dir}", "--work-tree=."]
         return self.worktree is not None and bool(
             run_git([*here, "ls-files", "--cached", "-z", "--", f":(top,literal){name}"], seconds=REF_SECONDS)
         )
+
+    def hooks(self) -> Path:
+        """Where the user's git looks for hooks: of all work trees one folder, unless `core.hooksPath` says another."""
+        here = str(self.worktree or self.git_dir)  # a relative one is meant from the top of the work tree
+        asked = ["-C", here, "rev-parse", "--path-format=absolute", "--git-path", "hooks"]
+        try:
+            return Path(os.fsdecode(run_git(asked, seconds=REF_SECONDS, configured=True).removesuffix(b"\n")))
+        except GitFailed as error:
+            raise RepositoryError(f"git does not say where the hooks of {here} are", f"git says: {error}") from error
 
     def objects_fingerprint(self) -> str:
         """Changes when objects come or go: names and times of the folders that hold them, and the shallow file."""

@@ -46,7 +46,7 @@ class Bench:
     changed.
     """
 
-    open: Callable[[str], Opened]
+    opening: "Opening"
     desks: dict[str, Opened] = field(default_factory=dict)
 
     def desk(self, repository: str) -> Opened:
@@ -55,7 +55,8 @@ class Bench:
             self.leave(repository)
             found = None
         if not found:
-            found = self.desks[repository] = self.open(repository)
+            found = self.desks[repository] = self.opening(repository)
+        self.opening.note(repository, found)
         return found
 
     @staticmethod
@@ -100,7 +101,7 @@ class Opening:
     def __init__(self, places: Mapping[str, Place]) -> None:
         self.places = dict(places)
         self.notes: dict[str, tuple[str, ...]] = {}
-        """What was said when the index of a repository was opened last."""
+        """What is to be said of the index of a repository as it was asked last."""
         self.lent: Callable[[str], Callable[[Path], Any]] | None = None
         """Of a repository, who lends its models that are loaded."""
         self._embedders: dict[tuple[str, int], Any] = {}
@@ -113,6 +114,12 @@ class Opening:
             if key not in self._embedders:
                 self._embedders[key] = opening.embedder(place)
             return self._embedders[key]
+
+    def note(self, repository: str, opened: Opened) -> None:
+        """Keep what is to be said of an index as it is now."""
+        with suppress(TreeringError):  # the repository cannot be asked: what was said when the index was opened holds
+            new = opened.desk.behind and opening.BEHIND not in opened.notes
+            self.notes[repository] = (opening.BEHIND, *opened.notes) if new else opened.notes
 
     def __call__(self, repository: str) -> Opened:
         place, said, closing = self.places[repository], io.StringIO(), ExitStack()

@@ -69,7 +69,7 @@ class House:
         return repository or self.names[0]
 
     def notes(self, repository: str) -> tuple[str, ...]:
-        """What was said when the index was opened last: that it is behind, or answers by words alone."""
+        """What is to be said of the index as it was asked last: that it is behind, or answers by words alone."""
         return self.opening.notes.get(repository, ())
 
     async def answer(self, repository: str, name: str, asked: Asked) -> object:
@@ -91,7 +91,8 @@ class House:
                 with suppress(RuntimeError):
                     loop.call_soon_threadsafe(tell, text)
 
-            return streamed(bench.desk(repository).desk, asked, piece, lambda: task.left)
+            opened = bench.desk(repository)
+            return streamed(opened.desk, asked, piece, lambda: task.left)
 
         return await self.slow.run(work)
 

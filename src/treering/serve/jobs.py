@@ -3,7 +3,6 @@
 import asyncio
 import os
 import secrets
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -73,11 +72,8 @@ class Jobs(Generic[J]):
 
     async def _run(self, job: J, options: tuple[str, ...]) -> None:
         place, started = self._places[job.repository], time.monotonic()
-        repo = place.source.worktree or place.source.git_dir
-        # -P: no module of the folder that the server was started in is taken for ours.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "treering", self._command, "--json", "--repo", repo, "--store", place.folder,
-            *options,
+            *place.command(self._command, "--json", *options),
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if name not in SECRETS},
         )  # fmt: skip
