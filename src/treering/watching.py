@@ -20,14 +20,14 @@ import msgspec
 
 from treering import opening
 from treering.config import FILE_NAME, load
-from treering.errors import TreeringError
+from treering.errors import StoreBusy, TreeringError
 from treering.files import holder, locked
 from treering.git.moved import RefFiles
 from treering.opening import Place
 from treering.operate import hooks, units
 from treering.operate.asked import Queue
-from treering.operate.beside import Following
-from treering.operate.beside import ran as ran
+from treering.operate.beside import Following, ran
+from treering.operate.doctor import Finding, Patient
 from treering.operate.hooks import Hook as Hook
 from treering.pipeline.scrape import tips_of
 
@@ -68,6 +68,36 @@ def remove_hooks(where: Place) -> Hooks:
     return _told(where, folder, hooks.remove(folder))
 
 
+def unhook(where: Place, dry: bool) -> list[str]:
+    """Take the hooks out where treering is taken away, and tell which they were; ``dry`` only tells.
+
+    Raises :class:`StoreBusy` while a watcher keeps the index.
+    """
+    found = hooks_status(where)
+    if found.watcher:
+        raise StoreBusy(f"{found.watcher} keeps this index up to date", "end it, then run this again")
+    ours = [hook.name for hook in found.hooks if hook.state == "installed" and not hook.add]
+    if ours and not dry:
+        remove_hooks(where)
+    return [f"the lines in the hooks {', '.join(ours)} of {found.folder}"] if ours else []
+
+
+def examined(patient: Patient) -> Iterator[Finding]:
+    """Hooks that ask where nobody listens, for ``treering doctor``."""
+    if patient.source is None or patient.folder is None:
+        return
+    found = hooks_status(Place(patient.source, patient.settings, patient.folder))
+    stale = [hook.name for hook in found.hooks if hook.stale]
+    ours = [hook.name for hook in found.hooks if hook.state == "installed"]
+    if stale:
+        told = f"{', '.join(stale)} ask in a folder that is not there"
+        yield Finding("hooks", told, "warning", "`treering hooks remove`, then `treering hooks install`")
+    elif ours and not found.watcher:
+        yield Finding("hooks", f"{len(ours)} ask, and no watcher runs", "warning", "run `treering watch`")
+    else:
+        yield Finding("hooks", f"{len(ours)} installed" if ours else "none installed")
+
+
 def hooks_status(where: Place) -> Hooks:
     """What is installed, what else is there, and what leads nowhere."""
     folder = _folder(where)
@@ -89,10 +119,15 @@ def _told(where: Place, folder: hooks.Folder, found: list[Hook]) -> Hooks:
 
 
 def unit(
-    kind: Literal["systemd", "launchd"], places: Sequence[Place], command: Sequence[str], store: Path | None
+    kind: Literal["systemd", "launchd"],
+    places: Sequence[Place],
+    command: Sequence[str],
+    store: Path | None,
+    *,
+    learns: bool = False,
 ) -> str:
     """The text of what starts the watcher for good, with absolute paths; ``command`` starts treering."""
-    words = [*command, "watch"]
+    words = [*command, "watch", *(["--learn"] if learns else [])]
     for place in places:
         words += ["--repo", str((place.source.worktree or place.source.git_dir).absolute())]
     if store:
@@ -132,8 +167,13 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 Tell = Callable[[Event], None]
 Follower = Callable[[Place, Added], Coroutine[Any, Any, None]]
 """What may follow an index run, beside the next ones: see :class:`Following`. A command of ours is best started by
-:func:`ran`.
+:func:`~treering.operate.beside.ran`.
 """
+
+
+async def learn_after(place: Place, _: Added) -> None:
+    """A follower: the model is brought up to date as well, at the lowest priority."""
+    await ran(place.command("learn", "--json"), 19)
 
 
 def watch(

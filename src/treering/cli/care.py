@@ -99,12 +99,12 @@ def uninstall(repo: Path, store: Path | None, as_json: bool, verbose: bool, dry_
     """Take the store away, and all else of ours: the repository is then as it was found."""
     import os
 
-    from treering import caring, opening
+    from treering import caring, opening, watching
     from treering.serve import clients
 
     report = Reporter.to_stderr(verbose=verbose)
 
-    removers: tuple[caring.Remover, ...] = (lambda place, dry: clients.remove(place, dry=dry),)
+    removers: tuple[caring.Remover, ...] = (watching.unhook, lambda place, dry: clients.remove(place, dry=dry))
     where = opening.place(repo, store)
     chosen = bool(store or os.environ.get("TREERING_STORE"))
     found = caring.uninstall(where, removers, chosen=chosen, dry=True)

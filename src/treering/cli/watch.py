@@ -67,6 +67,9 @@ def _tell(found: Any, *, as_json: bool) -> None:
 @click.command()
 @REPOS
 @click.option("--store", type=PATH, help="The store's folder, of a single repository [default: .treering there].")
+@click.option(
+    "--learn", "learns", is_flag=True, help="After each index run see to the model: `treering learn`."
+)
 @click.option("--once", is_flag=True, help="Bring the index up to date, and end.")
 @click.option(
     "--print-unit",
@@ -77,7 +80,13 @@ def _tell(found: Any, *, as_json: bool) -> None:
 @click.option("--verbose", is_flag=True, help="Say more on stderr.")
 @guarded
 def watch(
-    repos: tuple[Path, ...], store: Path | None, once: bool, print_unit: Any, as_json: bool, verbose: bool
+    repos: tuple[Path, ...],
+    store: Path | None,
+    learns: bool,
+    once: bool,
+    print_unit: Any,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
     """Keep the index up to date while commits come, until it is told to end."""
     import msgspec
@@ -90,7 +99,7 @@ def watch(
         from treering.serve.clients import program
 
         found = list(opening.places(repos, store).values())
-        click.echo(watching.unit(print_unit, found, program(), store), nl=False)
+        click.echo(watching.unit(print_unit, found, program(), store, learns=learns), nl=False)
         return
     report = Reporter.to_stderr(verbose=verbose)
 
@@ -102,7 +111,7 @@ def watch(
         for line in _lines(event):
             report.say(line)
 
-    watching.watch(repos, store, tell, once=once)
+    watching.watch(repos, store, tell, once=once, followers=[watching.learn_after] if learns else [])
 
 
 def _lines(event: Any) -> list[str]:

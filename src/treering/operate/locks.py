@@ -8,7 +8,7 @@ from pathlib import Path
 from treering.errors import StoreBusy
 from treering.files import locked
 
-LOCKS = ("writer.lock", "trainer.lock")
+LOCKS = ("writer.lock", "trainer.lock", "learn.lock")
 """Whoever holds one of them changes a store, its index or its models."""
 
 

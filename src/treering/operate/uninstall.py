@@ -12,7 +12,7 @@ from treering.operate.sweep import size_of
 
 OURS = (
     "*.db", "*.db-wal", "*.db-shm", "*.lock", "*.json", "*.jsonl", ".gitignore", "commit-graph", "vectors", "tokens",
-    "models", "reports", "edge", "aside", "installed",
+    "models", "reports", "edge", "aside", "installed", "queue",
     ".manifest.json.*",
 )  # fmt: skip
 """What a store's folder holds of ours. What else is in a folder that the user chose is not ours to remove."""
