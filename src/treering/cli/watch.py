@@ -67,9 +67,7 @@ def _tell(found: Any, *, as_json: bool) -> None:
 @click.command()
 @REPOS
 @click.option("--store", type=PATH, help="The store's folder, of a single repository [default: .treering there].")
-@click.option(
-    "--learn", "learns", is_flag=True, help="After each index run see to the model: `treering learn`."
-)
+@click.option("--learn", "learns", is_flag=True, help="After each index run see to the model: `treering learn`.")
 @click.option("--once", is_flag=True, help="Bring the index up to date, and end.")
 @click.option(
     "--print-unit",
