@@ -36,6 +36,11 @@ from benchmarks.scale import synthetic
 
 FRESH = 12
 """So many commits are added before each round, so that there is something to do."""
+SMALL = {
+    "TREERING_TRAIN_METHOD": "full", "TREERING_TRAIN_GPU": "false", "TREERING_TRAIN_BATCH_SIZE": "1",
+    "TREERING_TOKENS_SEQUENCE_LENGTH": "64",
+}  # fmt: skip
+"""What a training of a moment wants."""
 LEDGER = """
 import sys
 from pathlib import Path
@@ -84,6 +89,13 @@ class Bed:
             GPT2LMHeadModel(config).save_pretrained(base)
             tokenizer.save(base)
         return str(base)
+
+    def patch(self) -> Path:
+        """A patch that adds a file."""
+        path = self.folder / "patch"
+        name = f"gated_{self.rounds}.txt"
+        path.write_text(f"--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+round {self.rounds}\n")
+        return path
 
     def grow(self) -> None:
         """Some commits more."""
@@ -148,6 +160,13 @@ def _ask(bed: Bed, process: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.1)
 
 
+def _grow_on(bed: Bed, process: "subprocess.Popen[bytes]") -> None:
+    """Commit while it is watched."""
+    while process.poll() is None:
+        bed.grow()
+        time.sleep(0.5)
+
+
 VICTIMS: dict[str, Victim] = {
     "scrape": Victim(lambda bed: bed.treering("scrape", "--patches"), 2),
     "index": Victim(lambda bed: bed.treering("index"), 4),
@@ -167,6 +186,9 @@ VICTIMS: dict[str, Victim] = {
     "serve": Victim(
         lambda bed: [*bed.treering("serve"), "--port", str(PORT)], 2, use=_ask, ends=False, seconds=20.0
     ),
+    "watch": Victim(lambda bed: bed.treering("watch", "--json"), 2, use=_grow_on, ends=False, seconds=10.0),
+    "learn": Victim(lambda bed: bed.treering("learn", "--index", "--after", "10", "--minutes", "0.05"), 1),
+    "gate": Victim(lambda bed: [*bed.treering("gate", str(bed.patch())), "--", "sleep", "0.5"], 2),
 }  # fmt: skip
 
 
@@ -176,7 +198,7 @@ def run(bed: Bed, victim: Victim, seconds: float | None) -> tuple[bool, float]:
     """
     process = subprocess.Popen(
         victim.command(bed), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-        env=plain_environment() | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        env=plain_environment() | SMALL | {"TREERING_TRAIN_MODEL": bed.tiny(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
     started = time.monotonic()
     lines: list[str] = []
@@ -251,6 +273,7 @@ def main() -> None:
             git(folder, "clone", "--quiet", "--bare", str(chosen.repo.resolve()), str(bed.repo))
         else:
             synthetic(bed.repo, 300)
+        git(bed.repo, "symbolic-ref", "HEAD", "refs/heads/main")
         told = work(bed, {name: VICTIMS[name] for name in chosen.only.split(",")}, chosen.kills)
         compare(bed)
         print(json.dumps(told))

@@ -482,7 +482,9 @@ def test_without_a_sandbox_it_refuses_unless_told(
         gating.gate(where, patch, sandboxed=False)
 
 
-@pytest.mark.parametrize("script", [f"(setsid {NAP} &); {NAP}", f"for i in $(seq 99); do {NAP} & done; wait"])
+@pytest.mark.parametrize(
+    "script", [f"(setsid {NAP} &); {NAP}", f"for i in $(seq 99); do {NAP} & done; wait"], ids=["daemon", "many"]
+)
 def test_without_a_sandbox_nothing_is_left_running_either(project: Repo, script: str) -> None:
     limits: dict[str, object] = {"seconds": 1.0, "processes": 40}
     found = gate(project, patch_of(project, **GOOD), "sh", "-c", script, gate=limits, sandboxed=False)
