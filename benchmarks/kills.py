@@ -41,6 +41,7 @@ SMALL = {
     "TREERING_TOKENS_SEQUENCE_LENGTH": "64",
 }  # fmt: skip
 """What a training of a moment wants."""
+SOURCES = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 LEDGER = """
 import sys
 from pathlib import Path
@@ -198,7 +199,7 @@ def run(bed: Bed, victim: Victim, seconds: float | None) -> tuple[bool, float]:
     """
     process = subprocess.Popen(
         victim.command(bed), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-        env=plain_environment() | SMALL | {"TREERING_TRAIN_MODEL": bed.tiny(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=plain_environment() | SMALL | {"TREERING_TRAIN_MODEL": bed.tiny()} | SOURCES,
     )  # fmt: skip
     started = time.monotonic()
     lines: list[str] = []
