@@ -1,0 +1,1 @@
+"""What keeps treering running by itself and hands work to other programs."""

