@@ -17,11 +17,11 @@ from treering.assist.evidence import Evidence, evidence
 from treering.assist.facts import Fact, Sources, facts
 from treering.assist.quoting import marked as marked
 from treering.assist.quoting import visible as visible
-from treering.assist.route import private
 from treering.errors import UsageError
 from treering.finding import Desk, text_of
 from treering.lm.generate import Writer
 from treering.pipeline import models as model_stage
+from treering.text.paths import matching
 from treering.text.secrets import Redactor
 from treering.types import day_of
 
@@ -93,7 +93,7 @@ def _sources(desk: Desk, audience: Audience) -> Sources:
     patterns = settings.route.private_paths if audience == "claude" else ()
     return Sources(
         desk.finder, desk.shadow, desk.tip, lambda: desk.predictor.touches, Redactor(settings.scrape.allow_secrets),
-        private=lambda paths: private(paths, patterns),
+        private=lambda paths: matching(paths, patterns),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ NOT_OF_THE_FILE = frozenset(
         ("budget", "per_day"),
         ("budget", "per_month"),
         ("budget", "prices"),
+        *(("gate", key) for key in ("readable", "memory_mb", "disk_mb", "processes", "patch_bytes", "log_bytes")),
         *(
             ("serve", key)
             for key in ("host", "port", "token", "names", "threads", "waiting", "body_bytes", "rate", "seconds")
@@ -35,7 +36,7 @@ NOT_OF_THE_FILE = frozenset(
     }
 )
 """Settings that a repository must not choose: it would be told our key and be sent texts; it would open a door of the
-machine. A server has several repositories anyway.
+machine, or let its tests read and take what they like. A server has several repositories anyway.
 """
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -177,6 +178,30 @@ class RouteSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class GateSettings:
+    command: str = ""
+    """What runs the tests, in words parted as a shell parts them; no shell runs it."""
+    protected: tuple[str, ...] = ()
+    """What a patch may not touch: names, paths and folders, which may hold `*`."""
+    seconds: Annotated[float, Meta(gt=0, le=86_400)] = 600.0
+    """How long the tests may take."""
+    identity: str = "treering gate <gate@localhost>"
+    """Author and committer of what passed."""
+    readable: tuple[str, ...] = ()
+    """What more of the machine tests may read. Never taken from the repository's file."""
+    memory_mb: Annotated[int, Meta(ge=16, le=1 << 20)] = 2048
+    """How much memory the tests may use, all processes together."""
+    disk_mb: Annotated[int, Meta(ge=1, le=1 << 20)] = 1024
+    """How large the repository's files may become, and as much the temporary ones; both are kept in memory."""
+    processes: Annotated[int, Meta(ge=8, le=100_000)] = 1024
+    """How many threads the tests may have, all processes together."""
+    patch_bytes: Annotated[int, Meta(ge=1, le=1 << 30)] = 8 << 20
+    """How large a patch may be."""
+    log_bytes: Annotated[int, Meta(ge=1024, le=1 << 26)] = 1 << 16
+    """How much of what tests say is kept: the beginning and the end."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     host: str = "127.0.0.1"
     """The address that is listened at. Any but the machine's own demands a token."""
@@ -209,6 +234,7 @@ class Settings:
     assist: AssistSettings = field(default_factory=AssistSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     route: RouteSettings = field(default_factory=RouteSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
 
 

@@ -28,6 +28,7 @@ from treering.git.history import timestamp
 from treering.learning import current_model
 from treering.opening import Place
 from treering.store.ledger import BILLION, Ledger
+from treering.text.paths import matching
 from treering.types import day_of
 
 PREDICTED = 10
@@ -71,7 +72,7 @@ def route(desk: Desk, task: str, *, given: Sequence[str] = (), budget: int = CON
     named = [*given, *(one.path for one in predicted if one.score >= LIKELY), *routing.words_like_paths(task)]
     near = [path for hit in desk.finder.search(task, limit=PREDICTED) for path in hit.files]
     facts = routing.Facts(
-        private=routing.private([*named, *near], where.settings.route.private_paths),
+        private=matching([*named, *near], where.settings.route.private_paths),
         refused=_refused(purse, settings.claude_model, routing.most_tokens(task, budget), settings.answer_tokens),
         task_tokens=own,
         tokens=own + files,

@@ -14,7 +14,10 @@
     ├── Incomplete           7  the work was done but is partial, and --strict was given
     ├── BudgetError          8  a ceiling of spending is reached, or a price is not known: nothing was spent
     └── ServiceError         9  a service that is asked does not answer or refuses, or ours cannot start
-        └── NoKey               there is no key to ask it with
+        ├── NoKey               there is no key to ask it with
+        └── NoSandbox           tests cannot be run apart from this machine
+
+A verdict of ``treering gate`` is no error, and has codes of its own: 10 to 13.
 
 130 is an interrupt (Ctrl-C). Codes are part of the command line's promise: docs/errors.md.
 """
@@ -88,6 +91,10 @@ class ServiceError(TreeringError):
 
 
 class NoKey(ServiceError):  # noqa: N818
+    pass
+
+
+class NoSandbox(ServiceError):  # noqa: N818
     pass
 
 

@@ -19,13 +19,13 @@ from treering.assist.route import (
     cold_start,
     decided,
     learned,
-    private,
     ruled,
     words_like_paths,
 )
 from treering.config import BudgetSettings, RouteSettings, Settings, load
 from treering.errors import BudgetError, DataError, UsageError
 from treering.store.ledger import Outcome, Usage, dollars
+from treering.text.paths import matching
 
 ROUTING = (Path(__file__).parents[2] / "docs" / "routing.md").read_text("utf-8")
 ROOM = Facts(task_tokens=10, tokens=500, claude_window=1_000_000, local_window=8192)
@@ -106,7 +106,7 @@ def test_the_reason_names_what_spoke_for_the_side_that_was_taken() -> None:
     ],
 )
 def test_a_private_path_is_named(pattern: str, path: str) -> None:
-    assert private(["README.md", path], [pattern]) == (path,)
+    assert matching(["README.md", path], [pattern]) == (path,)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ def test_a_private_path_is_named(pattern: str, path: str) -> None:
     ],
 )
 def test_another_path_is_not_private(pattern: str, path: str) -> None:
-    assert private([path], [pattern]) == ()
+    assert matching([path], [pattern]) == ()
 
 
 def test_files_that_a_task_names_are_seen_in_its_words() -> None:
     named = words_like_paths("Rotate `deploy/server.pem`, then (see secrets/key.py).")
-    assert private(named, ["*.pem", "secrets"]) == ("deploy/server.pem", "secrets/key.py")
+    assert matching(named, ["*.pem", "secrets"]) == ("deploy/server.pem", "secrets/key.py")
 
 
 def test_a_repository_may_name_private_paths_and_not_what_costs_money(tmp_path: Path) -> None:

@@ -6,12 +6,9 @@ the weights that come with treering (the cold start) until the outcomes of this 
 What is known of outcomes is kept by ``store/ledger.py``.
 """
 
-import fnmatch
 import json
-import posixpath
 import re
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -101,29 +98,6 @@ def ruled(facts: Facts) -> tuple[Where, Rule, str] | None:
             f"it has {facts.task_tokens:,} tokens, and the local model reads {facts.local_window:,}",
         )
     return None
-
-
-def private(paths: Iterable[str], patterns: Sequence[str]) -> tuple[str, ...]:
-    """The paths that a pattern names. One without a slash is the name of a file or a folder anywhere, one with a slash
-    a path from the root; what lies in a folder that is named is named. ``*`` is any text, case does not count.
-    """
-    wanted = [_folded(pattern).strip("/") for pattern in patterns if pattern.strip().strip("/")]
-
-    def named(path: str) -> bool:
-        parts = posixpath.normpath(_folded(path)).strip("/").split("/")
-        whole = ["/".join(parts[: count + 1]) for count in range(len(parts))]
-        return any(
-            fnmatch.fnmatchcase(one, pattern) or fnmatch.fnmatchcase(f"/{one}", pattern)
-            for pattern in wanted
-            for one in ((*whole,) if "/" in pattern else (*whole, *parts))
-        )
-
-    return tuple(dict.fromkeys(path for path in paths if named(path)))
-
-
-def _folded(text: str) -> str:
-    """The same for what reads the same: case, and whether an accent is a character of its own, do not count."""
-    return unicodedata.normalize("NFC", text).casefold().strip()
 
 
 def words_like_paths(task: str) -> list[str]:

@@ -15,6 +15,7 @@ from treering import __version__
 from treering.cli import ask, find, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
+from treering.cli.gate import gate
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.mcp import mcp
 from treering.cli.models import models
@@ -263,6 +264,7 @@ for command in (
     route.spend,
     ask.context,
     ask.ask,
+    gate,
     serve,
     n8n,
 ):

@@ -2,14 +2,17 @@
 
 A repository's own config and attributes can run programs and change figures. So nothing but refs is ever asked of
 the user's git directory, and everything else is asked of a shadow: a fresh empty repository that borrows the
-source's objects through ``objects/info/alternates``.
+source's objects through ``objects/info/alternates``. What is written to the user's is in ``writing.py``.
 """
 
+import fcntl
 import hashlib
 import math
 import os
+import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -76,22 +79,32 @@ def last_word(stderr: str) -> str:
     return (fatal or lines or [""])[-1].removeprefix("fatal: ").removeprefix("error: ")
 
 
-def run_git(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float | None = None) -> bytes:
-    """Run git once and return its standard output. Raises :class:`GitFailed`."""
-    try:
-        done = subprocess.run(
-            [_git(), *_SAFE, *arguments],
-            input=stdin, capture_output=True, env=environment(), timeout=seconds, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise RepositoryError(
-            f"git did not answer within {error.timeout:.0f} s",
-            "look for an include of a pipe in the repository's config, or a file system that hangs",
-        ) from error
-    broken = b"ignoring broken ref" in done.stderr  # git only warns, and the history would be short
-    if done.returncode or broken:
-        raise GitFailed(done.returncode, done.stderr.decode("utf-8", "replace").strip())
-    return done.stdout
+def run_git(arguments: Sequence[str], *, stdin: bytes = b"", seconds: float | None = None, memory: int = 0) -> bytes:
+    """Run git once and return its standard output. It gets its input once it may not have more than ``memory`` bytes
+    (0: any). Raises :class:`GitFailed`.
+    """
+    with subprocess.Popen(
+        [_git(), *_SAFE, *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+    ) as process:  # fmt: skip
+        try:
+            if memory and sys.platform == "linux":
+                with suppress(ProcessLookupError):
+                    resource.prlimit(process.pid, resource.RLIMIT_DATA, (memory, memory))
+            said, complaint = process.communicate(stdin, timeout=seconds)
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise RepositoryError(
+                f"git did not answer within {error.timeout:.0f} s",
+                "look for an include of a pipe in the repository's config, or a file system that hangs",
+            ) from error
+        except BaseException:
+            process.kill()
+            raise
+    broken = b"ignoring broken ref" in complaint  # git only warns, and the history would be short
+    if process.returncode or broken:
+        raise GitFailed(process.returncode, complaint.decode("utf-8", "replace").strip())
+    return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +198,8 @@ class Shadow:
         self.git_dir = git_dir
         self.has_graph = False
 
-    def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
-        return run_git([f"--git-dir={self.git_dir}", *arguments], stdin=stdin, seconds=SECONDS)
+    def run(self, *arguments: str, stdin: bytes = b"", memory: int = 0, seconds: float = SECONDS) -> bytes:
+        return run_git([f"--git-dir={self.git_dir}", *arguments], stdin=stdin, seconds=seconds, memory=memory)
 
     def write_graph(self, path: Path, commits: Iterable[str]) -> None:
         """Make a commit-graph of some commits and all before them, from their objects, for later shadows."""
@@ -247,7 +260,7 @@ class Watchdog(threading.Thread):
 def shadow_of(source: Source, graph: Path | None = None) -> Iterator[Shadow]:
     """A shadow of ``source``, gone when the block ends. ``graph`` is what :meth:`Shadow.write_graph` made."""
     _sweep()
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder, _claimed(Path(folder)):
         git_dir = Path(folder)
         info = git_dir / "objects" / "info"
         with os_errors(git_dir):
@@ -266,31 +279,40 @@ def shadow_of(source: Source, graph: Path | None = None) -> Iterator[Shadow]:
         yield shadow
 
 
-_PREFIX = "treering-"
+_PREFIX = "treering-shadow-"
+_LOCK = "claimed"
+_CLAIMING = 60.0
+"""How many seconds a shadow that is being made may take until it is locked."""
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold the lock that says that a shadow is in use. It goes with its process, however that ends."""
+    with os_errors(folder), (folder / _LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _sweep() -> None:
-    """Remove the shadows that killed processes left behind an hour ago or earlier."""
+    """Remove the shadows that killed processes left behind: nobody holds their lock."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        process = left.name.removeprefix(_PREFIX).partition("-")[0]
-        with suppress(OSError):
-            if (
-                process.isdigit()
-                and left.is_dir()
-                and time.time() - left.stat().st_mtime > 3600
-                and not _lives(int(process))
-            ):
-                shutil.rmtree(left, ignore_errors=True)
+        if left.name.removeprefix(_PREFIX).partition("-")[0].isdigit():
+            with suppress(OSError):
+                if time.time() - left.lstat().st_mtime > _CLAIMING and not _held(left / _LOCK):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
-def _lives(process: int) -> bool:
+def _held(lock: Path) -> bool:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        handle = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
         return False
-    except PermissionError:
-        return True
-    return True
+    with os.fdopen(handle, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _whole(graph: Path, object_format: str) -> bool:

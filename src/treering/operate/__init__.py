@@ -1,1 +1,1 @@
-"""What keeps treering running by itself and hands work to other programs."""
+"""What keeps a repository's index and model current, and lets others work on it, without a hand on it."""
