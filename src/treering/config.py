@@ -29,6 +29,9 @@ NOT_OF_THE_FILE = frozenset(
         ("budget", "per_month"),
         ("budget", "prices"),
         *(("gate", key) for key in ("readable", "memory_mb", "disk_mb", "processes", "patch_bytes", "log_bytes")),
+        ("monitor", "log"),
+        ("monitor", "webhook"),
+        ("monitor", "command"),
         *(
             ("serve", key)
             for key in ("host", "port", "token", "names", "threads", "waiting", "body_bytes", "rate", "seconds")
@@ -36,7 +39,8 @@ NOT_OF_THE_FILE = frozenset(
     }
 )
 """Settings that a repository must not choose: it would be told our key and be sent texts; it would open a door of the
-machine, or let its tests read and take what they like. A server has several repositories anyway.
+machine, run a program on it, let its tests read and take what they like, or write where it likes. A server has
+several repositories anyway.
 """
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -148,6 +152,36 @@ class TrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnSettings:
+    after: Positive = 32
+    """How many new commits `treering learn` waits for."""
+    minutes: Annotated[float, Meta(gt=0, le=1e6)] = 5.0
+    """The wall-time budget of its training."""
+    keep: Annotated[int, Meta(ge=0)] = 2
+    """How many of the models that were current before are kept to go back to."""
+    on_battery: bool = False
+    """Whether it goes on while the machine runs on its battery."""
+    battery_minutes: Annotated[float, Meta(ge=0, le=1e6)] = 120.0
+    """How long it waits for power, all waits together, before it ends with a checkpoint to go on from."""
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    false_alarms: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    """Of the looks at series that do not change, at most this part may say that one got worse."""
+    log: str = ""
+    """A file that gets a line of JSON for every run. Never taken from the repository's file: it says where we write."""
+    log_bytes: Annotated[int, Meta(ge=1024)] = 10_000_000
+    """How large that file may become; then it is renamed, with `.1` behind, and begun anew."""
+    webhook: str = ""
+    """Where an alert is posted. Never taken from the repository's file: it says who is told."""
+    command: str = ""
+    """A program that gets an alert on stdin, with its arguments. Never taken from the repository's file: it is run."""
+    seconds: Annotated[float, Meta(gt=0, le=600)] = 10.0
+    """How long an alert may take to be delivered, each try of three."""
+
+
+@dataclass(frozen=True, slots=True)
 class AssistSettings:
     claude_model: str = "claude-sonnet-5-5"
     """The model of Claude that is asked. Never taken from the repository's file: it decides the price."""
@@ -231,6 +265,8 @@ class Settings:
     vectors: VectorSettings = field(default_factory=VectorSettings)
     tokens: TokensSettings = field(default_factory=TokensSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    learn: LearnSettings = field(default_factory=LearnSettings)
+    monitor: MonitorSettings = field(default_factory=MonitorSettings)
     assist: AssistSettings = field(default_factory=AssistSettings)
     budget: BudgetSettings = field(default_factory=BudgetSettings)
     route: RouteSettings = field(default_factory=RouteSettings)

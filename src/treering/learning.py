@@ -16,7 +16,7 @@ from treering.lm.hardware import Machine, machine
 from treering.lm.plan import Plan, plan
 from treering.lm.shape import Shape, shape_of
 from treering.opening import Place, finder
-from treering.operations import scrape
+from treering.operations import keep_log, scrape
 from treering.pipeline import answer as answer_stage
 from treering.pipeline import evaluate as evaluate_stage
 from treering.pipeline import learn as learn_stage
@@ -39,9 +39,17 @@ def tokenize(where: Place, report: Reporter) -> tuple[Path, Corpus]:
         return tokenize_stage.tokenize(store, where.source, where.settings, report)
 
 
-def train(where: Place, report: Reporter, *, resume: bool = True, onward: bool = False) -> learn_stage.Learned | None:
+def train(
+    where: Place,
+    report: Reporter,
+    *,
+    resume: bool = True,
+    onward: bool = False,
+    may_go_on: learn_stage.GoesOn = lambda: True,
+) -> learn_stage.Learned | None:
     """Fine-tune the base model on the history, within the budget, and judge it on later commits; with ``onward``, the
-    current model on what came since. What was interrupted goes on, with ``resume``.
+    current model on what came since. What was interrupted goes on, with ``resume``. ``may_go_on`` is asked after each
+    step.
 
     None in a process that ``torchrun`` started beside the first one, which tells for all.
     """
@@ -49,14 +57,17 @@ def train(where: Place, report: Reporter, *, resume: bool = True, onward: bool =
         raise UsageError("a budget of 0 minutes trains nothing", "give --minutes a positive number")
     parent = _model(where) if onward else None
     if parent:
-        where = _as_told(where, parent)
+        where = as_told(where, parent)
     check_base(where.settings.train.model)
     folder = Path(processes.shared("tokens", lambda: str(tokenize(where, report)[0])))
     with where.store() as store:
         if processes.rank():
             learn_stage.follow(store, folder, where.settings, resume=resume, parent=parent)
             return None
-        learned = learn_stage.train(store, folder, where.settings, report, resume=resume, parent=parent)
+        learned = learn_stage.train(
+            store, folder, where.settings, report, resume=resume, parent=parent, may_go_on=may_go_on
+        )
+        keep_log(store, where.settings, report)
     if not learned.new:
         report.say("nothing new to learn: this history was learned with these settings before")
     return learned
@@ -201,7 +212,7 @@ def compare_models(where: Place, first: str, second: str, report: Reporter) -> m
         return model_stage.compare(store, where.source, where.settings, *folders, report)
 
 
-def _as_told(where: Place, model: Path) -> Place:
+def as_told(where: Place, model: Path) -> Place:
     """The place with a model as the base, and the settings by which it was told the history."""
     told, settings = learn_stage.report_of(model), where.settings
     tokens = replace(

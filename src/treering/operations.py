@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from treering import summary
+from treering.assist.budget import spending
 from treering.config import Settings
-from treering.errors import DataError
+from treering.errors import DataError, StoreError, TreeringError
 from treering.git.reader import read_refs
 from treering.lm.base import check_base
 from treering.opening import Place, embedder_of, finder_of
+from treering.operate import alerts, trends
+from treering.operate.journal import keep_up
 from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import mirror as mirror_stage
@@ -29,6 +32,8 @@ from treering.store import Store
 from treering.store.views import ask
 from treering.text.document import best_names
 from treering.text.words import plain_words
+from treering.tracing import span
+from treering.types import Trend
 
 
 def scrape(where: Place, report: Reporter, *, patches: bool = False) -> scrape_stage.Scraped:
@@ -92,9 +97,11 @@ def index(where: Place, report: Reporter, *, rebuild: bool = False) -> index_sta
     """Bring the store and its search index up to date; with ``rebuild``, make the index anew."""
     scrape(where, report, patches=True)
     with where.store() as store:
-        return index_stage.index(
+        indexed = index_stage.index(
             store, where.source, where.settings, report, embedder_of(where.settings), rebuild=rebuild
         )
+        keep_log(store, where.settings, report)
+    return indexed
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +158,13 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
     if learns:
         check_base(where.settings.train.model)  # before minutes of other work, not after
     seconds: dict[str, float] = {}
+    began = time.time()
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
         started = time.monotonic()
-        yield
+        with span(name):
+            yield
         seconds[name] = round(time.monotonic() - started, 2)
 
     with stage("scrape"):
@@ -194,8 +203,43 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
             seconds=seconds,
             warnings=tuple(report.warnings),
         )  # fmt: skip
+        store.log_run("run", began, {"stages": seconds, "verdict": told.verdict if told else ""})
+        after_run(where, report)
         page = summary.write_summary(where.folder / "reports", made, report)
     return page, made
+
+
+def trend(where: Place, *, since: float = 0.0) -> Trend:
+    """What the runs tell together, of those that began at ``since`` (seconds since 1970) or later."""
+    days = spending(where.folder, where.settings.budget).days
+    with where.store(existing=True) as store:
+        return trends.trend(
+            store.fact("repo") or where.source.name, store.runs(since=since, stages=trends.STAGES), days, since=since,
+            now=time.time(), false_alarms=where.settings.monitor.false_alarms,
+        )  # fmt: skip
+
+
+def after_run(where: Place, report: Reporter) -> None:
+    """What follows a run that tells of quality: its line in the log, the trend for the report, and alerts. What of it
+    cannot be done is said, and costs the run nothing.
+    """
+    try:
+        with where.store(existing=True) as store:
+            keep_log(store, where.settings, report)
+        told = trend(where)
+        summary.keep_trend(where.folder / "reports", told)
+        alerts.tell(where.folder, told, where.settings.monitor, report.warn)
+    except TreeringError as error:
+        report.warn(f"after the run: {error.message} ({error.hint})")
+
+
+def keep_log(store: Store, settings: Settings, report: Reporter) -> None:
+    """Bring the log of runs up to date, where there is to be one."""
+    if settings.monitor.log:
+        try:
+            keep_up(store, Path(settings.monitor.log), settings.monitor.log_bytes)
+        except StoreError as error:
+            report.warn(f"the log of runs: {error.message} ({error.hint})")
 
 
 def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 3) -> list[summary.Example]:

@@ -1,9 +1,10 @@
-"""The report: what a run and a bench found, as JSON each and as one HTML page of both that needs nothing else.
+"""The report: what a run, a bench and the runs together told, as JSON each and as one HTML page that needs no other.
 
 Decides what is shown; makes no figures.
 """
 
 import io
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 from treering.errors import DataError
 from treering.files import read_json, replacing, write_json
 from treering.report import Reporter
-from treering.types import BASELINE, VOTE, Bench, Hit
+from treering.types import BASELINE, VOTE, Bench, Hit, Trend
 
 T = TypeVar("T")
 
@@ -42,15 +43,32 @@ class Summary:
 
 
 def write_summary(folder: Path, summary: Summary, report: Reporter) -> Path:
-    """Write ``latest.json`` and ``latest.html``, with the last bench in it; returns the page's path."""
+    """Write ``latest.json`` and the page, which is returned."""
     write_json(folder / "latest.json", summary)
-    return _write_page(folder, summary, _kept(folder / "bench.json", Bench, report))
+    return write_page(folder, report)
 
 
 def write_bench(folder: Path, bench: Bench, report: Reporter) -> Path:
-    """Write ``bench.json`` and ``latest.html``, with the last run in it; returns the page's path."""
+    """Write ``bench.json`` and the page, which is returned."""
     write_json(folder / "bench.json", bench)
-    return _write_page(folder, _kept(folder / "latest.json", Summary, report), bench)
+    return write_page(folder, report)
+
+
+def keep_trend(folder: Path, trend: Trend) -> None:
+    """Write ``trend.json``, for the next page."""
+    write_json(folder / "trend.json", trend)
+
+
+def write_page(folder: Path, report: Reporter) -> Path:
+    """Make ``latest.html`` of what the last run, bench and trend left."""
+    page = page_of(
+        _kept(folder / "latest.json", Summary, report),
+        _kept(folder / "bench.json", Bench, report),
+        _kept(folder / "trend.json", Trend, report),
+    )
+    with replacing(folder / "latest.html") as file:
+        file.write(page.encode())
+    return folder / "latest.html"
 
 
 def _kept(path: Path, kind: type[T], report: Reporter) -> T | None:
@@ -64,27 +82,36 @@ def _kept(path: Path, kind: type[T], report: Reporter) -> T | None:
         return None
 
 
-def _write_page(folder: Path, summary: Summary | None, bench: Bench | None) -> Path:
-    with replacing(folder / "latest.html") as file:
-        file.write(page_of(summary, bench).encode())
-    return folder / "latest.html"
-
-
-def page_of(summary: Summary | None, bench: Bench | None) -> str:
-    """The page of a run, a bench, or both. All text in it is escaped."""
+def page_of(summary: Summary | None, bench: Bench | None, trend: Trend | None = None) -> str:
+    """The page of a run, a bench, a trend, or what there is of them. All text in it is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("treering"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.globals["line"] = line
+    environment.globals["day"] = lambda at: time.strftime("%Y-%m-%d %H:%M", time.gmtime(at))
     training = ((summary and summary.training) or {}).get("training", {})
     return environment.get_template("report.html").render(
         summary=msgspec.to_builtins(summary),
         curve=training_curves(training) if training.get("losses") else "",
         bench=msgspec.to_builtins(bench),
+        trend=msgspec.to_builtins(trend),
         baseline=BASELINE,
         vote=VOTE,
     )
+
+
+WIDE, TALL = 220, 36
+"""A small chart of a series, in pixels."""
+
+
+def line(values: Sequence[float]) -> str:
+    """A series as the points of an SVG polyline, its least at the foot; a single figure is one point."""
+    low, high = min(values), max(values)
+    step = WIDE / max(len(values) - 1, 1)
+    scale = (TALL - 6) / (high - low or 1)
+    return " ".join(f"{place * step:.1f},{TALL - 3 - (value - low) * scale:.1f}" for place, value in enumerate(values))
 
 
 def training_curves(training: dict[str, Any]) -> str:

@@ -492,6 +492,67 @@ class Bench(Struct, frozen=True):
     files: tuple[FileRow, ...]
 
 
+Better = Literal["lower", "higher", "neither"]
+State = Literal["steady", "better", "worse", "too few", "not judged"]
+
+
+class Moment(Struct, frozen=True):
+    """A figure of one run: when it began (seconds since 1970), and of how many cases it is the mean."""
+
+    at: float
+    value: float
+    cases: int = 1
+
+
+class Series(Struct, frozen=True):
+    """A figure over time. ``newest`` and ``before`` are its means over the runs that are compared, ``change`` the
+    difference with its 95 % interval; ``chance`` is how likely so large a difference is where nothing changed.
+    """
+
+    name: str
+    title: str
+    unit: str
+    better: Better
+    state: State
+    points: tuple[Moment, ...]
+    newest: float | None = None
+    before: float | None = None
+    change: tuple[float, float, float] | None = None
+    chance: float | None = None
+
+
+class Lesson(Struct, frozen=True):
+    """A training as it is remembered: the model it made, from which, what that cost, and whether it came into use.
+    ``bits_per_byte`` are of the same later commits, before and after.
+    """
+
+    at: float
+    model: str
+    parent: str
+    promoted: bool
+    bits_per_byte: tuple[float | None, float | None]
+    tokens: int
+    seconds: float
+    verdict: str
+
+
+class Trend(Struct, frozen=True):
+    """What the runs of a store tell together. ``alerts`` are the names of the series that got worse; ``dollars`` and
+    ``training_seconds`` are what all of it cost.
+    """
+
+    repo: str
+    made: str
+    since: float
+    runs: int
+    series: tuple[Series, ...]
+    lessons: tuple[Lesson, ...]
+    alerts: tuple[str, ...]
+    dollars: float
+    training_seconds: float
+    verdict: str
+
+
 class Stretch(Struct, frozen=True):
     """A stretch of time with commits, by when it begins (seconds since 1970). Lines are of those that are no merges."""
 

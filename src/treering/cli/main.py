@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from treering import __version__
-from treering.cli import ask, find, learn, qdrant, route
+from treering.cli import ask, find, improve, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
 from treering.cli.gate import gate
@@ -250,6 +250,8 @@ for command in (
     learn.tokenize,
     learn.train,
     learn.evaluate,
+    improve.learn,
+    improve.monitor,
     learn.generate,
     doctor,
     learn.message,

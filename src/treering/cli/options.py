@@ -14,6 +14,7 @@ import click
 
 from treering.errors import Incomplete, StoreError, TreeringError, UsageError
 from treering.report import Reporter, printable
+from treering.tracing import span
 
 INTERRUPTED = 130
 PATH = click.Path(path_type=Path, readable=False)  # what may not be read is told by who reads it
@@ -75,7 +76,8 @@ def guarded(command: Callable[..., None], log: Path | None = None) -> Callable[.
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            command(*args, **kwargs)
+            with span(f"treering {command.__name__}"):
+                command(*args, **kwargs)
             sys.stdout.flush()
         except TreeringError as error:
             fail(error, log)

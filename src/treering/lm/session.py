@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from treering.errors import ModelError
+from treering.errors import Incomplete, ModelError
 from treering.lm import checkpoint
 from treering.lm.base import layers_of
 from treering.lm.data import TOO_FEW, Blocks, HeldOut, Split, sequences
@@ -62,6 +62,7 @@ class Session:
         self._device = ""
         self._saved = self._saving = self._told = 0.0
         self._stop = False
+        self.may_go_on: Callable[[], bool] = lambda: True
         self._step_tokens: dict[int, int] = {}
         if plan.compile and recipe.minutes >= COMPILED_FROM:
             for layer in layers_of(model):
@@ -275,9 +276,16 @@ class Session:
             self.stopped_by = "validation"
         self._say(last=bool(trainer.should_stop))
         self._keep(trainer)
-        if self._stop and not trainer.should_stop:
+        if trainer.should_stop:
+            return
+        if self._stop:
             self.save(trainer)
             raise KeyboardInterrupt
+        asked = time.monotonic()
+        if not self.may_go_on():
+            self.save(trainer)
+            raise Incomplete("the training may not go on now", "run it again: it goes on from its checkpoint")
+        self.budget.started += time.monotonic() - asked
 
     def _look(self, trainer: Any) -> None:
         """The mean loss of the validation documents."""

@@ -37,14 +37,16 @@ def fine_tune(
     separator: int = 0,
     resume: bool = True,
     save_seconds: float = 60.0,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> tuple[Any, Training]:
     """Train the model that ``load`` gives on ``data.train`` and return it, adapters merged, with what was done.
 
     Stops at the end of the epochs, steps, tokens or minutes, whichever is first, or when the validation documents get
     no better. A checkpoint is written into ``checkpoints`` every ``save_seconds``; with ``resume`` the newest one there
     of a training of the same ``name`` is gone on from. Low-rank adapters are kept in ``adapter`` too. Where memory runs
-    out, fewer sequences are computed at once: the steps stay the same. Raises :class:`ModelError` on a loss that is no
-    number.
+    out, fewer sequences are computed at once: the steps stay the same. ``may_go_on`` is asked after each step; the time
+    it takes is none of the budget's. Raises :class:`ModelError` on a loss that is no number, :class:`Incomplete`, with
+    a checkpoint, where it may not.
     """
     with needs("train"):
         import torch
@@ -70,6 +72,7 @@ def fine_tune(
         return _with_adapters(model, added)
 
     session = Session(made(light=True), data, recipe, plan, report, name, checkpoints, separator, save_seconds)
+    session.may_go_on = may_go_on
     found = checkpoint.newest(checkpoints, name, report) if resume else None
     if found:
         session.resume(*found)

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -144,6 +145,17 @@ class Kinds:
         if path not in self.known:
             self.learn([path])
         return self.known[path]
+
+
+def sizes_of(folder: Path) -> dict[str, int]:
+    """How many bytes the parts of a store take: its folders by their names, and the ``files`` beside them."""
+    sizes = Counter({"files": 0})
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a journal of the database, a temporary
+            if path.is_file():
+                parts = path.relative_to(folder).parts
+                sizes[parts[0] if len(parts) > 1 else "files"] += path.stat().st_size
+    return dict(sizes)
 
 
 def write_manifest(store: Store) -> None:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from treering.config import Settings
 from treering.errors import DataError, ModelError
 from treering.git.reader import Source, open_reader
-from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, write_manifest
+from treering.pipeline.common import Cleaner, Kinds, batched, caps_of, fingerprint_of, read, sizes_of, write_manifest
 from treering.report import Reporter
 from treering.search.history import History
 from treering.store import BATCH, Store
@@ -80,7 +80,7 @@ def index(
             vectors = 0
         indexed = Indexed(words, vectors, round(time.time() - started, 3))
         if words or vectors:
-            store.log_run("index", started, asdict(indexed))
+            store.log_run("index", started, asdict(indexed) | {"bytes": sizes_of(store.folder)})
             write_manifest(store)
     return indexed
 

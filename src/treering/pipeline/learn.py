@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from treering.config import Settings
-from treering.errors import DataError
+from treering.errors import DataError, ModelError
 from treering.files import locked, read_json, replacing
 from treering.lm import processes
 from treering.lm.base import SCRATCH, check_base, load_base
@@ -22,7 +22,7 @@ from treering.lm.plan import Plan, plan
 from treering.lm.recipe import Recipe, Training
 from treering.lm.shape import shape_of
 from treering.lm.train import fine_tune
-from treering.pipeline.common import fingerprint_of, write_manifest
+from treering.pipeline.common import fingerprint_of, sizes_of, write_manifest
 from treering.report import Reporter
 from treering.store import Store
 from treering.tokens.pack import Ids, read_stream
@@ -33,6 +33,10 @@ FINGERPRINT = "learn-2"
 NGRAM_TOKENS = 200_000
 """How much of the newest training text the yardstick may ask for."""
 CURRENT = "current"
+"""The file that names the current model in its first line, and below it those that were so before."""
+
+GoesOn = Callable[[], bool]
+"""Whether a training may go on; it may take its time to say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,8 @@ class TrainingReport:
     plan: Plan | None = None
     parent: str = ""
     judged_first: str = ""
+    last: str = ""
+    """The newest commit that was there to be held out."""
 
     @property
     def first(self) -> str:
@@ -173,6 +179,7 @@ def learn(
     after: str = "",
     parent: str = "",
     save_seconds: float = 60.0,
+    may_go_on: GoesOn = lambda: True,
 ) -> TrainingReport:
     """Fine-tune ``base`` on a token stream, judge it on the held-out commits, and put the model in ``folder``. With
     ``after``, the base is an earlier model of ours, and what it learned from is only repeated beside what is new.
@@ -194,7 +201,9 @@ def learn(
             report.warn("a training of another history or other settings was not finished: this one begins anew")
     with replacing_folder(folder) as new:  # before the work, not after: a place that cannot be written is told at once
         before = course.losses(course.load())
-        model, training = course.tuned(report, checkpoints, new / "adapter", resume=resume, save_seconds=save_seconds)
+        model, training = course.tuned(
+            report, checkpoints, new / "adapter", resume=resume, save_seconds=save_seconds, may_go_on=may_go_on
+        )
         report.say("judging the model on the newest commits")
         holdout = _judged(data, course.tokenizer, before, course.losses(model), recipe.seed)
         told = TrainingReport(
@@ -214,6 +223,7 @@ def learn(
             vocab_size=corpus.vocab_size,
             parent=parent,
             judged_first=data.held_out.commits[0],
+            last=data.held_out.commits[-1],
         )
         write_model(new, model, course.tokenizer.eos_id, told, weights_format=weights_format)
         course.tokenizer.save(new)
@@ -255,23 +265,25 @@ def train(
     *,
     resume: bool = True,
     parent: Path | None = None,
+    may_go_on: GoesOn = lambda: True,
 ) -> Learned:
     """The model for a token stream of the store: trained now, or the one trained before with the same everything.
 
     Where the settings' base is ``parent``, the current model, the new one takes its place only if it is shown to be
-    better on the newest commits, which neither learned from.
+    better on the newest commits, which neither learned from. ``may_go_on`` is asked after each step and may take its
+    time, which is none of the budget's; where it says no, :class:`Incomplete` leaves a checkpoint to go on from.
     """
     started = time.time()
     corpus, ids = read_stream(folder)
     recipe = recipe_of(settings)
-    base, after = settings.train.model, _after(parent)
+    base, after = settings.train.model, _after(store, parent)
     target = _target(store, folder, corpus, base, recipe)
     with locked(store.folder / "trainer.lock", "treering train"):
         new = not resume or not (target / REPORT).is_file()
         if new:
             learn(
                 corpus, ids, base, recipe, target, report, resume=resume, after=after,
-                parent=parent.name if parent else "", save_seconds=settings.train.save_seconds,
+                parent=parent.name if parent else "", save_seconds=settings.train.save_seconds, may_go_on=may_go_on,
             )  # fmt: skip
         told = report_of(target)
         # Where it was the last that was trained, the user may have chosen another since: that one stays.
@@ -281,14 +293,19 @@ def train(
             make_current(store, target)
         if not settled:
             with store.writing("treering train"):
-                _forget_old(store, settings.train.keep_models)
+                _forget_old(store, settings.train.keep_models, settings.learn.keep)
                 store.log_run(
                     "train",
                     started,
                     {
                         "model": target.name,
+                        "parent": told.parent,
                         "verdict": told.verdict,
                         "current": better,
+                        "bits_per_byte": told.holdout.bits_per_byte,
+                        "tokens": told.training.tokens,
+                        "training_seconds": told.training.seconds,
+                        "bytes": sizes_of(store.folder),
                         "left_out": {"commits that repeat another": told.duplicates_left_out},
                     },
                 )
@@ -308,13 +325,16 @@ def follow(store: Store, folder: Path, settings: Settings, *, resume: bool = Tru
     base = settings.train.model
     target = _target(store, folder, corpus, base, recipe)
     if not resume or not (target / REPORT).is_file():
-        course = _course(corpus, ids, base, recipe, after=_after(parent))
+        course = _course(corpus, ids, base, recipe, after=_after(store, parent))
         course.tuned(Reporter(), checkpoints_of(target), target / "adapter", resume=resume)
 
 
-def _after(parent: Path | None) -> str:
-    """The first commit that a model did not learn from."""
-    return report_of(parent).held_out_first if parent else ""
+def _after(store: Store, parent: Path | None) -> str:
+    """The first commit that a model did not learn from; where it vanished, the first that is there of its time on."""
+    if not parent:
+        return ""
+    first = report_of(parent).held_out_first
+    return store.standing_for(first) or first
 
 
 def _target(store: Store, folder: Path, corpus: Corpus, base: str, recipe: Recipe) -> Path:
@@ -325,17 +345,43 @@ def _target(store: Store, folder: Path, corpus: Corpus, base: str, recipe: Recip
 
 
 def make_current(store: Store, model: Path) -> None:
+    """Let a model answer from here on; those that did before are remembered, the last one first."""
+    before = [folder for folder in (current_model(store), *former_models(store)) if folder and folder != model]
+    _point(store, [model, *before])
+
+
+def go_back(store: Store) -> Path:
+    """Make the model current again that was so before, and forget the one that is.
+
+    Raises :class:`ModelError` where none is left.
+    """
+    former = former_models(store)
+    if not former:
+        raise ModelError("there is no earlier model to go back to", "`treering models list` names those that are kept")
+    _point(store, former)
+    return former[0]
+
+
+def _point(store: Store, models: Sequence[Path]) -> None:
     with replacing(store.folder / "models" / CURRENT) as file:
-        file.write(f"{model.parent.name}/{model.name}\n".encode())
+        file.writelines(f"{model.parent.name}/{model.name}\n".encode() for model in models)
+
+
+def _pointed(store: Store) -> list[Path]:
+    """The current model and those that were so before, the last one first, whether they are still there or not."""
+    pointer = store.folder / "models" / CURRENT
+    named = pointer.read_text().splitlines() if pointer.is_file() else []
+    return [store.folder / "models" / name for name in named if name.strip()]
 
 
 def current_model(store: Store) -> Path | None:
     """The folder of the model that the store uses."""
-    pointer = store.folder / "models" / CURRENT
-    if not pointer.is_file():
-        return None
-    folder = store.folder / "models" / pointer.read_text().strip()
-    return folder if (folder / REPORT).is_file() else None
+    return next((folder for folder in _pointed(store)[:1] if (folder / REPORT).is_file()), None)
+
+
+def former_models(store: Store) -> list[Path]:
+    """The models that were current before this one and are kept, the last one first."""
+    return [folder for folder in _pointed(store)[1:] if (folder / REPORT).is_file()]
 
 
 def models_of(store: Store) -> list[Path]:
@@ -345,10 +391,13 @@ def models_of(store: Store) -> list[Path]:
     return sorted(whole, key=lambda folder: (folder / REPORT).stat().st_mtime, reverse=True)
 
 
-def _forget_old(store: Store, keep: int) -> None:
-    """Remove all models but the current one and the newest ``keep``, and the states of trainings that were given up."""
+def _forget_old(store: Store, keep: int, good: int) -> None:
+    """Remove all models but the current one, the newest ``keep``, and the ``good`` that were current last; and the
+    states of trainings that were given up.
+    """
     current = current_model(store)
     needed = {current.name, report_of(current).parent} if current else set()
+    needed |= {folder.name for folder in former_models(store)[:good]}
     for old in models_of(store)[keep:]:
         if old.name not in needed:
             shutil.rmtree(old, ignore_errors=True)

@@ -1,10 +1,10 @@
 """The store of one repository: one SQLite file, and folders named by what decided their content."""
 
 from treering.store.commits import BATCH
-from treering.store.database import FOLDER, store_folder
+from treering.store.database import FOLDER, Ran, store_folder
 from treering.store.index import IndexTables
 
-__all__ = ["BATCH", "FOLDER", "Store", "store_folder"]
+__all__ = ["BATCH", "FOLDER", "Ran", "Store", "store_folder"]
 
 
 class Store(IndexTables):

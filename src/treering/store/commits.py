@@ -418,6 +418,41 @@ class CommitTables(Database):
             row[0] for row in self.db.execute("SELECT hash FROM commits WHERE position IS NOT NULL ORDER BY position")
         ]
 
+    def standing_for(self, name: str) -> str:
+        """The commit itself where it is reachable; else the first that is, of its time or later. Empty if none is."""
+        found = self.db.execute(
+            "SELECT c.hash FROM commits c, commits lost WHERE lost.hash = ? AND c.position IS NOT NULL AND"
+            " (c.id = lost.id OR lost.position IS NULL AND c.committer_time >= lost.committer_time)"
+            " ORDER BY c.position LIMIT 1",
+            (name,),
+        ).fetchone()
+        return str(found[0]) if found else ""
+
+    def number_of(self, name: str) -> int:
+        """The number that a commit was stored under, reachable or not; later ones have larger ones. 0 if it was not."""
+        found = self.db.execute("SELECT id FROM commits WHERE hash = ?", (name,)).fetchone()
+        return int(found[0]) if found else 0
+
+    def newest_number(self) -> int:
+        """The number of the commit that was stored last; 0 where there is none."""
+        return int(self.db.execute("SELECT coalesce(max(id), 0) FROM commits").fetchone()[0])
+
+    def stored_after(self, number: int) -> set[str]:
+        """The reachable commits that were stored later than that number."""
+        rows = self.db.execute("SELECT hash FROM commits WHERE id > ? AND position IS NOT NULL", (number,))
+        return {name for (name,) in rows}
+
+    def twins_of_vanished(self, number: int) -> set[str]:
+        """The reachable commits with the patch of one that vanished and was stored under ``number`` or before: the same
+        change, rebased.
+        """
+        rows = self.db.execute(
+            "SELECT hash FROM commits WHERE position IS NOT NULL AND patch_id != '' AND patch_id IN"
+            " (SELECT patch_id FROM commits WHERE position IS NULL AND patch_id != '' AND id <= ?)",
+            (number,),
+        )
+        return {name for (name,) in rows}
+
     def history_fingerprint(self) -> str:
         """Decided by which commits are reachable, in which order; not by the branches they are on."""
         return hashlib.sha256("\n".join(self.order()).encode()).hexdigest()[:16]

@@ -11,8 +11,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import platformdirs
 
@@ -22,6 +23,8 @@ from treering.store.schema import MIGRATIONS, REBUILD, meant, sqlite_errors
 
 FOLDER = ".treering"
 
+RUNS_KEPT = 5000
+"""So many of the newest runs of each stage are remembered."""
 _NO_LOG = (sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_CANTOPEN)
 """What SQLite says where it cannot make its log: without permission, and on a medium that is read-only."""
 
@@ -36,6 +39,17 @@ def store_folder(worktree: Path | None, git_dir: Path, override: str | Path | No
     safe = "".join(char if char.isalnum() or char in "-._" else "-" for char in str(place).strip("/"))
     unique = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
     return Path(platformdirs.user_data_dir("treering")) / "stores" / f"{safe[-80:]}-{unique}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run of a stage: its number in the log, when it began (seconds since 1970), how long it took, what it told."""
+
+    number: int
+    stage: str
+    started: float
+    seconds: float
+    told: dict[str, Any]
 
 
 class Unlocked(sqlite3.Connection):
@@ -214,11 +228,36 @@ class Database:
                 "INSERT INTO runs (stage, started, seconds, summary) VALUES (?, ?, ?, ?)",
                 (stage, started, time.time() - started, json.dumps(summary)),
             )
+            self.db.execute(
+                "DELETE FROM runs WHERE stage = ?1 AND id <="
+                " (SELECT id FROM runs WHERE stage = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+                (stage, RUNS_KEPT),
+            )
 
     def last_runs(self) -> dict[str, dict[str, object]]:
         """The newest run of each stage."""
-        rows = self.db.execute("SELECT stage, started, seconds, summary FROM runs ORDER BY id")
+        rows = self.db.execute(
+            "SELECT stage, started, seconds, summary FROM runs WHERE id IN (SELECT max(id) FROM runs GROUP BY stage)"
+            " ORDER BY id"
+        )
         return {
             stage: {"started": started, "seconds": seconds, **json.loads(summary)}
             for stage, started, seconds, summary in rows
         }
+
+    def runs(self, *, after: int = 0, since: float = 0.0, stages: Sequence[str] = ()) -> Iterator[Ran]:
+        """The runs of these stages (of all, by default) that were logged after run ``after`` and did not begin before
+        ``since`` (seconds since 1970), in the order of their log.
+        """
+        asked = f" AND stage IN ({', '.join('?' * len(stages))})" if stages else ""
+        rows = self.db.execute(
+            "SELECT id, stage, started, seconds, summary FROM runs WHERE id > ? AND started >= ?"
+            + asked
+            + " ORDER BY id",
+            (after, since, *stages),
+        )
+        return (Ran(*row, json.loads(told)) for *row, told in rows)
+
+    def newest_run(self) -> int:
+        """The number of the newest run; 0 where there is none."""
+        return int(self.db.execute("SELECT coalesce(max(id), 0) FROM runs").fetchone()[0])
