@@ -88,14 +88,15 @@ class N8n:
         asked = {"json": body} if body is not None else {}
         return httpx.post(f"{self.url}/webhook/{path}", timeout=300, trust_env=False, **asked, **more)
 
-    def owner(self) -> httpx.Client:
+    @contextmanager
+    def owner(self) -> Iterator[httpx.Client]:
         """A client of its REST API that has logged in as its owner, who is made if there is none."""
-        client = httpx.Client(base_url=self.url, timeout=60, trust_env=False, headers={"browser-id": "treering"})
-        made = client.post("/rest/owner/setup", json=OWNER)
-        if made.status_code != 200:
-            login = {"emailOrLdapLoginId": OWNER["email"], "password": OWNER["password"]}
-            client.post("/rest/login", json=login).raise_for_status()
-        return client
+        told = {"base_url": self.url, "timeout": 60, "trust_env": False, "headers": {"browser-id": "treering"}}
+        with httpx.Client(**told) as client:  # type: ignore[arg-type]  # of unlike kinds
+            if client.post("/rest/owner/setup", json=OWNER).status_code != 200:
+                login = {"emailOrLdapLoginId": OWNER["email"], "password": OWNER["password"]}
+                client.post("/rest/login", json=login).raise_for_status()
+            yield client
 
 
 def _free_port() -> int:

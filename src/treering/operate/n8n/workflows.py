@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 Workflow = dict[str, Any]
-KINDS = ("push", "task", "agent")
+KINDS = ("push", "task", "learn", "agent")
 SETTINGS = "Settings"
 """The node of each workflow that holds what is told to it from here."""
 WEBHOOK = "n8n-nodes-base.webhook"
@@ -26,7 +26,7 @@ def workflow(kind: str, repository: str, server: str, notify: str) -> Workflow:
     made: Workflow = _shipped(kind)
     made["id"] = f"treering-{kind}-{_digest(repository)}"
     made["name"] = f"{made['name']}: {repository}"
-    told = {"server": server, "repository": repository, "notify": notify}
+    told = {"server": server, "repository": repository, "notify": notify, "alert": notify}
     for node in made["nodes"]:
         if node["name"] == SETTINGS:
             for assigned in node["parameters"]["assignments"]["assignments"]:
