@@ -1,5 +1,6 @@
 """The operation of the gate: a patch is committed if the tests pass with it, and only then."""
 
+import math
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,12 +34,14 @@ def gate(
     protect: Sequence[str] = (),
     readable: Sequence[str] = (),
     seconds: float = 0.0,
+    until: float = math.inf,
     sandboxed: bool = True,
     wanted: Callable[[], bool] = lambda: True,
 ) -> Verdict:
     """Apply a patch, run the tests in a sandbox, and commit the tree that was tested: to the branch ``ref``, or without
-    one to a new branch. ``protect``, ``readable`` and ``seconds`` add to and override what the settings say. Once it is
-    not ``wanted`` any more the tests are ended and nothing is committed.
+    one to a new branch. ``protect``, ``readable`` and ``seconds`` add to and override what the settings say. Tests
+    that go on at the time ``until`` of the monotonic clock are ended. Once it is not ``wanted`` any more they are, too,
+    and nothing is committed.
 
     Raises :class:`UsageError` for what is no patch, branch or program, and where there is no command;
     :class:`RepositoryError`; :class:`NoSandbox`.
@@ -54,6 +57,6 @@ def gate(
         seconds=seconds or settings.seconds,
     )  # fmt: skip
     return gate_stage.gate(
-        where.source, Proposal(patch, tuple(command) or command_of(where), ref, message), settings,
+        where.source, Proposal(patch, tuple(command) or command_of(where), ref, message, until), settings,
         redactor=Redactor(where.settings.scrape.allow_secrets), apart=sandboxed, wanted=wanted,
     )  # fmt: skip

@@ -4,12 +4,14 @@ Nothing of the user's is touched until then: the patch is applied in a shadow, t
 passed enters the repository as objects and one branch that still is where it was.
 """
 
+import math
 import os
 import posixpath
 import re
 import shlex
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -71,12 +73,15 @@ class Verdict(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A patch, and where it is to go: to a branch, or without a name to a new one."""
+    """A patch, and where it is to go: to a branch, or without a name to a new one. ``until`` is a time of the monotonic
+    clock after which nobody waits for an answer.
+    """
 
     patch: bytes
     command: tuple[str, ...]
     ref: str = ""
     message: str = ""
+    until: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,7 @@ def gate(
         if reason := _refusal(shadow, entries, settings.protected):
             return replace(begun, reason=reason)
         _check_own_program(shadow, tree, proposal.command[0], view)
-        went = _tested(shadow, tree, goal.base, proposal.command, view, settings, wanted=wanted)
+        went = _tested(shadow, tree, goal.base, proposal, view, settings, wanted=wanted)
         found: Counter[str] = Counter()
         log = redactor(went.said.decode("utf-8", "replace"), found)
         result, reason = _judged(went, settings)
@@ -236,7 +241,7 @@ def _tested(
     shadow: Shadow,
     tree: str,
     base: str,
-    command: tuple[str, ...],
+    proposal: Proposal,
     view: sandbox.View | None,
     settings: GateSettings,
     *,
@@ -245,9 +250,11 @@ def _tested(
     """Run the tests on a tree, where there is a view in a sandbox. Raises :class:`TreeringError` where they could not
     even begin.
     """
+    command = proposal.command
     limits = Limits(
-        settings.seconds, settings.memory_mb * _MB, settings.processes, settings.disk_mb * _MB, settings.log_bytes
-    )
+        settings.seconds, proposal.until, settings.memory_mb * _MB, settings.processes, settings.disk_mb * _MB,
+        settings.log_bytes,
+    )  # fmt: skip
     with ExitStack() as stack:
         files = writing.archive(shadow, tree)
         stack.callback(_ended, files)
@@ -269,8 +276,9 @@ def _tested(
                 argv, files, limits, apart=False, folder=folder / "files",
                 environment=sandbox.environment(path, str(home)), wanted=wanted,
             )  # fmt: skip
-        writing.archived(files, base)
-        if went.ready or went.ended == "stopped":
+        if went.ended == "exited" or went.ready:
+            writing.archived(files, base)
+        if went.ready or went.ended == "stopped" or time.monotonic() > proposal.until:
             return went
         raise _not_begun(went, settings)
 
@@ -312,7 +320,7 @@ def _judged(went: Outcome, settings: GateSettings) -> tuple[Result, str]:
             return "passed", "the tests passed"
         return "failed", f"the tests ended with code {went.code}"
     if went.ended == "time":
-        return "timed_out", f"the tests took longer than {settings.seconds:g} s"
+        return "timed_out", f"the tests had not ended after {min(went.seconds, settings.seconds):.3g} s"
     return "failed", {
         "memory": f"the tests used more than {settings.memory_mb:,} MB of memory",
         "processes": f"the tests had more than {settings.processes:,} processes and threads",

@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.
 def main() -> None:
     told = json.loads(sys.argv[1])
     libc = ctypes.CDLL(None)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM if told["stay"] else signal.SIGKILL)
     if os.getppid() != told["parent"]:
         sys.exit(125)  # it died before it could be bound to
     for one in SIGNALS:
@@ -39,34 +39,66 @@ def main() -> None:
     os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606  no shell is what we want
 
 
+class _Over(BaseException):
+    """Time is up, or the parent died."""
+
+
+def _over(*_: object) -> None:
+    raise _Over
+
+
 def _stay(libc: ctypes.CDLL) -> None:
-    """Return in a child; the parent waits for it, kills every process that came of it, and ends as it did."""
-    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    """Return in a child; the parent waits for it, ends every process that came of it, and ends as it did."""
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)  # who loses its parent becomes ours
     child = os.fork()
     if not child:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         return
     os.close(READY)
-    _, status = os.waitpid(child, 0)
-    while _kill_children():
+    os.close(STATUS)
+    code = 128 + signal.SIGTERM
+    try:
+        signal.signal(signal.SIGTERM, _over)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except _Over:
         pass
-    code = os.waitstatus_to_exitcode(status)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _end_all()
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _kill_children() -> bool:
-    """Kill what is a child of ours now, which makes its children ours. False once there is none."""
-    own = os.getpid()
+def _end_all() -> None:
+    """Stop all that came of us until none is new, for who is stopped makes no other; then kill them."""
+    stopped: set[int] = set()
+    while new := set(_family()) - stopped:
+        for number in new:
+            with contextlib.suppress(OSError):
+                os.kill(number, signal.SIGSTOP)
+        stopped |= new
+    for number in stopped:
+        with contextlib.suppress(OSError):
+            os.kill(number, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)
+
+
+def _family() -> list[int]:
+    """The living processes that came of this one."""
+    children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208  pathlib is slow to load
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:  # noqa: PTH123
-                if int(file.read().rpartition(")")[2].split()[1]) == own:
-                    os.kill(int(name), signal.SIGKILL)
-    try:
-        os.waitpid(-1, 0)
-    except ChildProcessError:
-        return False
-    return True
+                state, parent = file.read().rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    children.setdefault(int(parent), []).append(int(name))
+    found, waiting = [], [os.getpid()]
+    while waiting:
+        below = children.pop(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
 
 
 if __name__ == "__main__":

@@ -39,11 +39,13 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a program and all that come of it may have together: seconds, bytes of memory, threads; how many bytes one
-    file may have, and how many bytes of what they say are kept.
+    """What a program and all that come of it may have together: seconds, by which time of the monotonic clock they
+    must be over, bytes of memory, threads; how many bytes one file may have, and how many bytes of what they say are
+    kept.
     """
 
     seconds: float
+    until: float
     memory: int
     threads: int
     disk: int
@@ -323,9 +325,7 @@ def _follow(
                 return begun, "exited"
             if not wanted():
                 return begun, "stopped"
-            if begun is None and now - began > UNPACKING_SECONDS:
-                return begun, "time"
-            if begun is not None and now - begun > limits.seconds:
+            if now > min(limits.until, begun + limits.seconds if begun else began + UNPACKING_SECONDS):
                 return begun, "time"
             if now >= next_look and begun is not None:
                 if over := watched.look(limits, places):
@@ -334,24 +334,16 @@ def _follow(
 
 
 def _end(process: subprocess.Popen[bytes], watched: _Watched, *, apart: bool) -> None:
-    """Leave nobody: the first process of a sandbox takes all others with it."""
-    if not apart and process.poll() is None:
-        for _ in range(100):  # they may make more while they are counted
-            family = [one.number for one in _family(process.pid) if one.number != process.pid]
-            for number in family:
-                with contextlib.suppress(OSError):
-                    os.kill(number, signal.SIGKILL)
-            if not family:
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.05)
+    """Leave nobody: the first process of a sandbox takes all others with it, and without one ``launch.py`` does."""
+    if not apart:
+        process.terminate()
     elif watched.pidfd >= 0:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(watched.pidfd, signal.SIGKILL)
-    if process.poll() is None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(LAST_SECONDS if watched.pidfd >= 0 else 0)
-    if process.poll() is None:
+    else:
         process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(LAST_SECONDS)
+    process.kill()
     process.wait()
     watched.gone(LAST_SECONDS)

@@ -31,7 +31,7 @@ _TAKEN = frozenset(
     PurePath("/", name) for name in (*_SYSTEM, "", "etc", "proc", "dev", "sys", "tmp", "run", "var", "home", "root")
 )
 _SHARED_BYTES = 256 << 20
-_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "kcore")
+_PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "kcore", "mtrr", "pressure")
 """What of /proc concerns the whole machine. A process of root's may write to some of it, whatever else it lost."""
 _COMMON_PROGRAMS = ("python3", "python", "node")
 _HOME = "/tmp/home"  # noqa: S108  of the sandbox

@@ -21,6 +21,7 @@ from treering import deciding, operations
 from treering.config import ServeSettings
 from treering.errors import TreeringError, UsageError
 from treering.finding import Point
+from treering.gating import Verdict
 from treering.offered import OFFERS, Asked, NothingAsked, Offer
 from treering.serve import mcp, openai, pages, schema
 from treering.serve import metrics as counting
@@ -39,6 +40,7 @@ from treering.serve.answers import (
     streamed,
     while_there,
 )
+from treering.serve.gating import GateAsked, Gates
 from treering.serve.guard import Guard
 from treering.serve.house import House
 from treering.serve.indexing import Indexing, Job, Under
@@ -183,12 +185,14 @@ def application(
     server, writers = Server(house, metrics), Writers(house.places)
     house.lent = writers.lent
     spoken = openai.OpenAI(house, writers, metrics)
+    gates = Gates(house, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.enter_context(house)
             stack.enter_context(writers)
+            stack.enter_context(gates)
             stack.push_async_callback(server.indexing.close)
             await _mount(app, house, settings, stack)
             if preload:
@@ -200,7 +204,7 @@ def application(
 
     app = FastAPI(title="treering", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.house, app.state.writers = house, writers
-    paths = _routes(app, server, spoken)
+    paths = _routes(app, server, spoken, gates)
     told = msgspec.json.encode(schema.document(paths, house.names, token=bool(settings.token)))
 
     async def described(_: Request) -> Response:
@@ -220,7 +224,7 @@ def application(
     return Guard(app, settings, metrics, say)
 
 
-def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.Path]:
+def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI, gates: Gates) -> list[schema.Path]:
     """Give every handler its path, and tell of it."""
     paths: list[schema.Path] = []
 
@@ -248,6 +252,8 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI) -> list[schema.
         schema.Path("post", "/v1/index", "Bring the index up to date, beside the server.", Job, NothingAsked, 202),
         schema.Path("get", "/v1/index", "The last run of the index that was started here.", Job),
     )
+    judged = "Test a patch in a sandbox with the command of the settings, and commit it if the tests pass."
+    route(gates.gate, schema.Path("post", "/v1/gate", judged, Verdict, GateAsked))
     plain: dict[str, Any] = {"of_repository": False}
     route(server.repositories, schema.Path("get", "/v1/repositories", "What is served.", Repositories, **plain))
     route(spoken.models, schema.Path("get", "/v1/models", "OpenAI's list of models.", openai.ModelList, **plain))

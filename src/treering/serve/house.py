@@ -189,6 +189,11 @@ class Lane:
             thread.join(max(0.0, until - time.monotonic()))
 
 
+def no_desk(repository: str) -> Opened:
+    """Of a lane whose threads need no index."""
+    raise ServiceError(f"nobody here has a desk of {repository}")
+
+
 class House:
     """The repositories of a server by their names, the first one being who is asked where no name is given. Use
     ``with``; what is asked of it is awaited.

@@ -11,9 +11,8 @@ from typing import Any, TypeVar
 from msgspec.structs import replace
 
 from treering import learning
-from treering.errors import ServiceError
 from treering.opening import Place
-from treering.serve.house import Bench, Lane, Opened, Task
+from treering.serve.house import Bench, Lane, Task, no_desk
 from treering.types import Generated, Sampling
 
 T = TypeVar("T")
@@ -40,7 +39,7 @@ class Writers:
 
     def __enter__(self) -> "Writers":
         self.loop = asyncio.get_running_loop()
-        self.lane = Lane("writer", 1, self._waiting, _no_desk)
+        self.lane = Lane("writer", 1, self._waiting, no_desk)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,7 +138,3 @@ class Lent:
             return work(self._writers.of(self._repository, self._name))
 
         return asyncio.run_coroutine_threadsafe(self._writers.lane.run(with_it), self._writers.loop).result()
-
-
-def _no_desk(repository: str) -> Opened:
-    raise ServiceError(f"a model was asked for the desk of {repository}")
