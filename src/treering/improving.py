@@ -111,9 +111,7 @@ class _Round:
         model = learn_stage.current_model(self.store)
         mark = prequential.mark(self.store, model, "learn") if model else 0
         if model and not mark:
-            self.report.warn(
-                "the history that the model learned from is gone: a first model is trained on what is there"
-            )
+            self.report.warn("what the model learned from is not in this store any more: a first model is trained anew")
         names = prequential.new_commits(self.store, mark)
         self.new = len(names)
         if self.new < after:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from treering import assisting, deciding, learning, operations
+from treering import assisting, deciding, improving, learning, operations
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
-from treering.types import FilePrediction, Filters, Hit
+from treering.types import FilePrediction, Filters, Hit, Trend
 
 Text = Annotated[str, Meta(min_length=1, max_length=LONGEST_QUERY)]
 Name = Annotated[str, Meta(max_length=1000)]
@@ -91,6 +91,10 @@ class RouteAsked(Asked, frozen=True, kw_only=True):
 
 class SpendAsked(Asked, frozen=True, kw_only=True):
     since: Annotated[Name, Meta(description="Only of that day (UTC) or later: 2024-01-31, or `3 months ago`.")] = ""
+
+
+class MonitorAsked(Asked, frozen=True, kw_only=True):
+    since: Annotated[Name, Meta(description="Only runs of that date or later: 2024-01-31, or `3 months ago`.")] = ""
 
 
 Question = Annotated[Text, Meta(description="What you want to know of the repository, in words.")]
@@ -193,6 +197,10 @@ OFFERS: dict[str, Offer] = {
     "spend": Offer(
         lambda desk, asked: deciding.spend(desk.where, since=asked.since),
         SpendAsked, deciding.Spending, _told(deciding.spend), command="spend",
+    ),
+    "monitor": Offer(
+        lambda desk, asked: improving.monitor(desk.where, since=asked.since),
+        MonitorAsked, Trend, _told(improving.monitor), command="monitor",
     ),
     "context": Offer(
         lambda desk, asked: assisting.context(desk, asked.question, budget=asked.budget, audience=asked.audience),

@@ -63,15 +63,15 @@ def monitor(repo: Path, store: Path | None, as_json: bool, verbose: bool, since:
     where = opening.place(repo, store)
     trend = improving.monitor(where, since=since)
     if alert:
-        for one in improving.alert(where, trend, report):
-            report.say(f"told: {one.text}")
+        for told in improving.alert(where, trend, report):
+            report.say(f"told: {told.text}")
     if as_json:
         emit(trend)
         return
     for one in trend.series:
         unit = f", {one.unit}" if one.unit else ""
         newest = f"{one.newest:.4g}" if one.newest is not None else ""
-        said = one.state
+        said: str = one.state
         if one.change:
             said += f", {one.change[0]:+.3g} [{one.change[1]:+.3g}, {one.change[2]:+.3g}] from {one.before:.4g}"
         values = [point.value for point in one.points]

@@ -1,5 +1,6 @@
 """How long work gives way: to everything else on the machine, and to its battery."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -53,25 +54,24 @@ class Power:
         say: Callable[[str], None],
         supplies: Path = SUPPLIES,
         *,
-        look: float = LOOK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.left, self.say, self.supplies, self.look = patience, say, supplies, look
+        self.left, self.say, self.supplies = patience, say, supplies
         self.clock, self.sleep = clock, sleep
         self.waited = 0.0
-        self._looked = -look
+        self._looked = -math.inf
 
     def __call__(self) -> bool:
         """Whether work may go on; False where the battery lasted longer than the patience."""
-        if self.clock() - self._looked < self.look:
+        if self.clock() - self._looked < LOOK_SECONDS:
             return True
         if on_battery(self.supplies):
             self.say("on battery: waiting for power")
             while on_battery(self.supplies):
                 if self.left <= 0:
                     return False
-                pause = min(self.look, self.left)
+                pause = min(LOOK_SECONDS, self.left)
                 self.sleep(pause)
                 self.left -= pause
                 self.waited += pause

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from treering import deciding, operations
+from treering import deciding, improving, operations
 from treering.config import ServeSettings
 from treering.errors import TreeringError, UsageError
 from treering.finding import Point
@@ -43,7 +43,9 @@ from treering.serve.answers import (
 from treering.serve.gating import GateAsked, Gates
 from treering.serve.guard import Guard
 from treering.serve.house import House
-from treering.serve.indexing import Indexing, Job, Under
+from treering.serve.improving import LearnAsked, Learners, LearnJob, Searches
+from treering.serve.indexing import Indexing, Job
+from treering.serve.jobs import Jobs, Under
 from treering.serve.writers import Writers
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -87,7 +89,8 @@ class Server:
 
     def __init__(self, house: House, metrics: counting.Metrics) -> None:
         self.house, self.metrics = house, metrics
-        self.indexing = Indexing(house.places)
+        self.indexing, self.learners = Indexing(house.places), Learners(house.places)
+        self.searches = Searches(house.places)
 
     def offer(self, name: str, offer: Offer, posted: type[Asked]) -> Handler:
         async def handle(request: Request) -> Response:
@@ -102,7 +105,10 @@ class Server:
                     piece=lambda text: event({"delta": text}), ended=lambda answer: [event({"answer": answer})],
                     headers=self._notes(repository),
                 )  # fmt: skip
+            started = time.monotonic()
             answer = await while_there(request, self.house.answer(repository, name, asked))
+            if name == "search":
+                self.searches.took(repository, time.monotonic() - started)
             return answered(answer, headers=self._notes(repository))
 
         return handle
@@ -144,10 +150,21 @@ class Server:
         if request.method != "POST":
             return answered(self.indexing.job(repository))
         decoded(await body(request), NothingAsked)
+        return self._started(self.indexing, repository, "indexing")
+
+    async def learn(self, request: Request) -> Response:
+        repository = self._repository(request)
+        if request.method != "POST":
+            return answered(self.learners.job(repository))
+        asked = decoded(await body(request), LearnAsked)
+        return self._started(self.learners, repository, "learning", *asked.options)
+
+    @staticmethod
+    def _started(jobs: Jobs[Any], repository: str, code: str, *options: str) -> Response:
         try:
-            return answered(self.indexing.start(repository), 202)
+            return answered(jobs.start(repository, *options), 202)
         except Under as error:
-            raise Refused(409, "indexing", error.message, error.hint, {"retry-after": "10"}) from error
+            raise Refused(409, code, error.message, error.hint, {"retry-after": "10"}) from error
 
     async def repositories(self, _: Request) -> Response:
         return answered(Repositories([Served(name, self.house.notes(name)) for name in self.house.names]))
@@ -157,9 +174,11 @@ class Server:
             try:
                 at = await asyncio.to_thread(operations.indexed_at, place)
                 spent = await asyncio.to_thread(deciding.spend, place)
+                trend = await asyncio.to_thread(improving.monitor, place)
             except TreeringError:  # who asks that repository is told; the others have their figures
                 continue
             self.metrics.stood(name, time.time() - at, spent.today.spent + spent.today.reserved)
+            self.metrics.went(name, trend)
         return Response(self.metrics.page(), media_type=counting.TYPE)
 
     async def healthy(self, _: Request) -> Response:
@@ -194,6 +213,8 @@ def application(
             stack.enter_context(writers)
             stack.enter_context(gates)
             stack.push_async_callback(server.indexing.close)
+            stack.push_async_callback(server.learners.close)
+            await stack.enter_async_context(server.searches.kept())
             await _mount(app, house, settings, stack)
             if preload:
                 try:
@@ -254,6 +275,12 @@ def _routes(app: FastAPI, server: Server, spoken: openai.OpenAI, gates: Gates) -
     )
     judged = "Test a patch in a sandbox with the command of the settings, and commit it if the tests pass."
     route(gates.gate, schema.Path("post", "/v1/gate", judged, Verdict, GateAsked))
+    learns = "Bring the model up to date, beside the server: test it on new commits, train another, keep the better."
+    route(
+        server.learn,
+        schema.Path("post", "/v1/learn", learns, LearnJob, LearnAsked, 202),
+        schema.Path("get", "/v1/learn", "The last run of that which was started here.", LearnJob),
+    )
     plain: dict[str, Any] = {"of_repository": False}
     route(server.repositories, schema.Path("get", "/v1/repositories", "What is served.", Repositories, **plain))
     route(spoken.models, schema.Path("get", "/v1/models", "OpenAI's list of models.", openai.ModelList, **plain))

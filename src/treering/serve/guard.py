@@ -21,6 +21,7 @@ from treering.config import ServeSettings
 from treering.errors import UsageError
 from treering.serve.answers import failure
 from treering.serve.metrics import Metrics
+from treering.tracing import span
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -118,6 +119,14 @@ class Guard:
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
+        with span("HTTP", **{"http.request.method": scope["method"][:16]}) as tell:
+            status = await self._answered(scope, receive, send)
+            path = self.metrics.path_of(scope["path"])
+            tell("http.route", path)
+            tell("http.response.status_code", status)
+
+    async def _answered(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> int:
+        """Answer a request; returns the status, 0 where the client left before there was one."""
         started, status = time.monotonic(), 0
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         asked = next((value for name, value in headers if name == b"x-request-id"), b"")
@@ -149,6 +158,7 @@ class Guard:
             self.metrics.ended(scope["method"], scope["path"], status, seconds)
             path = scope["path"].encode("unicode_escape").decode()[:200]
             self.say(f"{scope['method'][:16]} {path} {status or 'left'} {seconds * 1000:.0f} ms {name.decode()}")
+        return status
 
     async def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         found = self._headers(scope)

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from treering.types import Trend
+
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 TYPE = CONTENT_TYPE_LATEST
 METHODS = frozenset({"GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"})
@@ -43,11 +45,34 @@ class Metrics:
             registry=registry,
         )
 
+        self._series = Gauge(
+            "treering_series",
+            "The newest of each figure that the runs tell (docs/monitoring.md).",
+            ("repository", "series"),
+            registry=registry,
+        )
+        self._worse = Gauge(
+            "treering_series_worse",
+            "1 where a figure is shown to have got worse, against the noise of a bootstrap.",
+            ("repository", "series"),
+            registry=registry,
+        )
+        self._promoted = Gauge(
+            "treering_trainings",
+            "Trainings of a repository's models, by whether they came into use.",
+            ("repository", "promoted"),
+            registry=registry,
+        )
+
     def begun(self) -> None:
         self._under_way.inc()
 
+    def path_of(self, path: str) -> str:
+        """The path itself, if it is one that is told apart: what else may stand in it is nobody's business."""
+        return path if path in self.paths else "other"
+
     def ended(self, method: str, path: str, status: int, seconds: float) -> None:
-        path = path if path in self.paths else "other"
+        path = self.path_of(path)
         self._requests.labels(path, method if method in METHODS else "other", str(status or "left")).inc()
         self._seconds.labels(path).observe(seconds)
         self._under_way.dec()
@@ -60,6 +85,16 @@ class Metrics:
         """How a repository stands: the age of its index, and what was spent and reserved on its behalf today."""
         self._age.labels(repository).set(age)
         self._spent.labels(repository).set(spent)
+
+    def went(self, repository: str, trend: Trend) -> None:
+        """How a repository's figures went."""
+        for one in trend.series:
+            if one.newest is not None:
+                self._series.labels(repository, one.name).set(one.newest)
+            self._worse.labels(repository, one.name).set(one.state == "worse")
+        for promoted in (True, False):
+            count = sum(lesson.promoted == promoted for lesson in trend.lessons)
+            self._promoted.labels(repository, str(promoted).lower()).set(count)
 
     def watch(self, name: str, told: str, value: Callable[[], float]) -> None:
         """A gauge that is read when the page is asked for."""

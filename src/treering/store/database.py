@@ -256,7 +256,7 @@ class Database:
             + " ORDER BY id",
             (after, since, *stages),
         )
-        return (Ran(*row, json.loads(told)) for *row, told in rows)
+        return (Ran(one, name, started, took, json.loads(told)) for one, name, started, took, told in rows)
 
     def newest_run(self) -> int:
         """The number of the newest run; 0 where there is none."""

@@ -2,6 +2,7 @@
 
 import { ask } from "./api.js";
 import { activity, bars, themes, training, trunk } from "./charts.js";
+import { monitor } from "./monitor.js";
 import { toSearch } from "./route.js";
 import { failed, loading } from "./states.js";
 import { bytes, count, day, el, hinted, number } from "./text.js";
@@ -15,8 +16,8 @@ export function show(main) {
   const own = new AbortController();
   async function run() {
     try {
-      const [told, state] = await Promise.all([ask("overview", {}, { signal: own.signal }), ask("status", {}, { signal: own.signal })]);
-      box.replaceChildren(head(told, state), el("div", { class: "charts" }, charts(told)));
+      const [told, state, went] = await Promise.all(["overview", "status", "monitor"].map((name) => ask(name, {}, { signal: own.signal })));
+      box.replaceChildren(head(told, state), el("div", { class: "charts" }, charts(told)), monitor(went));
       box.querySelector("h1").focus({ preventScroll: true });
     } catch (failure) {
       if (failure.name !== "AbortError") box.replaceChildren(failed(failure, run));
