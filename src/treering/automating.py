@@ -56,6 +56,8 @@ def export_n8n(where: Place, folder: Path, *, server: str = "", notify: str = ""
 
 
 def _address(flag: str, url: str) -> str:
+    if "@" in url.partition("//")[2].partition("/")[0]:
+        raise UsageError(f"{flag}: a name or a password has no place in a workflow", "put it into a credential of n8n")
     try:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -63,6 +65,4 @@ def _address(flag: str, url: str) -> str:
         fits = False
     if not fits or not url.isprintable() or " " in url:
         raise UsageError(f"{flag}: {url!r} is no address", "give one like http://127.0.0.1:8080")
-    if parts.username is not None or parts.password is not None:
-        raise UsageError(f"{flag}: a password has no place in a workflow", "put it into a credential of n8n")
     return url
