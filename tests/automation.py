@@ -37,33 +37,28 @@ class N8n:
         }  # fmt: skip
 
     def run(self, *arguments: str) -> str:
-        """A command of n8n, which must succeed."""
-        done = subprocess.run(
-            [*self.program, *arguments], env=self.environment, capture_output=True, text=True, timeout=300
-        )
+        """A command of n8n, which must succeed; it may run beside the server."""
+        environment = self.environment | {"N8N_RUNNERS_BROKER_PORT": str(_free_port())}
+        done = subprocess.run([*self.program, *arguments], env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"n8n {arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def take(self, exported: Path, credentials: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Import what ``treering n8n export`` wrote, with these credentials, and publish it. The ids."""
+    def take(self, exported: Path, credentials: Sequence[Mapping[str, Any]]) -> None:
+        """Import what ``treering n8n export`` wrote, with these credentials. What was published is no more."""
         file = self.home / "credentials.json"
         file.write_text(json.dumps(credentials))
         self.run("import:credentials", f"--input={file}")
         self.run("import:workflow", "--separate", f"--input={exported / 'workflows'}")
-        ids = [json.loads(one.read_text())["id"] for one in sorted((exported / "workflows").glob("*.json"))]
-        for one in ids:
-            self.run("publish:workflow", f"--id={one}")
-        return ids
 
     @contextmanager
-    def running(self, path: str) -> Iterator[None]:
-        """Inside the block it runs; ``path`` is a webhook that is there once all are."""
+    def running(self) -> Iterator[None]:
+        """Inside the block it runs."""
         log = self.home / "n8n.log"
         with log.open("ab") as out:
             process = subprocess.Popen([*self.program, "start"], env=self.environment, stdout=out, stderr=out)
         try:
-            end = time.monotonic() + 240
-            while not self._answers(path):
+            end = time.monotonic() + 600
+            while not self._answers():
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < end, log.read_text()
                 time.sleep(0.5)
@@ -76,13 +71,26 @@ class N8n:
                 process.kill()
                 process.wait()
 
-    def _answers(self, path: str) -> bool:
-        """Readiness is told before webhooks are there; a POST without what it wants is refused where they are."""
+    def _answers(self) -> bool:
+        """Its REST API comes last."""
         try:
-            told = httpx.post(f"{self.url}/webhook/{path}", json={}, timeout=30, trust_env=False)
+            told = httpx.get(f"{self.url}/rest/settings", timeout=30, trust_env=False)
         except httpx.TransportError:
             return False
-        return told.status_code in (200, 400, 401, 403)
+        return told.headers.get("content-type", "").startswith("application/json") and told.status_code == 200
+
+    def publish(self) -> list[dict[str, Any]]:
+        """Publish all that it has, as its owner does in the editor: webhooks answer from now on. The workflows."""
+        with self.owner() as owner:
+            found = owner.get("/rest/workflows").raise_for_status().json()["data"]
+            for one in found:
+                path = f"/rest/workflows/{one['id']}"
+                version = owner.get(path).raise_for_status().json()["data"]["versionId"]
+                told = {"versionId": version, "name": "", "description": ""}
+                done = owner.post(f"{path}/activate", json=told)
+                assert done.status_code == 200, done.text
+            published: list[dict[str, Any]] = owner.get("/rest/workflows").raise_for_status().json()["data"]
+        return published
 
     def post(self, path: str, body: object = None, **more: Any) -> httpx.Response:
         asked = {"json": body} if body is not None else {}

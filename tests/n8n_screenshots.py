@@ -47,7 +47,7 @@ def main(installed: str, folder: str) -> None:
         n8n = N8n(Path(installed), home)
         credentials = json.loads((home / "exported" / "credentials.example.json").read_text("utf-8"))
         n8n.take(home / "exported", credentials)
-        with n8n.running("treering/market/agent"), n8n.owner(), sync_playwright() as started:
+        with n8n.running(), n8n.owner(), sync_playwright() as started:
             browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_context(color_scheme="light", viewport={"width": 1600, "height": 800}).new_page()
             log_in(page, n8n.url)

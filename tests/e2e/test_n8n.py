@@ -36,12 +36,12 @@ pytestmark = [
 
 SCRATCH = {
     "train": {"model": "scratch", "method": "full", "minutes": 0.02, "gpu": False},
-    "tokens": {"sequence_length": 512},
+    "tokens": {"sequence_length": 2048},
 }
 TOKEN, CALLER, HUB, LAB = "a-token-of-twenty-eight-letters", "a-token-of-callers", "secret-of-hub", "secret-of-lab"
 CALLS = {"authorization": f"Bearer {CALLER}"}
 SIMPLE = "what did the gateway bridge do"
-COMPLEX = "Say in the readme what the market does with dispute, settlement, ledger and oracle rules. " * 40
+COMPLEX = "Bridge receipts over the gateway. Start the energy market. Move the market. Add the settlement rule. " * 150
 """Longer than the local model reads."""
 PATCH = """\
 It is the market's readme [{commit}].
@@ -184,7 +184,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                     "TREERING_SERVE_TOKEN": TOKEN, "TREERING_SERVE_SECONDS": "600", "OMP_NUM_THREADS": "1",
                     "TREERING_GATE_COMMAND": "sh check.sh", "TREERING_LEARN_AFTER": "2",
                     "TREERING_LEARN_MINUTES": "0.02", "TREERING_TRAIN_MODEL": "scratch",
-                    "TREERING_TRAIN_METHOD": "full", "TREERING_TOKENS_SEQUENCE_LENGTH": "512",
+                    "TREERING_TRAIN_METHOD": "full", "TREERING_TOKENS_SEQUENCE_LENGTH": "2048",
                 },
             )  # fmt: skip
             try:
@@ -204,23 +204,36 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
                     one["data"] |= secrets[one["id"]]
                 n8n = N8n(Path(INSTALLED).resolve(), tmp_path_factory.mktemp("n8n"))
                 n8n.take(exported, credentials)
-                with n8n.running("treering/market/agent"), n8n.owner():
-                    pass  # only an owner may bring up to date what is at work
-                n8n.take(exported, credentials)
-                with n8n.running("treering/market/agent"):
+                with n8n.running():
+                    n8n.publish()
                     yield Stack(repo, served[0], serve, claude, n8n, exported, credentials, notified)
             finally:
                 serve.terminate()
                 serve.communicate(timeout=120)
 
 
-def test_what_is_imported_twice_is_there_once_and_is_at_work(stack: Stack) -> None:
-    with stack.n8n.owner() as owner:
-        found = owner.get("/rest/workflows").raise_for_status().json()["data"]
+def test_the_static_check_knows_the_nodes_of_this_n8n() -> None:
+    shipped: dict[str, set[float]] = {}
+    for package in ("n8n-nodes-base", "@n8n/n8n-nodes-langchain"):
+        file = Path(INSTALLED) / "node_modules" / package / "dist" / "types" / "nodes.json"
+        for node in json.loads(file.read_text("utf-8")):
+            versions = node["version"] if isinstance(node["version"], list) else [node["version"]]
+            shipped.setdefault(f"{package}.{node['name']}", set()).update(versions)
+    known = json.loads((Path(__file__).parents[1] / "cases" / "n8n_nodes.json").read_text("utf-8"))
+    assert known["n8n"] == json.loads((Path(INSTALLED) / "node_modules/n8n/package.json").read_text("utf-8"))["version"]
+    assert {name: set(versions) for name, versions in known["nodes"].items()} == {
+        name: shipped[name] for name in known["nodes"]
+    }
+
+
+def test_what_is_imported_twice_is_there_once_and_is_at_work_again(stack: Stack) -> None:
+    stack.n8n.take(stack.exported, stack.credentials)
+    found = stack.n8n.publish()
     exported = [json.loads(one.read_text()) for one in (stack.exported / "workflows").glob("*.json")]
     assert {one["id"] for one in found} == {one["id"] for one in exported}
     assert len(found) == len(exported) == 4
     assert all(one["activeVersionId"] for one in found)
+    assert stack.ask("task", {}, headers=CALLS).status_code == 400
 
 
 def test_a_signed_push_is_indexed_and_what_came_of_it_is_told(stack: Stack) -> None:
