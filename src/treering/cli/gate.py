@@ -10,6 +10,8 @@ from treering.cli.options import PATH, OneLine, common, emit
 from treering.errors import DataError, UsageError
 from treering.report import Reporter, one_line, printable
 
+SHOWN = 40
+"""Lines of a log that are shown, the last ones; ``--json`` and ``--log`` give all that is kept."""
 _TESTS = "treering.tests"
 
 
@@ -79,7 +81,7 @@ def _read(patch: Path | None, most: int) -> bytes:
 
 def _tell(found: Any, report: Reporter, *, shown: bool) -> None:
     if shown and found.verdict != "passed" and found.log:
-        click.echo(printable(found.log), err=True)
+        click.echo(printable("\n".join(found.log.splitlines()[-SHOWN:])), err=True)
     click.echo(one_line(f"{found.verdict.replace('_', ' ')}: {found.reason}"))
     if found.tree:
         used = f"{found.seconds:.1f} s, {found.memory / 1e6:,.0f} MB of memory"

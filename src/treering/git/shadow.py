@@ -69,7 +69,7 @@ class GitFailed(Exception):  # noqa: N818  (it is what git did)
 
     def __init__(self, code: int, stderr: str) -> None:
         super().__init__(last_word(stderr) or f"git exited with {code}")
-        self.code = code
+        self.code, self.said = code, stderr
 
 
 def last_word(stderr: str) -> str:

@@ -10,7 +10,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from treering.errors import RepositoryError, UsageError
+from treering.errors import DiskFull, RepositoryError, UsageError
 from treering.git.entries import Entry, raw_entries
 from treering.git.shadow import REF_SECONDS, GitFailed, Shadow, Source, run_git
 
@@ -75,11 +75,19 @@ def tree_of(shadow: Shadow, base: str, patch: bytes) -> str:
     try:
         apply("--cached", "--whitespace=nowarn")
     except GitFailed as error:
+        _check_space(error, shadow.git_dir)
         raise NotApplied(str(error)) from error
     try:
         return shadow.run(*_STRICT, "write-tree").decode("ascii").strip()
     except GitFailed as error:
+        _check_space(error, shadow.git_dir)
         raise _missing(base, str(error)) from error
+
+
+def _check_space(error: GitFailed, place: Path) -> None:
+    """Raises :class:`DiskFull` where that is what git says."""
+    if any(words in error.said for words in ("No space left", "Disk quota exceeded")):
+        raise DiskFull(f"the disk is full: {place} was not written", "free some space, or set TMPDIR") from error
 
 
 def _missing(base: str, said: str) -> RepositoryError:
@@ -138,8 +146,9 @@ def deposit(shadow: Shadow, source: Source, made: str, base: str) -> None:
     try:
         run_git([f"--git-dir={source.git_dir}", "unpack-objects", "-q"], stdin=pack, seconds=REF_SECONDS)
     except GitFailed as error:
+        _check_space(error, source.objects)
         raise RepositoryError(
-            f"nothing can be written to {source.objects}: {error}", "run as the user who owns it; free some space"
+            f"nothing can be written to {source.objects}: {error}", "run as the user who owns it"
         ) from error
 
 

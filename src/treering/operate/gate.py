@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal
 
 from msgspec import Struct
@@ -28,6 +28,7 @@ from treering.git import writing
 from treering.git.entries import Entry, shown
 from treering.git.shadow import Shadow, Source, shadow_of
 from treering.operate import running, sandbox
+from treering.operate.launch import STAGE
 from treering.operate.running import Limits, Outcome
 from treering.text.paths import folded, matching
 from treering.text.secrets import Redactor
@@ -260,9 +261,11 @@ def _tested(
         stack.callback(_ended, files)
         if view:
             data = {name: _held(stack, content) for name, content in sandbox.files().items()}
-            argv = sandbox.arguments(view, command, disk=limits.disk, data=data)
+            sources = [] if os.getuid() else [source for source, _ in view.readable]
+            seen_at = {source: Path(STAGE, str(number)) for number, source in enumerate(sources)}
+            argv = sandbox.arguments(view, command, disk=limits.disk, data=data, seen_at=seen_at)
             went = running.run(
-                argv, files, limits, data=tuple(data.values()), apart=True, wanted=wanted,
+                argv, files, limits, kept=tuple(data.values()), staged=sources, apart=True, wanted=wanted,
                 places=(view.root, PurePath("/tmp")),  # noqa: S108  the sandbox's own
             )  # fmt: skip
         else:

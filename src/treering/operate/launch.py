@@ -1,5 +1,6 @@
 """The first program of a gate's tests, a script of its own: it binds itself to its parent's life, takes on limits, and
-becomes the program it was given. Without a sandbox it stays, and ends all that its program left behind.
+becomes the program it was given. Root's becomes a user that nobody is, whom the kernel holds to a number of processes
+and gives no file of root's. Without a sandbox it stays, and ends all that its program left behind.
 
 Nothing of treering is imported here: it starts in 20 ms.
 """
@@ -10,17 +11,31 @@ import json
 import os
 import resource
 import signal
+import stat
 import sys
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+CLONE_NEWNS = 0x20000
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+STAGE = "/tmp"  # noqa: S108  hidden by a mount of our own
 READY, STATUS = 9, 8
 """Where the program finds its two pipes: a shell knows descriptors of one digit only."""
+NOBODIES = 0x70000000
+"""From here on up users have no names: one for each process that may be."""
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD)
 
 
 def main() -> None:
     told = json.loads(sys.argv[1])
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None, use_errno=True)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+        file.write("1000")  # where memory runs out for all, this goes first
+    if told["nobody"]:
+        _stage(libc, told["staged"])
+        user = NOBODIES + os.getpid()
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM if told["stay"] else signal.SIGKILL)
     if os.getppid() != told["parent"]:
         sys.exit(125)  # it died before it could be bound to
@@ -37,6 +52,31 @@ def main() -> None:
     if told["stay"]:
         _stay(libc)
     os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606  no shell is what we want
+
+
+def _stage(libc: ctypes.CDLL, places: list[str]) -> None:
+    """Mount what may lie below folders of root's where all may go, in a view of the machine that only what is started
+    here has.
+    """
+
+    def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+        told = (source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode())
+        if libc.mount(*told):
+            sys.exit(f"root may not mount {target}: {os.strerror(ctypes.get_errno())}")
+
+    if libc.unshare(CLONE_NEWNS):
+        sys.exit(f"root may not have a view of its own: {os.strerror(ctypes.get_errno())}")
+    mount("none", "/", "", MS_REC | MS_PRIVATE)
+    opened = [os.open(place, os.O_PATH) for place in places]
+    mount("none", STAGE, "tmpfs", 0, "mode=755")
+    for number, handle in enumerate(opened):
+        place = f"{STAGE}/{number}"
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            os.mkdir(place)  # noqa: PTH102
+        else:
+            os.close(os.open(place, os.O_CREAT | os.O_WRONLY))
+        mount(f"/proc/self/fd/{handle}", place, "", MS_BIND | MS_REC)
+        os.close(handle)
 
 
 class _Over(BaseException):

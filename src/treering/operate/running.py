@@ -26,7 +26,9 @@ from treering.operate import launch
 Ended = Literal["exited", "time", "memory", "processes", "files", "stopped"]
 
 TICK = 0.1
-"""Seconds between two looks at all processes."""
+"""Seconds between two looks at all processes; a fifth of it once they become many."""
+MORE = 512
+"""How many threads more than are allowed the kernel lets them have at least: time to see them."""
 UNPACKING_SECONDS = 300.0
 """How long the files may take until they are there."""
 LAST_SECONDS = 10.0
@@ -206,7 +208,8 @@ def run(
     files: subprocess.Popen[bytes],
     limits: Limits,
     *,
-    data: Sequence[int] = (),
+    kept: Sequence[int] = (),
+    staged: Sequence[Path] = (),
     apart: bool,
     places: Sequence[PurePath] = (),
     folder: Path | None = None,
@@ -214,23 +217,30 @@ def run(
     wanted: Callable[[], bool] = lambda: True,
 ) -> Outcome:
     """Run a program to its end or its limits. ``files`` writes the tar file that is its input; ``apart`` says that the
-    program is a sandbox, whose first process outlives all others; ``data`` are open files that it reads; ``places`` are
-    file systems of its own, of which the number of files is watched. Once it is not ``wanted`` any more it is ended.
+    program is a sandbox, whose first process outlives all others; ``kept`` are open files that it reads, ``staged`` the
+    places that root's launcher puts where nobody may find them; ``places`` are file systems of the program's own, of
+    which the number of files is watched. Once it is not ``wanted`` any more it is ended.
     """
-    bounds = {"core": 0, "data": limits.memory, "fsize": limits.disk, "nofile": 4096}
-    if os.getuid():  # root is not bound by it
-        bounds["nproc"] = _own_threads() + 2 * limits.threads
+    root = not os.getuid()
+    bounds = {
+        "core": 0, "data": limits.memory, "nofile": 4096,
+        # The kernel counts all that a user has. More than is allowed, so that who tries is seen, not only stopped.
+        "nproc": limits.threads + max(limits.threads, MORE) + (0 if root and apart else _own_threads()),
+    }  # fmt: skip
     ready, told_ready = _pipe()
     status, told_status = _pipe()
+    if not apart:  # a sandbox has file systems of its own
+        bounds["fsize"] = limits.disk
     told = {
         "parent": os.getpid(), "ready": told_ready, "status": told_status, "limits": bounds, "stay": not apart,
+        "nobody": root and apart, "staged": [str(place) for place in staged],
     }  # fmt: skip
     began = time.monotonic()
     try:
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", launch.__file__, json.dumps(told), *command],
             stdin=files.stdout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            pass_fds=(told_ready, told_status, *data), cwd=folder,
+            pass_fds=(told_ready, told_status, *kept), cwd=folder or "/",
             env={} if environment is None else dict(environment),
         )  # fmt: skip
     except BaseException:
@@ -308,7 +318,8 @@ def _follow(
         for pipe in (out, ready, status):
             waiting.register(pipe, selectors.EVENT_READ)
         while True:
-            for key, _ in waiting.select(TICK):
+            over = process.poll() is not None  # asked first: all that it wrote before is read then
+            for key, _ in waiting.select(0 if over else TICK / 5):
                 piece = os.read(key.fd, _PIECE)
                 if not piece:
                     waiting.unregister(key.fd)
@@ -321,16 +332,16 @@ def _follow(
                     if b"\n" in heard:
                         watched.begin(int(msgspec.json.decode(heard.partition(b"\n")[0])["child-pid"]))
             now = time.monotonic()
-            if process.poll() is not None:
+            if over:
                 return begun, "exited"
             if not wanted():
                 return begun, "stopped"
             if now > min(limits.until, begun + limits.seconds if begun else began + UNPACKING_SECONDS):
                 return begun, "time"
             if now >= next_look and begun is not None:
-                if over := watched.look(limits, places):
-                    return begun, over
-                next_look = now + TICK
+                if excess := watched.look(limits, places):
+                    return begun, excess
+                next_look = now + TICK * (0.2 if watched.threads > limits.threads / 8 else 1)
 
 
 def _end(process: subprocess.Popen[bytes], watched: _Watched, *, apart: bool) -> None:

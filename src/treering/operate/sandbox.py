@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -62,7 +62,7 @@ def version() -> str:
     if found is None:
         raise NoSandbox("there is no sandbox for the tests: the program `bwrap` is not on the PATH", hint)
     try:
-        said = subprocess.check_output([found, "--version"], text=True, timeout=10).strip()
+        said = subprocess.check_output([found, "--version"], text=True, timeout=60).strip()
     except (OSError, subprocess.SubprocessError) as error:
         raise NoSandbox(f"there is no sandbox for the tests: {found} does not start", hint) from error
     known = re.search(r"(\d+)\.(\d+)", said)
@@ -175,9 +175,12 @@ def _interpreter(script: Path) -> list[str]:
     return words[1:2] if words and words[0].endswith("/env") else words[:1]
 
 
-def arguments(made: View, command: Sequence[str], *, disk: int, data: dict[str, int]) -> list[str]:
-    """Bubblewrap's arguments, itself the first. ``disk`` is how many bytes the repository's files, and as many the
-    temporary ones, may have; ``data`` names open files that hold what :func:`files` says.
+def arguments(
+    made: View, command: Sequence[str], *, disk: int, data: Mapping[str, int], seen_at: Mapping[Path, Path]
+) -> list[str]:
+    """The arguments of bubblewrap, itself the first. ``disk`` is how many bytes the repository's files, and as many the
+    temporary ones, may have; ``data`` names open files that hold what :func:`files` says. ``seen_at`` is where else
+    what is readable can be found, by one who may not go where it is.
     """
     most = str(disk)
     told = [
@@ -206,10 +209,10 @@ def arguments(made: View, command: Sequence[str], *, disk: int, data: dict[str, 
             told += ["--ro-bind", os.devnull, str(place)]
     told += ["--dev", "/dev", "--perms", "1777", "--size", str(min(disk, _SHARED_BYTES)), "--tmpfs", "/dev/shm"]  # noqa: S108
     told += ["--remount-ro", "/dev", "--perms", "1777", "--size", most, "--tmpfs", "/tmp", "--dir", _HOME]  # noqa: S108
-    binds = [(target, ["--ro-bind", str(source), str(target)]) for source, target in made.readable]
-    files = (made.root, ["--size", most, "--tmpfs", str(made.root)])
-    for _, bind in sorted([*binds, files], key=lambda one: len(one[0].parts)):  # what holds another is there before it
-        told += bind
+    binds = [(target, ["--ro-bind", str(seen_at.get(source, source))]) for source, target in made.readable]
+    files = (made.root, ["--size", most, "--tmpfs"])
+    for where, bind in sorted([*binds, files], key=lambda one: len(one[0].parts)):  # what holds another comes first
+        told += [*bind, str(where)]
     return [*told, "--remount-ro", "/", "--chdir", str(made.root), "--", "/bin/sh", "-c", UNPACK, "sh", *command]
 
 

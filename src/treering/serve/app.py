@@ -42,7 +42,7 @@ from treering.serve.answers import (
 )
 from treering.serve.gating import GateAsked, Gates
 from treering.serve.guard import Guard
-from treering.serve.house import House
+from treering.serve.house import House, Lane
 from treering.serve.improving import LearnAsked, Learners, LearnJob, Searches
 from treering.serve.indexing import Indexing, Job
 from treering.serve.jobs import Jobs, Under
@@ -233,10 +233,12 @@ def application(
 
     app.add_route("/openapi.json", described, methods=["GET"])
     metrics.paths = {path.path for path in paths} | {"/openapi.json", "/", "/mcp"}
-    metrics.watch("waiting", "Questions that wait.", lambda: len(house.quick) + len(house.slow) + len(writers.lane))
-    metrics.watch(
-        "busy_threads", "Threads that answer.", lambda: house.quick.busy + house.slow.busy + writers.lane.busy
-    )
+
+    def lanes() -> tuple[Lane, ...]:
+        return house.quick, house.slow, writers.lane, gates.lane
+
+    metrics.watch("waiting", "Questions that wait.", lambda: sum(map(len, lanes())))
+    metrics.watch("busy_threads", "Threads that answer.", lambda: sum(lane.busy for lane in lanes()))
     metrics.watch("model_loaded", "Whether a local model is in memory.", lambda: float(bool(writers.loaded)))
     for kind in (TreeringError, Refused, Exception):
         app.add_exception_handler(kind, _told)
