@@ -388,6 +388,29 @@ def test_the_charts_show_the_history_in_figures(visit: Visit) -> None:
     expect(page.get_by_role("rowheader", name="src/ledger.py")).to_be_visible()
 
 
+def test_the_monitor_shows_how_figures_went_and_what_changed(visit: Visit, places: dict[str, Place]) -> None:
+    with places["project"].store() as store:
+        for day, p99 in enumerate([*(0.02 + 0.001 * (one % 3) for one in range(20)), *([0.4] * 5)]):
+            store.log_run("serve", 1_700_000_000 + 86400 * day, {"searches": 100, "p50": 0.01, "p99": p99})
+        lesson = {
+            "model": "0123456789",
+            "current": True,
+            "verdict": HTML,
+            "bits_per_byte": {"base": 1.5, "tuned": 0.75},
+        }
+        store.log_run("train", 1_700_000_000, lesson)
+    page = visit("#/overview")
+    expect(page.get_by_role("heading", name="Monitor")).to_be_visible()
+    worse = page.locator(".chart.worse")
+    expect(worse).to_have_count(1)
+    expect(worse).to_contain_text("A search, the slowest of 100")
+    expect(worse).to_contain_text("got worse")
+    expect(worse.get_by_role("img")).to_have_attribute("aria-label", re.compile("25 runs, got worse"))
+    assert worse.locator("circle.dot").count() == 25
+    expect(page.locator(".chart.steady")).to_contain_text("A search, the median")
+    expect(page.locator(".lessons")).to_contain_text("came into use")
+
+
 @pytest.mark.parametrize("width", [360, 320])
 def test_nothing_is_wider_than_a_phone(visit: Visit, places: dict[str, Place], width: int) -> None:
     page = visit(width=width)

@@ -3,6 +3,7 @@
 Pure: values in, values out, and the same for the same values.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -142,7 +143,7 @@ def _paired(newest: Measured, before: Sequence[Measured], random: np.random.Gene
 
 
 def _told(newest: float, before: float, nothing: Figures, spread: Figures) -> Change:
-    difference = newest - before
+    difference = newest - before if not math.isclose(newest, before, rel_tol=1e-12) else 0.0
     # A sum in another order differs in its last digit, and is no smaller for that.
     as_large = np.abs(nothing) >= abs(difference) * (1 - 1e-9)
     low, high = np.quantile(spread, [0.025, 0.975])

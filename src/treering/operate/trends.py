@@ -44,8 +44,11 @@ def _rate(made: str, seconds: str, *, least: int = 0, least_seconds: float = 0.0
     return read
 
 
-def _value(name: str) -> Callable[[Ran], Measured | None]:
-    return lambda run: Measured(run.started, (run.told[name],)) if name in run.told else None
+def _latency(name: str, least: int) -> Callable[[Ran], Measured | None]:
+    def read(run: Ran) -> Measured | None:
+        return Measured(run.started, (run.told[name],)) if run.told.get("searches", 0) >= least else None
+
+    return read
 
 
 def _bytes(part: str = "") -> Callable[[Ran], Measured | None]:
@@ -80,8 +83,8 @@ FIGURES = (
         "tokens", "tokens learned from", "a second", "higher", ("train",),
         _rate("tokens", "training_seconds", least_seconds=ENOUGH_SECONDS),
     ),
-    Figure("p50", "a search, the median", "s", "lower", ("serve",), _value("p50")),
-    Figure("p99", "a search, the slowest of 100", "s", "lower", ("serve",), _value("p99")),
+    Figure("p50", "a search, the median", "s", "lower", ("serve",), _latency("p50", 20)),
+    Figure("p99", "a search, the slowest of 100", "s", "lower", ("serve",), _latency("p99", 100)),
     Figure("store", "the store", "bytes", "neither", ("index", "train"), _bytes()),
     Figure("vectors", "its vectors", "bytes", "neither", ("index", "train"), _bytes("vectors")),
     Figure("models", "its models", "bytes", "neither", ("index", "train"), _bytes("models")),
@@ -173,9 +176,9 @@ def _verdict(lessons: Sequence[Lesson], changed: Sequence[Series]) -> str:
             said[-1] += f"; the last of them: {before:.3f} → {after:.3f} bits per byte of later commits"
     else:
         said.append("Nothing was learned yet")
-    said += [
-        f"{one.title}: {one.state} ({one.before:.3g} → {one.newest:.3g} {one.unit}".rstrip() + ")" for one in changed
-    ]
+    for one in changed:
+        figures = f"{one.before:.3g} → {one.newest:.3g} {one.unit}".rstrip()
+        said.append(f"{one.title[0].upper()}{one.title[1:]}: {one.state} ({figures})")
     if not any(one.state == "worse" for one in changed):
         said.append("Nothing is shown to have got worse")
     return ". ".join(said) + "."
