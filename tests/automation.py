@@ -93,8 +93,9 @@ class N8n:
         return published
 
     def post(self, path: str, body: object = None, **more: Any) -> httpx.Response:
-        asked = {"json": body} if body is not None else {}
-        return httpx.post(f"{self.url}/webhook/{path}", timeout=300, trust_env=False, **asked, **more)
+        """Call a webhook; without a ``body`` that is JSON, ``more`` tells the content."""
+        asked: dict[str, Any] = more if body is None else {"json": body, **more}
+        return httpx.post(f"{self.url}/webhook/{path}", timeout=600, trust_env=False, **asked)
 
     @contextmanager
     def owner(self) -> Iterator[httpx.Client]:

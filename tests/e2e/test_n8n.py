@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.skipif(not INSTALLED, reason="N8N names no folder with an n8n: `make n8n-test` makes one"),
 ]
 
-SCRATCH = {
+SCRATCH: dict[str, dict[str, object]] = {
     "train": {"model": "scratch", "method": "full", "minutes": 0.02, "gpu": False},
     "tokens": {"sequence_length": 2048},
 }
@@ -241,7 +241,7 @@ def test_a_signed_push_is_indexed_and_what_came_of_it_is_told(stack: Stack) -> N
     assert stack.pushed().status_code == 202
     told = stack.told("push")
     assert (told["ok"], told["state"], told["ref"]) == (True, "done", "refs/heads/main")
-    assert told["text"] == "market: 1 commits added to the index"
+    assert told["text"] == "market: 1 commit added to the index"
     assert stack.get("/v1/search?query=quokka")[0]["commit_hash"] == made
 
 
@@ -312,12 +312,14 @@ def test_a_task_of_nothing_is_refused(stack: Stack) -> None:
 
 
 def test_the_model_is_taught_and_what_came_of_it_is_told(stack: Stack) -> None:
-    for number in range(4):
-        stack.repo.commit(f"Feed the penguin {number}", src_0_penguin__py=f"def feed():\n    return {number}\n" * 9)
+    for number, animal in enumerate(("penguin", "walrus", "otter", "heron", "lynx") * 4):
+        code = f"def feed_{animal}_{number}(fish):\n    return fish * {number}\n" * 5
+        stack.repo.commit(f"Feed the {animal} {number} fish", **{f"src_0_{animal}__py": code})
     started = stack.ask("learn", {}, headers=CALLS)
     assert (started.status_code, started.json()["state"]) == (202, "running")
     told = stack.told("learn")
     assert told["state"] == "done", told
+    assert told["trained"]["documents"] > 0
     assert told["outcome"] in ("promoted", "kept")
     assert told["promoted"] == (told["outcome"] == "promoted")
     assert told["tested"]["commits"] > 0
