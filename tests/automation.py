@@ -37,7 +37,7 @@ class N8n:
         }  # fmt: skip
 
     def run(self, *arguments: str) -> str:
-        """A command of n8n, which must succeed; it may run beside the server."""
+        """A command of n8n, which must succeed, beside the server or without it."""
         environment = self.environment | {"N8N_RUNNERS_BROKER_PORT": str(_free_port())}
         done = subprocess.run([*self.program, *arguments], env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"n8n {arguments}: {done.stdout}\n{done.stderr}"
@@ -91,6 +91,15 @@ class N8n:
                 assert done.status_code == 200, done.text
             published: list[dict[str, Any]] = owner.get("/rest/workflows").raise_for_status().json()["data"]
         return published
+
+    def start(self, workflow: str, trigger: str) -> None:
+        """Begin a workflow, by its name, at one of its triggers."""
+        with self.owner() as owner:
+            found = owner.get("/rest/workflows").raise_for_status().json()["data"]
+            (name,) = (one["id"] for one in found if one["name"] == workflow)
+            data = owner.get(f"/rest/workflows/{name}").raise_for_status().json()["data"]
+            told = {"workflowData": data, "triggerToStartFrom": {"name": trigger}}
+            owner.post(f"/rest/workflows/{name}/run", json=told).raise_for_status()
 
     def post(self, path: str, body: object = None, **more: Any) -> httpx.Response:
         """Call a webhook; without a ``body`` that is JSON, ``more`` tells the content."""
