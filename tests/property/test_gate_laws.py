@@ -72,7 +72,7 @@ def protected(path: str) -> bool:
     return any(part.lower() == "tests" for part in path.split("/")[:-1]) or path.endswith(".md")
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits=EDITS, renames=st.booleans(), damage=st.one_of(st.none(), st.integers(0, 10_000)))
 def test_what_is_committed_was_tested_and_what_is_protected_stays(
     project: Repo, edits: list[tuple[str, bytes | None, bool]], renames: bool, damage: int | None

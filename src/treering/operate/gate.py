@@ -134,7 +134,7 @@ def gate(
         begun = replace(begun, files=tuple(shown(entry.path) for entry in entries))
         if reason := _refusal(shadow, entries, settings.protected):
             return replace(begun, reason=reason)
-        _check_own_program(shadow, tree, proposal.command[0], view)
+        _check_paths(shadow, tree, proposal.command[0], view)
         went = _tested(shadow, tree, goal.base, proposal, view, settings, wanted=wanted)
         found: Counter[str] = Counter()
         log = redactor(went.said.decode("utf-8", "replace"), found)
@@ -225,17 +225,27 @@ def _leads_inside(path: str, target: str) -> bool:
     return not whole.startswith("../") and whole != ".." and not _unsafe(whole if whole != "." else "inside")
 
 
-def _check_own_program(shadow: Shadow, tree: str, name: str, view: sandbox.View | None) -> None:
-    """Raises :class:`UsageError` where a program that is named by a path from the root is not there."""
+def _check_paths(shadow: Shadow, tree: str, name: str, view: sandbox.View | None) -> None:
+    """Raises :class:`UsageError` where a program that is named by a path from the root is not there, or where something
+    to be read would hide what is tested.
+    """
+    inside = (
+        [target.relative_to(view.root) for _, target in view.readable if target.is_relative_to(view.root)]
+        if view
+        else []
+    )
+    for hiding in inside:
+        if writing.holds(shadow, tree, str(hiding)):
+            raise UsageError(
+                f"{hiding} is among the repository's files, and is tested as the patch leaves it",
+                "leave out --readable",
+            )
     if os.sep not in name or PurePath(name).is_absolute():
         return
-    path = posixpath.normpath(name)
-    seen = view and any((view.root / path).is_relative_to(target) for _, target in view.readable)
-    if not seen and not writing.holds(shadow, tree, path):
-        raise UsageError(
-            f"{name} is none of the repository's files",
-            f"let tests read what holds it: --readable {path.split('/')[0]}",
-        )
+    path = PurePath(posixpath.normpath(name))
+    if not any(path.is_relative_to(one) for one in inside) and not writing.holds(shadow, tree, str(path)):
+        hint = f"let tests read what holds it: --readable {path.parts[0]}"
+        raise UsageError(f"{name} is none of the repository's files", hint)
 
 
 def _tested(
