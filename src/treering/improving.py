@@ -14,6 +14,7 @@ from treering.errors import DataError, Incomplete, MissingExtra, ModelError, Sto
 from treering.files import locked
 from treering.git.history import timestamp
 from treering.git.reader import read_refs
+from treering.lm.base import check_base
 from treering.opening import Place
 from treering.operate import alerts, prequential, trends
 from treering.operate.alerts import Alert as Alert
@@ -121,6 +122,8 @@ class _Round:
         if not self.go_on():
             return self._end("paused", "the machine is on battery: nothing was begun")
         onward = bool(model and mark)
+        if not onward:
+            check_base(self.where.settings.train.model)  # one that is not here is no challenger that failed
         if model and onward:
             self._test(model)
         try:

@@ -215,7 +215,7 @@ def trend(where: Place, *, since: float = 0.0) -> Trend:
     with where.store(existing=True) as store:
         return trends.trend(
             store.fact("repo") or where.source.name, store.runs(since=since, stages=trends.STAGES), days, since=since,
-            now=time.time(), false_alarms=where.settings.monitor.false_alarms,
+            false_alarms=where.settings.monitor.false_alarms,
         )  # fmt: skip
 
 

@@ -537,13 +537,13 @@ class Lesson(Struct, frozen=True):
 
 
 class Trend(Struct, frozen=True):
-    """What the runs of a store tell together. ``alerts`` are the names of the series that got worse; ``dollars`` and
-    ``training_seconds`` are what all of it cost.
+    """What the runs of a store tell together, of those that began from ``since`` to ``until`` (seconds since 1970).
+    ``alerts`` are the names of the series that got worse; ``dollars`` and ``training_seconds`` are what all of it cost.
     """
 
     repo: str
-    made: str
     since: float
+    until: float
     runs: int
     series: tuple[Series, ...]
     lessons: tuple[Lesson, ...]

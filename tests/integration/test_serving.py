@@ -36,6 +36,7 @@ EXAMPLES: dict[str, dict[str, object]] = {
     "overview": {},
     "status": {},
     "spend": {},
+    "monitor": {"since": "2020-01-01"},
     "context": {"question": "what changed the dispute rule?", "budget": 1000},
     "ask": {"question": "what changed the dispute rule?", "by": "history"},
     "route": {"task": "change the ledger rule"},

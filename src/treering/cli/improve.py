@@ -75,7 +75,7 @@ def monitor(repo: Path, store: Path | None, as_json: bool, verbose: bool, since:
         if one.change:
             said += f", {one.change[0]:+.3g} [{one.change[1]:+.3g}, {one.change[2]:+.3g}] from {one.before:.4g}"
         values = [point.value for point in one.points]
-        click.echo(f"{one.title + unit:54} {sparkline(values):{SHOWN}} {newest:>9}  {said}")
+        click.echo(f"{one.title + unit:56} {sparkline(values):{SHOWN}} {newest:>9}  {said}")
     for lesson in trend.lessons[-5:]:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(lesson.at))
         used = "came into use" if lesson.promoted else "not shown to be better"

@@ -6,8 +6,6 @@ import shlex
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +26,7 @@ PRIVATE = ("TREERING_SERVE_TOKEN", "ANTHROPIC_API_KEY", "QDRANT_API_KEY")
 
 
 class Alert(Struct, frozen=True):
-    """What is sent, as JSON. ``text`` says all of it: chats show that field."""
+    """What is sent, as JSON: ``at`` the newest run. ``text`` says all of it, for chats show that field."""
 
     kind: Literal["worse", "over"]
     repo: str
@@ -62,9 +60,18 @@ def _alert(kind: Literal["worse", "over"], trend: Trend, one: Series) -> Alert:
     figures = f"{one.before:.4g} → {one.newest:.4g} {one.unit}".rstrip() if one.before is not None else ""
     said = "got worse" if kind == "worse" else "is as before again"
     return Alert(
-        kind, trend.repo, one.name, one.title, one.unit, one.newest, one.before, one.change, one.chance, trend.made,
-        f"{trend.repo}: {one.title} {said}: {figures}",
-    )  # fmt: skip
+        kind=kind,
+        repo=trend.repo,
+        series=one.name,
+        title=one.title,
+        unit=one.unit,
+        newest=one.newest,
+        before=one.before,
+        change=one.change,
+        chance=one.chance,
+        at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(trend.until)),
+        text=f"{trend.repo}: {one.title} {said}: {figures}",
+    )
 
 
 def tell(folder: Path, trend: Trend, settings: MonitorSettings, warn: Callable[[str], None]) -> list[Alert]:
@@ -103,22 +110,24 @@ def _known(path: Path, warn: Callable[[str], None]) -> Known:
         return {}
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Another address gets nothing: it is not the one that was named."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def post(url: str, content: bytes, seconds: float, *, sleep: Callable[[float], None] = time.sleep) -> None:
     """POST JSON, up to :data:`TRIES` times. Raises :class:`ServiceError`, which names the host alone: the rest of an
     address may be a secret.
     """
+    import urllib.error  # every run would load HTTP for those that alert somebody
+    import urllib.request
+
+    class Stay(urllib.request.HTTPRedirectHandler):
+        """Another address gets nothing: it is not the one that was named."""
+
+        def redirect_request(self, *_: Any) -> None:
+            return None
+
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError("the webhook is no address", "give TREERING_MONITOR_WEBHOOK a URL with http:// or https://")
     request = urllib.request.Request(url, content, {"Content-Type": "application/json"}, method="POST")  # noqa: S310  checked above
-    opener, why = urllib.request.build_opener(_Stay), ""
+    opener, why = urllib.request.build_opener(Stay), ""
     for number in range(TRIES):
         if number:
             sleep(2.0 ** (number - 1))

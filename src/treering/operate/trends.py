@@ -3,7 +3,6 @@
 Every run is remembered where it ends (``Store.log_run``); here its figures are read, and none is made.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -93,9 +92,7 @@ FIGURES = (
 SPENT = ("dollars", "spent on Claude", "dollars a day")
 
 
-def trend(
-    repo: str, runs: Iterable[Ran], days: dict[str, float], *, since: float, now: float, false_alarms: float
-) -> Trend:
+def trend(repo: str, runs: Iterable[Ran], days: dict[str, float], *, since: float, false_alarms: float) -> Trend:
     """All of it, of runs in the order of their log; ``days`` are dollars by day (UTC). What is judged shares the chance
     of a false alarm (Bonferroni).
     """
@@ -113,8 +110,8 @@ def trend(
     worse = tuple(one.name for one in series if one.state == "worse")
     return Trend(
         repo=repo,
-        made=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
         since=since,
+        until=max((run.started for run in told), default=0.0),
         runs=len(told),
         series=tuple(series),
         lessons=lessons,
