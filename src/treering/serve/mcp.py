@@ -121,7 +121,7 @@ class OfferTool(Tool):
 def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) -> Tool:
     async def call(arguments: dict[str, Any]) -> CallToolResult:
         given = dict(arguments)
-        repository = given.pop("repository", "") if len(repositories) > 1 else repositories[0]
+        repository = given.pop("repository", "" if len(repositories) > 1 else repositories[0])
         if repository not in repositories:
             raise ToolError(f"`repository` must be one of: {', '.join(repositories)}")
         try:
