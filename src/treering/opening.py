@@ -140,6 +140,8 @@ def finder_of(store: Store, settings: Settings, report: Reporter, embedder: Embe
                 return
         if opened.dense and not opened.dense.count:
             report.warn("searching by words only: the index has no vectors of this model yet (run `treering index`)")
-        elif missing := len(store.unembedded(embedder.fingerprint)):
-            report.warn(f"{missing:,} commits are found by words only: they have no vectors yet (run `treering index`)")
+        elif opened.dense and (missing := opened.dense.lacking):
+            which = "are found by words only: they have" if opened.dense.telling else "have"
+            told = f"{missing:,} commits {which} no vectors yet (run `treering index`)"
+            report.warn(told if opened.dense.telling else f"searching by words only: {told}")
         yield opened

@@ -75,6 +75,7 @@ class Finder:
         self.weights = weights
         self._beside = ThreadPoolExecutor(1)  # its thread ends with the finder
         self._whole = Scope(self.history, self.history.everything)
+        self._part: Scope | None = None  # of the last question that knew less
 
     def ask(
         self, query: str, *, mask: Mask | None = None, through: Mask | None = None, merge_texts: bool = True
@@ -90,24 +91,40 @@ class Finder:
 
     def _cosines(self, query: str, mask: Mask) -> Mapping[str, Scores]:
         """How near the texts of the commits of ``mask`` are; nothing where there are no vectors or no query."""
-        if not self.dense or not self.dense.count or not query.strip():
+        if not self.dense or not self.dense.telling or not query.strip():
             return {}
-        found = self.dense.ask(query, whole=mask is self.history.everything)
+        try:
+            found = self.dense.ask(query, whole=mask is self.history.everything)
+        except StoreError:  # a mirror that was told to be lost, and the store has none
+            return {}
         # A message may have come to say nothing later: the vectors of its hunks are not of that day.
         seen = {"hunks": mask & self.history.empty(mask)}
         return {kind: np.where(seen.get(kind, mask), near, np.nan) for kind, near in found.items()}
 
     def _scope(self, mask: Mask, *, merge_texts: bool = True) -> Scope:
-        if mask is self.history.everything and merge_texts:
+        if not merge_texts:
+            return Scope(self.history, mask, merge_texts=False)
+        if mask is self.history.everything:
             return self._whole
-        return Scope(self.history, mask, merge_texts=merge_texts)
+        if self._part is None or self._part.mask is not mask:
+            self._part = Scope(self.history, mask)
+        return self._part
+
+    def _filled(self, cosines: Scores, mask: Mask, kind: str) -> Scores:
+        """A commit without such a text is as far away as the farthest of ``mask``; one whose vector is still to be made
+        as the mean, so that its words decide.
+        """
+        known = cosines[mask & ~np.isnan(cosines)]
+        farthest, mean = (known.min(), known.mean()) if len(known) else (0.0, 0.0)
+        waiting = self.dense.waiting[kind] if self.dense else mask
+        return np.where(np.isnan(cosines), np.where(waiting, mean, farthest), cosines)
 
     def _legs(self, query: str, leg: Lexical, asked: Future[Mapping[str, Scores]], mask: Mask, through: Mask) -> Legs:
         """The best :data:`CANDIDATES` commits of the text and of each kind of vectors, scored by all."""
         fields = {number: leg.bm25({number: 1.0}) for number in (OWN, *DIFF_SIDE)}
         text, coverage = leg.bm25(TEXT), leg.coverage()
         cosines = asked.result()
-        near = [_filled(cosines[kind], mask) for kind in ("message", "code")] if cosines else []
+        near = [self._filled(cosines[kind], mask, kind) for kind in ("message", "code")] if cosines else []
         legs = (text, *(near or [fields[DIFF]]), *([np.nan_to_num(cosines["hunks"], nan=-np.inf)] if cosines else []))
         numbers = _best(legs, through if near else through & (coverage > 0))
 
@@ -207,15 +224,16 @@ class Finder:
         ids = [int(self.history.ids[number]) for number, _ in best]
         wanted, quoted = set(asked_words(asked.query)), phrases(asked.query)
         hits = []
+        whole = mask is self.history.everything
         numbers = np.array([number for number, _ in best], np.int64)
         held = asked.lexical.held_by(numbers) if asked.lexical else [{}] * len(best)
+        merged_by = self._scope(mask).merged_by
         for record, (number, score), commit_id, shared in zip(
             self.store.records(ids=ids), best, ids, held, strict=True
         ):
             hunks = self.store.hunks(commit_id)
             hunk = best_hunk(hunks, wanted, quoted)
-            merge = int(self.history.merged_by[number])
-            told = mask is self.history.everything or (merge >= 0 and mask[merge])  # else it came later
+            merge = int(merged_by[number])
             nearness = {kind: of[number] for kind, of in asked.cosines.items()}
             hits.append(
                 Hit(
@@ -224,10 +242,10 @@ class Finder:
                     subject=record.message_subject,
                     author=record.author_name,
                     date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.commit_timestamp)),
-                    branch=record.branch,
+                    branch=record.branch if whole else "",  # a fact of the refs as they are now
                     files=record.paths,
                     why=reason or why(shared, nearness),
-                    merged_by=record.merged_by if told else None,
+                    merged_by=self.history.hashes[merge] if merge >= 0 else None,
                     hunk_path=hunk.path if hunk else "",
                     hunk=hunk.text if hunk else "",
                 )
@@ -247,12 +265,6 @@ class Finder:
 def _in_order(query: str, numbers: Sequence[int] | Numbers) -> Asked:
     """Commits that are in order already: their scores only count down."""
     return Asked(query, np.array(numbers, np.int64), np.arange(len(numbers), 0, -1, dtype=np.float64))
-
-
-def _filled(cosines: Scores, mask: Mask) -> Scores:
-    """A commit without such a text is as far away as the farthest of ``mask``."""
-    known = cosines[mask & ~np.isnan(cosines)]
-    return np.where(np.isnan(cosines), known.min() if len(known) else 0.0, cosines)
 
 
 def _best(legs: Iterable[Scores], through: Mask) -> npt.NDArray[np.int64]:

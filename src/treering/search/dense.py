@@ -13,6 +13,8 @@ from treering.vectors.embedder import Embedder, embed
 from treering.vectors.flat import FlatMatrix
 from treering.vectors.index import Matrix, Scored, VectorIndex
 
+WAITING = 0.05
+"""While a larger part of the commits lacks vectors, words alone answer."""
 NEAREST = 1000
 """How many commits of each kind a back end is asked for that is not the store's own matrix."""
 
@@ -34,11 +36,25 @@ class Dense:
         self._index = index
         self._lost = lost
         self._names = history.store.vector_names(embedder.fingerprint)
+        self.waiting = {kind: np.zeros(len(history), bool) for kind in KINDS}
+        """For each kind the commits of which such a text has no vector yet."""
+        unembedded = history.store.unembedded(embedder.fingerprint) if index is None else {}
+        numbers = history.numbers(np.array(list(unembedded), np.int64))
+        for number, kinds in zip(numbers.tolist(), unembedded.values(), strict=True):
+            for kind in kinds if number >= 0 else ():
+                self.waiting[kind][number] = True
+        self.lacking = int(np.logical_or.reduce(list(self.waiting.values())).sum())
+        """How many commits lack a vector."""
+
+    @cached_property
+    def count(self) -> int:
+        """How many vectors there are, when it was first asked."""
+        return len(self._names) if self._index is None else len(self._index)
 
     @property
-    def count(self) -> int:
-        """How many vectors there are."""
-        return len(self._names) if self._index is None else len(self._index)
+    def telling(self) -> bool:
+        """Whether there are vectors enough to rank by: of some commits alone they would put these before all others."""
+        return bool(self.count) and self.lacking <= WAITING * len(self._history)
 
     @cached_property
     def rows(self) -> Matrix:
@@ -68,9 +84,9 @@ class Dense:
             try:
                 return {kind: self._named(self._index.nearest(query, kind, NEAREST)) for kind in KINDS}
             except StoreError as error:
+                self._lost(error)
                 if not self._names:
                     raise
-                self._lost(error)
                 self._index = None
         # As fast as memory gives the rows, by one core: BLAS takes two for that, and its threads wait by spinning.
         of_rows = np.asarray(np.einsum("ij,j->i", self.rows, query), np.float64)

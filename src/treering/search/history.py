@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from treering.errors import UsageError
-from treering.git.reader import Ref
+from treering.git.history import Node, Ref
+from treering.git.merges import brought_by
 from treering.store import Store
 from treering.text.document import FIELDS
 
@@ -114,6 +115,21 @@ class History:
                 seen[number] = True
                 waiting += self._before[number]
         return np.frombuffer(seen, bool)
+
+    def brought(self, mask: Mask) -> Numbers:
+        """For each commit the number of the merge that brought it in, or -1, as ``mask`` knows it: all of the history,
+        or all that some commits reach. Later merges are none of its.
+        """
+        if mask is self.everything:
+            return self.merged_by
+        known = np.flatnonzero(mask).tolist()
+        nodes = [Node(self.hashes[number], tuple(self._parents[number])) for number in known]
+        inner = {parent for number in known for parent in self._before[number]}
+        tips = sorted((number for number in known if number not in inner), key=lambda one: self.hashes[one])
+        found = np.full(len(self), -1, np.int64)
+        for name, merge in brought_by(nodes, [Ref("", self.hashes[number], 0) for number in tips]).items():
+            found[self.number[name]] = self.number[merge]
+        return found
 
     def tip(self, refs: Iterable[Ref]) -> str:
         """The newest commit that is indexed of the first of the refs."""

@@ -50,12 +50,13 @@ class Scope:
         self.mask = mask
         self.seen = int(mask.sum())
         self.held = lru_cache(maxsize=REMEMBERED)(self._held)
-        brought = mask & (history.merged_by >= 0) & mask[history.merged_by]
-        self._brought = np.flatnonzero(brought) if merge_texts else np.empty(0, np.int64)
+        self.merged_by = history.brought(mask) if merge_texts else np.full(len(history), -1)
+        """The number of the merge that brought a commit in, or -1."""
+        self._brought = np.flatnonzero(self.merged_by >= 0)
         self._brings = np.zeros(len(history), bool)
-        self._brings[history.merged_by[self._brought]] = True
+        self._brings[self.merged_by[self._brought]] = True
         self._lengths = np.column_stack((history.lengths, history.lengths[:, MESSAGE])).astype(np.float64)
-        self._lengths[self._brought, MESSAGE] += history.lengths[history.merged_by[self._brought], MESSAGE]
+        self._lengths[self._brought, MESSAGE] += history.lengths[self.merged_by[self._brought], MESSAGE]
         self._norms: dict[tuple[tuple[int, float], ...], Scores] = {}
 
     def norm(self, weights: Mapping[int, float]) -> Scores:
@@ -77,7 +78,7 @@ class Scope:
         if self._brings[found[MESSAGE][0]].any():
             of_all = np.zeros(len(self.history))
             of_all[found[MESSAGE][0]] = found[MESSAGE][1]
-            of_all[self._brought] += of_all[self.history.merged_by[self._brought]]
+            of_all[self._brought] += of_all[self.merged_by[self._brought]]
             numbers = np.flatnonzero(of_all)
             found[MESSAGE] = numbers, of_all[numbers]
             of_all[anywhere] = 1

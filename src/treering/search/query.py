@@ -70,7 +70,7 @@ def exact(history: History, query: str, mask: Mask) -> tuple[Exact, list[int]] |
             return "that hash", found[::-1]
     if _NUMBER.fullmatch(text):
         own = _numbers(history, history.store.mentioning(text))
-        brought = np.flatnonzero(np.isin(history.merged_by, own[mask[own]]))
+        brought = np.flatnonzero(np.isin(history.brought(mask), own[mask[own]]))
         return "mentions it", np.union1d(own, brought)[::-1].tolist()
     if history.store.knows_path(text):
         return "changes it", np.sort(_numbers(history, history.store.of_path(text)))[::-1].tolist()
