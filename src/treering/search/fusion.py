@@ -26,6 +26,9 @@ class Weights:
     diff: float
 
 
+MANY = 0.2
+"""So large a part of the messages says nothing where the diffs of such commits speak for them in full."""
+
 LEARNED = Weights(**json.loads(Path(__file__).with_name("weights.json").read_text("utf-8"))["weights"])
 
 
@@ -55,14 +58,15 @@ class Legs:
 
 def fused(legs: Legs, weights: Weights) -> Scores:
     """One score for each candidate. What the diff says counts the more, the more messages there are that say nothing;
-    and such a message does not speak against its commit.
+    and such a message does not speak against its commit, where they are many: the few of a tidy history are a robot's.
     """
     scores = legs.text + weights.own * legs.own + weights.dense * (legs.message + weights.code * legs.code)
     scores += weights.coverage * legs.coverage + weights.literal * legs.literal
     scores += weights.diff * legs.share**2 * legs.diff
     if not legs.silent.any():
         return scores
-    return np.where(legs.silent, np.maximum(scores, scores.mean() + scores.std() * legs.meant), scores)
+    meant = min(1.0, legs.share / MANY) * legs.meant
+    return np.where(legs.silent, np.maximum(scores, scores.mean() + scores.std() * meant), scores)
 
 
 def z_scores(scores: Scores) -> Scores:
