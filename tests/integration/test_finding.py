@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -645,6 +646,38 @@ def test_while_vectors_are_missing_words_answer_and_that_is_said(
     assert "meaning" not in "".join(hit.why for hit in hits)
     (warning,) = report.warnings
     assert "searching by words only: the index has no vectors of this model yet" in warning
+
+
+@pytest.mark.parametrize(("made", "said"), [(0.5, "searching by words only"), (0.97, "are found by words only")])
+def test_half_of_the_vectors_do_not_put_their_commits_first(workshop: Workshop, made: float, said: str) -> None:
+    for first, second in product("abcdefghi", repeat=2):
+        workshop.commit(f"Keep page {first}{second} of the diary", **{f"diary/{first}{second}.txt": f"{first}\n"})
+    operations.index(place(workshop), Reporter())
+    with place(workshop).store() as store, store.writing("a test"), store.transaction():
+        (count,) = store.db.execute("SELECT count(*) FROM vectors").fetchone()
+        store.db.execute("DELETE FROM vectors WHERE row >= ?", (int(made * count),))
+    report = Reporter()
+    hits = search(workshop, "raise the retry limit", report=report)
+    assert hits[0].subject == "Raise the retry limit"
+    assert ("meaning" in "".join(hit.why for hit in hits)) is (made > 0.9)
+    (warning,) = report.warnings
+    assert said in warning
+
+
+def test_a_later_merge_does_not_take_away_what_an_earlier_one_said(workshop: Workshop) -> None:
+    workshop.git("switch", "--quiet", "-c", "gadget", workshop.named["retry"])
+    workshop.commit("add gadget", src_0_gadget__py="def gadget():\n    pass\n")
+    workshop.git("switch", "--quiet", "-c", "edition", workshop.named["retry"])
+    workshop.git("merge", "--quiet", "--no-ff", "-m", "Support zanzibar calibration", "gadget")
+    merge = workshop.git("rev-parse", "HEAD")
+    workshop.git("switch", "--quiet", "main")
+    operations.index(place(workshop), Reporter())
+    known = search(workshop, "zanzibar calibration", at=merge)
+    assert known[0].subject == "add gadget"
+    assert known[0].merged_by == merge
+    workshop.git("merge", "--quiet", "--no-ff", "-m", "Merge the gadget", "gadget")
+    operations.index(place(workshop), Reporter())
+    assert search(workshop, "zanzibar calibration", at=merge) == known
 
 
 def test_that_the_repository_has_moved_on_is_said(workshop: Workshop) -> None:

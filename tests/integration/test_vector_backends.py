@@ -38,6 +38,7 @@ from treering.errors import DataError, ModelError, StoreBusy, StoreError, UsageE
 from treering.pipeline import index as index_stage
 from treering.pipeline import mirror as mirror_stage
 from treering.report import Reporter
+from treering.search.commits import Finder
 from treering.search.dense import Dense
 from treering.search.history import History
 from treering.store import Store
@@ -791,6 +792,20 @@ def test_a_search_asks_the_server_that_was_chosen(fake: FakeQdrant, store: Store
             assert np.array_equal(cosines, own[kind], equal_nan=True)
     (said,) = report.warnings
     assert said.startswith("searching by the store's own vectors: ")
+
+
+def test_a_server_that_fails_between_two_questions_fails_none(fake: FakeQdrant, store: Store, minilm: Any) -> None:
+    where = VectorSettings(backend="qdrant", qdrant_url=fake.url)
+    with mirror_stage.opened(store, where, minilm, create=True) as index:
+        pushed(store, minilm, index)
+    report = Reporter()
+    with mirror_stage.for_search(store, where, minilm, report) as found:
+        finder = Finder(store, minilm, index=found, lost=partial(mirror_stage.told_lost, report))
+        before = finder.search("the ledger", limit=5)
+        fake.faults.extend([(500, 0.0)] * 20)
+        after = finder.search("the ledger", limit=5)
+    assert [hit.commit_hash for hit in after] == [hit.commit_hash for hit in before]
+    assert len(report.warnings) == 1
 
 
 def test_an_empty_collection_leaves_the_search_to_the_stores_own_vectors(
