@@ -29,6 +29,7 @@ from treering.store import Store
 from treering.types import NO_FILTERS, FilePatch, FilePrediction, Filters, Hit, Record
 from treering.vectors.embedder import Embedder, embed
 
+_HASH = re.compile(r"[0-9a-fA-F]{4,64}")
 _LINE = re.compile(r"(.+):0*([1-9][0-9]{0,8})", re.DOTALL)
 
 LONGEST_QUERY = 20_000
@@ -82,6 +83,13 @@ class Desk:
         """The newest commit that is indexed of the first of the refs."""
         return self.finder.history.tip(read_refs(self.where.source, self.where.settings.scrape))
 
+    def named(self, commit: str) -> str:
+        """The hash of the commit that a branch or HEAD names; any other name is a hash already, or begins one."""
+        if not commit or _HASH.fullmatch(commit):
+            return commit
+        refs = read_refs(self.where.source, self.where.settings.scrape)
+        return next((ref.tip for ref in refs if ref.name == commit), self.tip if commit == "HEAD" else commit)
+
     @property
     def limit(self) -> int:
         """How many results are given where it is not said."""
@@ -91,11 +99,12 @@ class Desk:
         """The commits that answer a question in words, best first; ``at`` knows only what that commit reaches."""
         if not query.strip():
             raise UsageError("the query is empty", "say in words what the commit did")
-        return self.finder.search(text_of(query), limit=limit or self.limit, filters=_texts(filters), at=at)
+        limit, at = limit or self.limit, self.named(at)
+        return self.finder.search(text_of(query), limit=limit, filters=_texts(filters), at=at)
 
     def similar(self, commit: str, *, limit: int = 0, filters: Filters = NO_FILTERS) -> list[Hit]:
         """The commits that do most nearly what one commit does."""
-        return self.finder.similar(commit, limit=limit or self.limit, filters=_texts(filters))
+        return self.finder.similar(self.named(commit), limit=limit or self.limit, filters=_texts(filters))
 
     def why(self, place: str, *, limit: int = 0) -> list[Hit]:
         """The commits that explain a file, or a line of it (``FILE:LINE``): those that wrote it by git's own blame,
@@ -120,7 +129,7 @@ class Desk:
 
     def commit(self, name: str) -> CommitDetail:
         """All that is known of one commit, by its hash or the beginning of it, with the hunks that are indexed."""
-        number = self.finder.history.find(text_of(name))
+        number = self.finder.history.find(self.named(text_of(name)))
         commit_id = int(self.finder.history.ids[number])
         (record,) = self.finder.store.records(ids=[commit_id])
         return CommitDetail(record, self.finder.store.hunks(commit_id), tuple(threads_of(self.where.folder, record)))
@@ -157,7 +166,7 @@ class Desk:
         if not task.strip():
             raise UsageError("the task is empty", "say in words what is to be done")
         history = self.finder.history
-        commit = history.hashes[history.find(at)] if at else self.tip
+        commit = history.hashes[history.find(self.named(at))] if at else self.tip
         mask = history.at(commit) if at else history.everything
         try:
             candidates = tree(self.shadow, commit)

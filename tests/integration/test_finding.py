@@ -680,6 +680,13 @@ def test_a_later_merge_does_not_take_away_what_an_earlier_one_said(workshop: Wor
     assert search(workshop, "zanzibar calibration", at=merge) == known
 
 
+def test_a_branch_and_head_name_commits(workshop: Workshop) -> None:
+    head = workshop.git("rev-parse", "HEAD")
+    assert search(workshop, "retry limit", at="HEAD") == search(workshop, "retry limit", at=head)
+    assert search(workshop, "retry limit", at="main") == search(workshop, "retry limit", at=head)
+    treering(workshop, "search", "retry limit", "--at", "no/branch", code=2)
+
+
 def test_that_the_repository_has_moved_on_is_said(workshop: Workshop) -> None:
     assert "behind" not in treering(workshop, "search", "retry").stderr
     workshop.commit("Raise the retry limit to the sky")
