@@ -75,7 +75,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A patch, and where it is to go: to a branch, or without a name to a new one. ``until`` is a time of the monotonic
-    clock after which nobody waits for an answer.
+    clock after which nobody waits for an answer; ``brought`` says that the command came with the repository.
     """
 
     patch: bytes
@@ -83,6 +83,7 @@ class Proposal:
     ref: str = ""
     message: str = ""
     until: float = math.inf
+    brought: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ def gate(
     if not proposal.command or not proposal.command[0]:
         raise UsageError("there is no test command", "give it after `--`, or set `command` in [gate] of treering.toml")
     goal = _goal(source, proposal.ref)
-    view = sandbox.view(source.worktree, proposal.command, settings.readable) if apart else None
+    view = (
+        sandbox.view(source.worktree, proposal.command, settings.readable, brought=proposal.brought) if apart else None
+    )
     begun = Verdict(verdict="refused", reason="", repository=source.name, base=goal.base)
     with shadow_of(source) as shadow:
         try:
