@@ -148,6 +148,23 @@ def test_force_pushes_deleted_branches_and_tags_are_followed(hooked: Hooked) -> 
     assert set(hooked.refs()) == {"refs/heads/main"}
 
 
+def test_what_the_gate_committed_outlives_a_fetch(hooked: Hooked) -> None:
+    name, ref = hooked.work.git("rev-parse", "main"), "refs/heads/treering/gate-1"
+    hooked.work.git("push", "--quiet", str(hooked.mirror), f"{name}:{ref}")
+    moved = hooked.work.commit("Go on", more__py="A = 1\n")
+    hooked.work.git("push", "--quiet", str(hooked.remote), "main:main", "main:treering/gate-1", "main:treering/theirs")
+    assert hooked.deliver(pushed(moved)).json()["state"] == "accepted"
+    hooked.settled()
+    assert hooked.refs() == {"refs/heads/main": moved, ref: name}
+    hooked.work.git("push", "--quiet", str(hooked.mirror), f":{ref}")
+
+
+def test_the_gate_takes_no_branch_of_a_mirror(hooked: Hooked) -> None:
+    asked = {"patch": "diff --git a/x b/x\n", "ref": "main"}
+    told = hooked.served.post("/v1/gate", asked, headers={"authorization": f"Bearer {BEARER}"})
+    assert (told.status_code, told.json()["error"]["code"]) == (409, "mirror")
+
+
 def test_a_commit_that_was_overwritten_before_its_fetch_ends(hooked: Hooked) -> None:
     assert hooked.deliver(pushed("b" * 40)).json()["state"] == "accepted"
     hooked.settled()
