@@ -383,6 +383,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "unseen .git": (added(".g\u200cit/config"), "does not apply"),
     "upwards": (added("../outside"), "does not apply"),
     "absolute": (added("/etc/treering"), "does not apply"),
+    "a last dot": (added("sub./new"), "not safe"),
+    "a last blank": (added("new "), "not safe"),
+    "a stream": (added("value.py:more"), "not safe"),
+    "a short name of Windows": (added("CONFTE~1.PY"), "not safe"),
     "backslashes": (added("..\\outside"), "not safe"),
     "a line break": (added("a\nb"), "not safe"),
     "a submodule": (
@@ -697,7 +701,7 @@ def test_the_command_of_the_file_opens_nothing_that_its_owner_did_not(
     (project.path / "script").chmod(0o755)
     for command in (f"{private}/bin/tool", "environment/bin/tool", "./tool", "./script", "../private/bin/tool"):
         project.write("treering.toml", f'[gate]\ncommand = "{command}"\n')
-        with pytest.raises(UsageError, match="from the root|out of the work tree"):
+        with pytest.raises(UsageError, match=r"from the root|out of the work tree"):
             gating.gate(opening.place(project.path), patch_of(project, **GOOD))
     monkeypatch.setenv("TREERING_GATE_COMMAND", f"{private}/bin/tool")
     assert gating.gate(opening.place(project.path), patch_of(project, **GOOD)).log == "hers"

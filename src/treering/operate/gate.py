@@ -41,6 +41,7 @@ _LINK, _SUBMODULE, _FILE_MODES = "120000", "160000", frozenset({"000000", "10064
 _IDENTITY = re.compile(r"\s*([^<>\n]*[^<>\s])\s*<([^<>\s]+)>\s*")
 _MB = 1 << 20
 _LEFT = "nobody waits for it any more"
+_SHORT = re.compile(r"~\d")
 _PARENTS = re.compile(r"(?:\.\./)*")
 
 
@@ -208,11 +209,12 @@ def _refusal(shadow: Shadow, entries: Sequence[Entry], protected: Sequence[str])
 
 def _unsafe(path: str) -> bool:
     """Whether a path means something else, or nothing, where others check it out."""
-    parts = [folded(part) for part in path.split("/")]
+    names = path.split("/")
+    parts = [*names, *map(folded, names)]  # Windows drops a last dot or blank, and has short names
     return (
         "\\" in path
         or any(ord(char) < 32 or ord(char) == 127 for char in path)
-        or any(part.rstrip(". ") in ("", ".git", "git~1") or part.startswith(".git:") for part in parts)
+        or any(part in ("", ".git") or part[-1] in ". " or ":" in part or _SHORT.search(part) for part in parts)
     )
 
 
