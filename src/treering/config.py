@@ -311,7 +311,8 @@ class ForgeSettings:
     api: str = ""
     """Where the forge's API is; empty is CI's, or the public one of github.com or gitlab.com."""
     token: str = ""
-    """The key to the forge. By environment only; without it `GITHUB_TOKEN` or `GITLAB_TOKEN` is."""
+    """The key to the forge. By environment only; `GITHUB_TOKEN` or `GITLAB_TOKEN` is where it is not, and comes first
+    where neither `kind` nor `api` says whose it is."""
     repositories: tuple[str, ...] = ()
     """Whose webhooks are taken, and where each is fetched from: `owner/name=https://…/name.git`."""
     secrets: tuple[str, ...] = ()
