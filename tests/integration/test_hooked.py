@@ -288,6 +288,35 @@ def test_a_forge_that_is_away_at_the_start_is_fetched_when_it_is_back(
             time.sleep(0.02)
 
 
+def test_what_failed_can_be_sent_again(tmp_path: Path) -> None:
+    one = forging.Delivery("github", "1", "push", "push", "acme/shop")
+    with forging.Inbox(tmp_path) as inbox:
+        assert [inbox.accept([one], now) for now in (1.0, 2.0)] == [[True], [False]]
+        (waiting,) = inbox.due(3.0)
+        inbox.settle([], [(waiting.number, "the forge is away")])
+        assert [inbox.accept([one], now) for now in (4.0, 5.0)] == [[True], [False]]
+        assert len(inbox.due(6.0)) == 1
+        inbox.settle([(waiting.number, "indexed")])
+        assert inbox.accept([one], 7.0) == [False]
+
+
+def test_a_damaged_inbox_keeps_nobody_else_waiting(repo: Repo, tmp_path: Path) -> None:
+    repo.commit("Begin", a__py="x = 1\n")
+    named = tuple(f"acme/{name}=file://{repo.copied(tmp_path / name).path}" for name in ("good", "bad"))
+    settings = ForgeSettings(secrets=(SECRET,), repositories=named)
+    mirrors = forging.mirrors(settings)
+    places = opening.places([mirror.folder for mirror in mirrors.values()])
+    places["bad"].folder.mkdir(parents=True)
+    (places["bad"].folder / FILE).write_bytes(b"no database" * 1000)
+    with serving(places, forge=settings, taken=taking(mirrors, places)) as served:
+        for name, status in (("good", 202), ("bad", 503)):
+            said = {"object_kind": "push", "project": {"path_with_namespace": f"acme/{name}"}}
+            answer = served.post("/v1/webhooks/gitlab", said, headers={"x-gitlab-token": SECRET})
+            assert answer.status_code == status
+        assert any("webhooks of acme/bad" in line for line in served.said)
+        assert {one["name"] for one in served.get("/v1/webhooks").json()["repositories"]} == {"acme/good", "acme/bad"}
+
+
 # the fetch ------------------------------------------------------------------------------------------------------------
 
 

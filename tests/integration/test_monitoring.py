@@ -19,7 +19,7 @@ import pytest
 from repositories import Repo, at_home, tell_story
 from serving import serving
 from tiny import tiny_base
-from treering import config, benching, improving, opening, operations
+from treering import benching, config, improving, opening, operations
 from treering.errors import ServiceError, StoreError, UsageError
 from treering.opening import Place
 from treering.operate import alerts
@@ -242,12 +242,12 @@ def test_a_program_gets_the_alert_on_stdin_without_a_shell_and_without_our_keys(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in config.KEYS:
-        monkeypatch.setenv(name, "a-secret-of-twenty-four")
+        monkeypatch.setenv(name, "secret")
     program = tmp_path / "a program.py"
     program.write_text(
         "import json, os, sys\n"
         "told = json.load(sys.stdin)\n"
-        "told = {'given': sys.argv[2], 'series': told['series'], 'key': 'a-secret-of-twenty-four' in os.environ.values()}\n"
+        "told = {'given': sys.argv[2], 'series': told['series'], 'key': 'secret' in os.environ.values()}\n"
         "open(sys.argv[1], 'a').write(json.dumps(told) + '\\n')\n"
     )
     slow(place, *[0.02] * 20, *[0.4] * 5)

@@ -59,7 +59,7 @@ class Gates:
         where = self._house.places[name]
         if asked.ref and name in self._mirrors:
             raise Refused(
-                409, "mirror", f"the branches of {name} are the forge's: the next fetch would undo what is committed there",
+                409, "mirror", f"the branches of {name} are the forge's, and the next fetch would undo a commit",
                 "leave out `ref`: a branch of ours, treering/gate-..., is kept",
             )  # fmt: skip
         if not gating.command_of(where):
