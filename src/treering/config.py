@@ -6,7 +6,7 @@ Where the store lies is no setting of the file: a repository must not choose whe
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -17,6 +17,17 @@ from msgspec import Meta
 from treering.errors import UsageError
 
 FILE_NAME = "treering.toml"
+KEYS = {
+    "ANTHROPIC_API_KEY": "`ask`, `brief` and `route` through Claude",
+    "QDRANT_API_KEY": "a Qdrant server that asks for one",
+    "HF_TOKEN": "models of Hugging Face that are not public",
+    "TREERING_SERVE_TOKEN": "a server that others may reach",
+    "TREERING_FORGE_TOKEN": "a forge, comments on it and its private repositories",
+    "TREERING_FORGE_SECRETS": "webhooks of a forge",
+    "GITHUB_TOKEN": "GitHub",
+    "GITLAB_TOKEN": "GitLab",
+}
+"""Names in the environment that hold secrets, and what each is for."""
 PLACES = frozenset({"TREERING_STORE"})
 """Environment names that say where things are; they have no key in the file."""
 NOT_OF_THE_FILE = frozenset(
@@ -29,7 +40,12 @@ NOT_OF_THE_FILE = frozenset(
         ("budget", "per_month"),
         ("budget", "prices"),
         *(("gate", key) for key in ("readable", "memory_mb", "disk_mb", "processes", "patch_bytes", "log_bytes")),
+        ("learn", "minutes"),
+        ("learn", "on_battery"),
+        ("watch", "nice"),
         ("monitor", "log"),
+        ("monitor", "log_bytes"),
+        ("monitor", "false_alarms"),
         ("monitor", "webhook"),
         ("monitor", "command"),
         *(
@@ -65,8 +81,8 @@ NOT_OF_THE_FILE = frozenset(
     }
 )
 """Settings that a repository must not choose: it would be told our key and be sent texts; it would open a door of the
-machine, run a program on it, write where it likes, let its tests read and take what they like, or say where on a forge
-we write. A server has several repositories anyway.
+machine, run a program on it, write where it likes, take more time, power or room of it, keep an alarm from us, let its
+tests read and take what they like, or say where on a forge we write. A server has several repositories anyway.
 """
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -295,7 +311,8 @@ class ForgeSettings:
     api: str = ""
     """Where the forge's API is; empty is CI's, or the public one of github.com or gitlab.com."""
     token: str = ""
-    """The key to the forge. By environment only; without it `GITHUB_TOKEN` or `GITLAB_TOKEN` is."""
+    """The key to the forge. By environment only; `GITHUB_TOKEN` or `GITLAB_TOKEN` is where it is not, and comes first
+    where neither `kind` nor `api` says whose it is."""
     repositories: tuple[str, ...] = ()
     """Whose webhooks are taken, and where each is fetched from: `owner/name=https://…/name.git`."""
     secrets: tuple[str, ...] = ()
@@ -375,6 +392,11 @@ def load(
         return msgspec.convert(chosen, Settings, strict=False)
     except msgspec.ValidationError as error:  # each source was checked on its own: this is a bug, said as such
         raise UsageError(f"the settings do not fit together: {error}") from error
+
+
+def without_keys(environment: Mapping[str, str], *, but: Collection[str] = ()) -> dict[str, str]:
+    """An environment for another process, with no secret but those that it needs."""
+    return {name: value for name, value in environment.items() if name in but or name.upper() not in KEYS}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -41,10 +41,6 @@ from treering.operate.webhooks import signed as signed
 from treering.report import Reporter
 from treering.text.secrets import Redactor
 
-SECRETS = frozenset(
-    {"TREERING_SERVE_TOKEN", "TREERING_FORGE_SECRETS", "TREERING_FORGE_TOKEN", "GITHUB_TOKEN", "GITLAB_TOKEN"}
-)
-"""Names in the environment that a process which needs no forge is not given."""
 ASKED = 1500
 """Characters of a change's text that are searched for."""
 CANDIDATES = 20

@@ -1,6 +1,7 @@
 """The operation of the gate: a patch is committed if the tests pass with it, and only then."""
 
 import math
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -47,6 +48,7 @@ def gate(
     :class:`RepositoryError`; :class:`NoSandbox`.
     """
     settings = where.settings.gate
+    brought = not command and where.source.worktree is not None and "TREERING_GATE_COMMAND" not in os.environ
     if not sandboxed and not command:
         raise UsageError(
             "without a sandbox the test command is not taken from the settings, which a repository can bring",
@@ -57,6 +59,6 @@ def gate(
         seconds=seconds or settings.seconds,
     )  # fmt: skip
     return gate_stage.gate(
-        where.source, Proposal(patch, tuple(command) or command_of(where), ref, message, until), settings,
+        where.source, Proposal(patch, tuple(command) or command_of(where), ref, message, until, brought), settings,
         redactor=Redactor(where.settings.scrape.allow_secrets), apart=sandboxed, wanted=wanted,
     )  # fmt: skip

@@ -173,7 +173,16 @@ Follower = Callable[[Place, Added], Coroutine[Any, Any, None]]
 
 async def learn_after(place: Place, _: Added) -> None:
     """A follower: the model is brought up to date as well, at the lowest priority."""
-    await ran(place.command("learn", "--json"), 19)
+    await worked(place, "learn", 19)
+
+
+async def worked(place: Place, command: str, nice: int, *options: str) -> bytes:
+    """What a command of ours printed as JSON, run on a repository in a process of its own.
+
+    Raises an error of the kind that it ended with.
+    """
+    told, _ = await ran(place.command(command, "--json", *options), nice)
+    return told
 
 
 def watch(
@@ -191,8 +200,8 @@ def watch(
 async def _watch(
     places: dict[str, Place], store: Path | None, tell: Tell, *, once: bool, followers: Sequence[Follower]
 ) -> None:
-    turn = asyncio.Lock()
-    keepers = [Keeper(name, place, store, turn, tell, followers) for name, place in places.items()]
+    turn, behind = asyncio.Lock(), asyncio.Lock()
+    keepers = [Keeper(name, place, store, turn, behind, tell, followers) for name, place in places.items()]
     loop, own = asyncio.get_running_loop(), asyncio.current_task()
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     if own:
@@ -233,12 +242,16 @@ class _Gone(TreeringError):  # noqa: N818
 
 
 class Keeper:
-    """One repository that is kept up to date. ``turn`` is shared by all: one index run at a time."""
+    """One repository that is kept up to date. ``turn`` and ``behind`` are shared by all: one index run at a time, and
+    one thing that follows.
+    """
 
     def __init__(
-        self, name: str, place: Place, store: Path | None, turn: asyncio.Lock, tell: Tell, followers: Sequence[Follower]
-    ) -> None:
+        self, name: str, place: Place, store: Path | None, turn: asyncio.Lock, behind: asyncio.Lock, tell: Tell,
+        followers: Sequence[Follower],
+    ) -> None:  # fmt: skip
         self.name, self._place, self._store, self._turn, self._tell = name, place, store, turn, tell
+        self._behind = behind
         self._repo = (place.source.worktree or place.source.git_dir).absolute()
         self._queue = Queue(place.folder)
         self._following = [(Following(self._say_failed), follower) for follower in followers]
@@ -373,7 +386,11 @@ class Keeper:
                   seconds=added.seconds, waited=waited, warnings=warnings)
         )  # fmt: skip
         for following, follower in self._following:
-            following.start(partial(follower, self._place, added))
+            following.start(partial(self._follow, follower, self._place, added))
+
+    async def _follow(self, follower: Follower, place: Place, added: Added) -> None:
+        async with self._behind:
+            await follower(place, added)
 
     async def _pause(self, *, gone: bool) -> None:
         watching = self._place.settings.watch

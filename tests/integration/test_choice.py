@@ -378,6 +378,16 @@ def test_all_refs_are_tags_pull_requests_notes_and_the_stash(repo: Repo) -> None
         scrape(repo, branches=["tags/*"])
 
 
+def test_what_the_gate_proposes_is_no_history_unless_it_is_chosen(repo: Repo) -> None:
+    base = repo.commit("base")
+    proposed = repo.git("commit-tree", "HEAD^{tree}", "-p", base, "-m", "proposed")
+    repo.git("branch", "treering/gate-1", proposed)
+    assert chosen(repo) == {base}
+    assert chosen(repo, refs="all") == chosen(repo, branches=["treering/*"]) == {base, proposed}
+    repo.git("checkout", "--quiet", "treering/gate-1")
+    assert chosen(repo) == {base, proposed}
+
+
 def test_a_tag_of_a_tag_is_a_tag_of_the_commit(repo: Repo) -> None:
     base = repo.commit("base")
     lost = repo.git("commit-tree", "HEAD^{tree}", "-p", base, "-m", "lost")

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import httpx2
@@ -15,7 +16,7 @@ from treering.config import ForgeSettings
 from treering.errors import NoKey, ServiceError, UsageError
 from treering.opening import Place
 from treering.operate.comment import MARKER
-from treering.operate.forge import Address, Change, address, opened
+from treering.operate.forge import Address, Change, address, opened, token_of
 from treering.operate.rest import Refused
 from treering.report import Reporter
 
@@ -293,6 +294,15 @@ def test_the_origin_of_a_repository_decides_no_more_than_a_public_forge() -> Non
     assert of("https://evil.example/x/y", **ci) == Address("github", "https://ghe.example/api/v3", "ghe.example", "a/b")
     lab = {"GITLAB_CI": "true", "CI_API_V4_URL": "https://lab.example/api/v4", "CI_PROJECT_PATH": "g/s/p"}
     assert of("", **lab) == Address("gitlab", "https://lab.example/api/v4", "lab.example", "g/s/p")
+
+
+def test_of_two_forges_each_gets_its_own_token() -> None:
+    own = {"GITHUB_TOKEN": "hub", "GITLAB_TOKEN": "lab"}
+    ours = ForgeSettings(token="ours")  # noqa: S106
+    assert (token_of("github", ours, own), token_of("gitlab", ours, own), token_of("github", ours, {})) == (
+        "hub", "lab", "ours"
+    )  # fmt: skip
+    assert token_of("gitlab", replace(ours, kind="gitlab"), own) == "ours"
 
 
 def test_ci_tells_which_request_it_is(

@@ -383,6 +383,10 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "unseen .git": (added(".g\u200cit/config"), "does not apply"),
     "upwards": (added("../outside"), "does not apply"),
     "absolute": (added("/etc/treering"), "does not apply"),
+    "a last dot": (added("sub./new"), "not safe"),
+    "a last blank": (added("new "), "not safe"),
+    "a stream": (added("value.py:more"), "not safe"),
+    "a short name of Windows": (added("CONFTE~1.PY"), "not safe"),
     "backslashes": (added("..\\outside"), "not safe"),
     "a line break": (added("a\nb"), "not safe"),
     "a submodule": (
@@ -680,6 +684,27 @@ def test_the_command_of_the_settings_is_run_where_none_is_given(project: Repo) -
     unclosed = replace(where, settings=replace(where.settings, gate=replace(where.settings.gate, command="sh 'x")))
     with pytest.raises(UsageError, match="command"):
         gating.gate(unclosed, added("new"))
+
+
+def test_the_command_of_the_file_opens_nothing_that_its_owner_did_not(
+    project: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "private"
+    (private / "bin").mkdir(parents=True)
+    (private / "pyvenv.cfg").write_text("")
+    (private / "bin" / "tool").write_text(f"#!/bin/sh\ncat {private}/secret\n")
+    (private / "bin" / "tool").chmod(0o755)
+    (private / "secret").write_text("hers")
+    (project.path / "environment").symlink_to(private)
+    (project.path / "tool").symlink_to(private / "bin" / "tool")
+    project.write("script", f"#!{private}/bin/tool\n")
+    (project.path / "script").chmod(0o755)
+    for command in (f"{private}/bin/tool", "environment/bin/tool", "./tool", "./script", "../private/bin/tool"):
+        project.write("treering.toml", f'[gate]\ncommand = "{command}"\n')
+        with pytest.raises(UsageError, match=r"from the root|out of the work tree"):
+            gating.gate(opening.place(project.path), patch_of(project, **GOOD))
+    monkeypatch.setenv("TREERING_GATE_COMMAND", f"{private}/bin/tool")
+    assert gating.gate(opening.place(project.path), patch_of(project, **GOOD)).log == "hers"
 
 
 SETTINGS = '[gate]\ncommand = "sh tests/check.sh"\nprotected = ["tests"]\nseconds = 20\n'

@@ -148,6 +148,23 @@ def test_force_pushes_deleted_branches_and_tags_are_followed(hooked: Hooked) -> 
     assert set(hooked.refs()) == {"refs/heads/main"}
 
 
+def test_what_the_gate_committed_outlives_a_fetch(hooked: Hooked) -> None:
+    name, ref = hooked.work.git("rev-parse", "main"), "refs/heads/treering/gate-1"
+    hooked.work.git("push", "--quiet", str(hooked.mirror), f"{name}:{ref}")
+    moved = hooked.work.commit("Go on", more__py="A = 1\n")
+    hooked.work.git("push", "--quiet", str(hooked.remote), "main:main", "main:treering/gate-1", "main:treering/theirs")
+    assert hooked.deliver(pushed(moved)).json()["state"] == "accepted"
+    hooked.settled()
+    assert hooked.refs() == {"refs/heads/main": moved, ref: name}
+    hooked.work.git("push", "--quiet", str(hooked.mirror), f":{ref}")
+
+
+def test_the_gate_takes_no_branch_of_a_mirror(hooked: Hooked) -> None:
+    asked = {"patch": "diff --git a/x b/x\n", "ref": "main"}
+    told = hooked.served.post("/v1/gate", asked, headers={"authorization": f"Bearer {BEARER}"})
+    assert (told.status_code, told.json()["error"]["code"]) == (409, "mirror")
+
+
 def test_a_commit_that_was_overwritten_before_its_fetch_ends(hooked: Hooked) -> None:
     assert hooked.deliver(pushed("b" * 40)).json()["state"] == "accepted"
     hooked.settled()
@@ -269,6 +286,35 @@ def test_a_forge_that_is_away_at_the_start_is_fetched_when_it_is_back(
         while mirroring.tips(folder) != {"refs/heads/main": name}:
             assert time.monotonic() < until
             time.sleep(0.02)
+
+
+def test_what_failed_can_be_sent_again(tmp_path: Path) -> None:
+    one = forging.Delivery("github", "1", "push", "push", "acme/shop")
+    with forging.Inbox(tmp_path) as inbox:
+        assert [inbox.accept([one], now) for now in (1.0, 2.0)] == [[True], [False]]
+        (waiting,) = inbox.due(3.0)
+        inbox.settle([], [(waiting.number, "the forge is away")])
+        assert [inbox.accept([one], now) for now in (4.0, 5.0)] == [[True], [False]]
+        assert len(inbox.due(6.0)) == 1
+        inbox.settle([(waiting.number, "indexed")])
+        assert inbox.accept([one], 7.0) == [False]
+
+
+def test_a_damaged_inbox_keeps_nobody_else_waiting(repo: Repo, tmp_path: Path) -> None:
+    repo.commit("Begin", a__py="x = 1\n")
+    named = tuple(f"acme/{name}=file://{repo.copied(tmp_path / name).path}" for name in ("good", "bad"))
+    settings = ForgeSettings(secrets=(SECRET,), repositories=named)
+    mirrors = forging.mirrors(settings)
+    places = opening.places([mirror.folder for mirror in mirrors.values()])
+    places["bad"].folder.mkdir(parents=True)
+    (places["bad"].folder / FILE).write_bytes(b"no database" * 1000)
+    with serving(places, forge=settings, taken=taking(mirrors, places)) as served:
+        for name, status in (("good", 202), ("bad", 503)):
+            said = {"object_kind": "push", "project": {"path_with_namespace": f"acme/{name}"}}
+            answer = served.post("/v1/webhooks/gitlab", said, headers={"x-gitlab-token": SECRET})
+            assert answer.status_code == status
+        assert any("webhooks of acme/bad" in line for line in served.said)
+        assert {one["name"] for one in served.get("/v1/webhooks").json()["repositories"]} == {"acme/good", "acme/bad"}
 
 
 # the fetch ------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import pytest
 from repositories import Repo, at_home, tell_story
 from serving import serving
 from tiny import tiny_base
-from treering import benching, improving, opening, operations
+from treering import benching, config, improving, opening, operations
 from treering.errors import ServiceError, StoreError, UsageError
 from treering.opening import Place
 from treering.operate import alerts
@@ -181,8 +181,9 @@ def test_a_log_that_cannot_be_written_costs_the_run_nothing(place: Place, tmp_pa
 
 
 def test_a_repository_chooses_no_log_no_webhook_and_no_command(story: Repo) -> None:
-    for key in ("log", "webhook", "command"):
-        story.write("treering.toml", f'[monitor]\n{key} = "x"\n')
+    given = {"log": '"x"', "webhook": '"x"', "command": '"x"', "log_bytes": "2000", "false_alarms": "0.5"}
+    for key, value in given.items():
+        story.write("treering.toml", f"[monitor]\n{key} = {value}\n")
         with pytest.raises(UsageError, match=key):
             opening.place(story.path)
 
@@ -240,12 +241,13 @@ def test_what_leads_elsewhere_or_is_refused_is_not_followed_nor_tried_again() ->
 def test_a_program_gets_the_alert_on_stdin_without_a_shell_and_without_our_keys(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-secret")
+    for name in config.KEYS:
+        monkeypatch.setenv(name, "secret")
     program = tmp_path / "a program.py"
     program.write_text(
         "import json, os, sys\n"
         "told = json.load(sys.stdin)\n"
-        "told = {'given': sys.argv[2], 'series': told['series'], 'key': 'ANTHROPIC_API_KEY' in os.environ}\n"
+        "told = {'given': sys.argv[2], 'series': told['series'], 'key': 'secret' in os.environ.values()}\n"
         "open(sys.argv[1], 'a').write(json.dumps(told) + '\\n')\n"
     )
     slow(place, *[0.02] * 20, *[0.4] * 5)

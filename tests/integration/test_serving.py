@@ -424,6 +424,22 @@ def test_an_index_that_fails_says_why(tmp_path: Path) -> None:
         assert "commit" in served.get("/v1/index").json()["error"]
 
 
+def test_a_process_that_cannot_be_started_is_told_each_time_and_the_next_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = Repo(tmp_path / "project")
+    repo.commit("Begin", a__py="x = 1\n")
+    with serving({"project": opening.place(repo.path)}) as served:
+        with monkeypatch.context() as broken:
+            broken.setattr(opening.Place, "command", lambda *_: ["/no/such/program"])
+            for _ in range(2):
+                assert served.post("/v1/index").status_code == 202
+                until(lambda: served.get("/v1/index").json()["state"] == "failed")
+                assert "cannot be started" in served.get("/v1/index").json()["error"]
+        served.post("/v1/index")
+        until(lambda: served.get("/v1/index").json()["state"] == "done")
+
+
 def test_where_the_answers_fall_short_is_said_in_a_header(tmp_path: Path) -> None:
     repo = Repo(tmp_path / "project")
     repo.commit("Begin", a__py="x = 1\n")

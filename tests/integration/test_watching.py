@@ -1,5 +1,6 @@
 """A real watcher over real repositories: what it sees, what it survives, how it ends."""
 
+import asyncio
 import json
 import os
 import plistlib
@@ -247,6 +248,21 @@ def test_what_follows_an_index_run_is_started_beside_it_and_not_twice_at_once(re
     assert seen == [("project", 1)]
     assert [event.event for event in told] == ["indexed", "failed", "ended"]
     assert told[1].error == "ValueError: it does not work"
+
+
+def test_what_follows_the_runs_of_several_repositories_takes_turns(make_repo: Callable[..., Repo]) -> None:
+    repos = [make_repo(name) for name in ("one", "two")]
+    for repo in repos:
+        repo.commit("Begin", a__py="x = 1\n")
+    steps: list[str] = []
+
+    async def follow(place: Place, _: Added) -> None:
+        steps.append("begins")
+        await asyncio.sleep(3)
+        steps.append("ends")
+
+    chapter.watch([repo.path for repo in repos], None, lambda _: None, once=True, followers=[follow])
+    assert steps == ["begins", "ends"] * 2
 
 
 def test_a_unit_of_systemd_is_one(repo: Repo, tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """What the watcher decides, without a repository."""
 
 import asyncio
+import sys
+import time
 from functools import partial
 
 import pytest
 
-from treering.operate.beside import Following
+from treering import config
+from treering.operate import beside
+from treering.operate.beside import NEEDED, Following, ran
 from treering.operate.hooks import parsed, with_lines
 from treering.watching import delay, due
 
@@ -44,6 +48,26 @@ def test_what_follows_is_not_started_twice_at_once_and_once_more_after_its_end()
     asyncio.run(story())
     assert begun == [1, 3, 4]
     assert [str(error) for error in failed] == ["it does not work"]
+
+
+def test_a_command_beside_gets_the_keys_that_it_needs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in config.KEYS:
+        monkeypatch.setenv(name, "secret")
+    told, _ = asyncio.run(ran([sys.executable, "-c", "import os; print(*os.environ)"], 0))
+    assert set(config.KEYS) & set(told.decode().split()) == set(NEEDED)
+
+
+def test_a_command_beside_that_is_deaf_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "PATIENCE", 0.1)
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
+
+    async def story() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ran([sys.executable, "-c", deaf], 0), 1.0)
+
+    began = time.monotonic()
+    asyncio.run(story())
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize(

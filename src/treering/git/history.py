@@ -21,6 +21,8 @@ from treering.types import Commit, Flag
 DEFAULT = ScrapeSettings()
 LATEST = 253_402_300_799
 """The last second of the year 9999; later dates are no dates."""
+PROPOSED = "refs/heads/treering/"
+"""Where the gate's branches are."""
 
 
 class Ref(Struct, frozen=True):
@@ -41,7 +43,8 @@ class Node(Struct, frozen=True):
 def read_refs(source: Source, chosen: ScrapeSettings = DEFAULT) -> list[Ref]:
     """Local and remote branches, HEAD where it is detached, and the HEADs of linked worktrees, by priority:
     HEAD's branch, main or master, other local branches, remote ones, detached HEADs; then, where all refs are chosen,
-    tags, pull requests and whatever else there is. Where branches are chosen by name, those alone.
+    tags, pull requests and whatever else there is. Where branches are chosen by name, those alone. Where nothing is
+    chosen, what the gate proposes (`treering/`) is none of it, unless it is HEAD's branch.
 
     Raises :class:`RepositoryError` if there is no commit to start from.
     """
@@ -68,6 +71,8 @@ def read_refs(source: Source, chosen: ScrapeSettings = DEFAULT) -> list[Ref]:
         local, remote = full.startswith("refs/heads/"), full.startswith("refs/remotes/")
         if not (local or remote) and (peeled_kind or kind) != "commit":
             continue  # a tag of a tree, a blob or another tag
+        if full.startswith(PROPOSED) and full != head_branch and chosen.refs != "all" and not chosen.branches:
+            continue
         name = full.removeprefix("refs/heads/") if local else full.removeprefix("refs/").removeprefix("remotes/")
         if local:
             rank = 0 if full == head_branch else 1 if name in ("main", "master") else 2

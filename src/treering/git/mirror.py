@@ -19,7 +19,8 @@ FETCH_SECONDS = 600.0
 PATIENCE = 600.0
 """How long another fetch of the same mirror is waited for."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_SPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_SPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "^refs/heads/treering/*")
+"""What a remote has, but for the branches that we make ourselves: those stay as they are here."""
 _SSH = re.compile(r"(?:[\w.-]+@)?([\w.-]+):(?!/)([\w./~-]+)")
 _HEAD = re.compile(rb"^ref: (refs/heads/[^\t\n]+)\tHEAD$", re.MULTILINE)
 

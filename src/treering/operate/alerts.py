@@ -14,15 +14,13 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, to_builtins
 
-from treering.config import MonitorSettings
+from treering.config import MonitorSettings, without_keys
 from treering.errors import DataError, ServiceError, UsageError
 from treering.files import locked, read_json, write_json
 from treering.types import Series, Trend
 
 FILE = "alerts.json"
 TRIES = 3
-PRIVATE = ("TREERING_SERVE_TOKEN", "ANTHROPIC_API_KEY", "QDRANT_API_KEY")
-"""What a program that gets an alert has no use for."""
 
 
 class Alert(Struct, frozen=True):
@@ -148,11 +146,10 @@ def hand(command: str, content: bytes, seconds: float) -> None:
     """Run a program with an alert on stdin; no shell reads the line. Raises :class:`ServiceError`."""
     argv = _parts(command)
     hint = "TREERING_MONITOR_COMMAND is a program and its arguments"
-    environment = {name: value for name, value in os.environ.items() if name not in PRIVATE}
     try:
         process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
-            start_new_session=True,
+            argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=without_keys(os.environ), start_new_session=True,
         )  # fmt: skip
     except OSError as error:
         raise ServiceError(f"the alert's program cannot run: {error.strerror}", hint) from error

@@ -2,21 +2,24 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from treering import errors
+from treering.config import without_keys
 from treering.errors import ServiceError, TreeringError
 
 PATIENCE = 10.0
 """Seconds that it may take to end when it is told to."""
+NEEDED = ("QDRANT_API_KEY", "HF_TOKEN")
 
 
 async def ran(command: Sequence[str | Path], nice: int) -> tuple[bytes, list[str]]:
-    """A command of ours, run at a priority as `nice` counts it: what it printed, and what it warned of. It is told to
-    end where its caller is cancelled.
+    """A command of ours, run at a priority as `nice` counts it: what it printed, and what it warned of. It gets no key
+    but those of an index and of models. It is told to end where its caller is cancelled, and killed where it does not.
 
     Raises an error of the kind that it ended with.
     """
@@ -24,6 +27,7 @@ async def ran(command: Sequence[str | Path], nice: int) -> tuple[bytes, list[str
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            env=without_keys(os.environ, but=NEEDED),
             process_group=0,  # a terminal's Ctrl-C is for the watcher, which ends it
         )  # fmt: skip
     except OSError as error:
@@ -48,7 +52,9 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     try:
         await asyncio.wait_for(process.wait(), PATIENCE)
     except TimeoutError:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it, and what it started
+        await process.communicate()
 
 
 def _error(code: int, lines: Sequence[str]) -> TreeringError:

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from treering.config import Settings
+from treering.config import KEYS, Settings
 from treering.errors import TreeringError
 from treering.git.reader import Source
 from treering.git.shadow import GitFailed, run_git
@@ -42,13 +42,6 @@ LITTLE_MEMORY = 1 << 30
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "virtiofs"}
 """File systems over which SQLite's log is not safe: it shares memory through a file."""
 SYNCED = ("Dropbox", "OneDrive", "Google Drive", "GoogleDrive", "Nextcloud", "ownCloud", "pCloud", "Mobile Documents")
-KEYS = {
-    "ANTHROPIC_API_KEY": "`ask`, `brief` and `route` through Claude",
-    "QDRANT_API_KEY": "a Qdrant server that asks for one",
-    "TREERING_SERVE_TOKEN": "a server that others may reach",
-    "GITHUB_TOKEN": "GitHub",
-    "GITLAB_TOKEN": "GitLab",
-}
 EXTRAS = {
     "train": (("torch", "lightning", "transformers", "peft", "gguf"), "`run`, `train`, `evaluate`, `generate`"),
     "serve": (("fastapi", "uvicorn", "mcp", "prometheus_client"), "`serve`, `mcp`"),

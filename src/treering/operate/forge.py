@@ -24,7 +24,7 @@ PUBLIC: dict[str, tuple[Kind, str]] = {
 }
 CI_API: dict[Kind, str] = {"github": "GITHUB_API_URL", "gitlab": "CI_API_V4_URL"}
 TOKENS: dict[Kind, str] = {"github": "GITHUB_TOKEN", "gitlab": "GITLAB_TOKEN"}
-"""Where a token is where TREERING_FORGE_TOKEN is not."""
+"""Where a forge's own token is."""
 _NAME = re.compile(r"[\w.-]{1,100}(?:/[\w.-]{1,100}){1,20}")
 _PULL = re.compile(r"refs/pull/([1-9]\d{0,8})/")
 
@@ -193,8 +193,11 @@ def _remote(origin: str) -> tuple[str, str] | None:
 
 
 def token_of(kind: Kind, settings: ForgeSettings, environment: Mapping[str, str]) -> str:
-    """The token for a forge; empty where there is none."""
-    return settings.token or environment.get(TOKENS[kind], "").strip()
+    """The token for a forge; empty where there is none. Where the settings do not say whose theirs is, its own name
+    comes first: of two forges each gets its own.
+    """
+    own = environment.get(TOKENS[kind], "").strip()
+    return settings.token or own if settings.kind or settings.api else own or settings.token
 
 
 def number_of(environment: Mapping[str, str]) -> int:

@@ -41,6 +41,7 @@ _LINK, _SUBMODULE, _FILE_MODES = "120000", "160000", frozenset({"000000", "10064
 _IDENTITY = re.compile(r"\s*([^<>\n]*[^<>\s])\s*<([^<>\s]+)>\s*")
 _MB = 1 << 20
 _LEFT = "nobody waits for it any more"
+_SHORT = re.compile(r"~\d")
 _PARENTS = re.compile(r"(?:\.\./)*")
 
 
@@ -75,7 +76,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A patch, and where it is to go: to a branch, or without a name to a new one. ``until`` is a time of the monotonic
-    clock after which nobody waits for an answer.
+    clock after which nobody waits for an answer; ``brought`` says that the command came with the repository.
     """
 
     patch: bytes
@@ -83,6 +84,7 @@ class Proposal:
     ref: str = ""
     message: str = ""
     until: float = math.inf
+    brought: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,9 @@ def gate(
     if not proposal.command or not proposal.command[0]:
         raise UsageError("there is no test command", "give it after `--`, or set `command` in [gate] of treering.toml")
     goal = _goal(source, proposal.ref)
-    view = sandbox.view(source.worktree, proposal.command, settings.readable) if apart else None
+    view = (
+        sandbox.view(source.worktree, proposal.command, settings.readable, brought=proposal.brought) if apart else None
+    )
     begun = Verdict(verdict="refused", reason="", repository=source.name, base=goal.base)
     with shadow_of(source) as shadow:
         try:
@@ -205,11 +209,12 @@ def _refusal(shadow: Shadow, entries: Sequence[Entry], protected: Sequence[str])
 
 def _unsafe(path: str) -> bool:
     """Whether a path means something else, or nothing, where others check it out."""
-    parts = [folded(part) for part in path.split("/")]
+    names = path.split("/")
+    parts = [*names, *map(folded, names)]  # Windows drops a last dot or blank, and has short names
     return (
         "\\" in path
         or any(ord(char) < 32 or ord(char) == 127 for char in path)
-        or any(part.rstrip(". ") in ("", ".git", "git~1") or part.startswith(".git:") for part in parts)
+        or any(part in ("", ".git") or part[-1] in ". " or ":" in part or _SHORT.search(part) for part in parts)
     )
 
 

@@ -82,11 +82,16 @@ class Inbox:
         with os_errors(self.path), self.path.open("ab"):
             pass
         with sqlite_errors(self.path, _LOST):
-            self._db = connect(self.path)
-            use_wal(self._db)
-            # What was answered as accepted must be there after a power cut, too.
-            self._db.execute("PRAGMA synchronous=FULL")
-            migrate(self._db, self.path, MIGRATIONS, _LOST)
+            db = connect(self.path)
+            try:
+                use_wal(db)
+                # What was answered as accepted must be there after a power cut, too.
+                db.execute("PRAGMA synchronous=FULL")
+                migrate(db, self.path, MIGRATIONS, _LOST)
+            except BaseException:
+                db.close()
+                raise
+        self._db = db
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,12 +107,15 @@ class Inbox:
             yield self._db
 
     def accept(self, deliveries: Iterable[Delivery], now: float) -> list[bool]:
-        """Keep deliveries, all in one transaction; each is whether it is new. On the disk when this returns."""
+        """Keep deliveries, all in one transaction; each is whether it is new, or had failed. On the disk when this
+        returns.
+        """
         with self._changing() as db:
             return [
                 db.execute(
-                    "INSERT OR IGNORE INTO deliveries (forge, id, event, kind, ref, after, request, action, at)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO deliveries (forge, id, event, kind, ref, after, request, action, at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (forge, id) DO UPDATE"
+                    " SET state = 'waiting', tries = 0, due = 0, at = excluded.at WHERE state = 'failed'",
                     (one.forge, one.id, one.event, one.kind, one.ref, one.after, one.number, one.action, now),
                 ).rowcount
                 == 1

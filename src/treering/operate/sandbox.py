@@ -34,6 +34,7 @@ _SHARED_BYTES = 256 << 20
 _PROC = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "kcore", "mtrr", "pressure")
 """What of /proc concerns the whole machine. A process of root's may write to some of it, whatever else it lost."""
 _COMMON_PROGRAMS = ("python3", "python", "node")
+_OWNERS = "name one of the PATH or of the work tree, set TREERING_GATE_COMMAND, or give it after `--`"
 _HOME = "/tmp/home"  # noqa: S108  of the sandbox
 _WHO = b"root:x:0:0:root:/root:/bin/sh\ngate:x:1000:1000:gate:/tmp/home:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
 _GROUPS = b"root:x:0:\ngate:x:1000:\nnogroup:x:65534:\n"
@@ -80,26 +81,42 @@ def environment(path: str, home: str = _HOME) -> dict[str, str]:
     }  # fmt: skip
 
 
-def view(worktree: Path | None, command: Sequence[str], readable: Iterable[str]) -> View:
+def view(worktree: Path | None, command: Sequence[str], readable: Iterable[str], *, brought: bool = False) -> View:
     """What tests started by ``command`` are to see. ``readable`` names more of the machine; a relative path is of the
-    work tree, and is seen among the repository's files.
+    work tree, and is seen among the repository's files. A command that was ``brought`` with the repository opens no
+    more of the machine than its owner did: its program is one of the PATH by name, or lies in the work tree.
 
-    Raises :class:`UsageError` for a path that is not there, and for a program that is nowhere.
+    Raises :class:`UsageError` for a path that is not there, and for a program that is nowhere, or elsewhere.
     """
     root: PurePath = ELSEWHERE if worktree is None or worktree in _TAKEN else worktree
     seen: dict[PurePath, Path] = {}
-    for name in (command[0], *_COMMON_PROGRAMS):
-        for place in _installation(name, worktree):
-            seen.setdefault(PurePath(place), place)
+    if brought and PurePath(command[0]).is_absolute():
+        raise UsageError(f"the repository's own test command names {command[0]} by a path from the root", _OWNERS)
     for entry in readable:
         source = (worktree or Path()) / Path(entry).expanduser()
         if not source.exists() or source.resolve() == Path("/"):
             raise UsageError(f"{entry} cannot be given to tests to read", "name a folder or file that is there")
         seen[PurePath(os.path.normpath(source))] = source.resolve()
+    for name in (*_COMMON_PROGRAMS, *_named(command[0], worktree)):
+        for place in _installation(name, worktree):
+            seen.setdefault(PurePath(place), place)
+    opened = [worktree.resolve() if worktree else Path("/"), *(place.resolve() for place in seen.values())]
+    for place in _installation(command[0], worktree) if os.sep in command[0] else ():
+        if brought and not any(place.resolve().is_relative_to(one) for one in opened):
+            raise UsageError(f"{command[0]} is {place}, out of the work tree", _OWNERS)
+        seen.setdefault(PurePath(place), place)
     pairs = tuple((source, target) for target, source in sorted(seen.items()) if target != root)
     made = View(root, pairs, _path(root, pairs))
     _check_program(command[0], made)
     return made
+
+
+def _named(program: str, worktree: Path | None) -> Iterator[str]:
+    """What is looked for on the PATH: the program, or the interpreter that a script in the work tree names so."""
+    if os.sep not in program:
+        yield program
+    elif worktree:
+        yield from (word for word in _interpreter(worktree / program) if os.sep not in word)
 
 
 def _check_program(name: str, made: View) -> None:

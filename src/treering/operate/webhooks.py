@@ -168,7 +168,8 @@ def _github(headers: Mapping[str, str], said: dict[str, Any]) -> Delivery:
 
 def _gitlab(headers: Mapping[str, str], said: dict[str, Any]) -> Delivery:
     event = _text(said, "object_kind") or _text(said, "event_name")
-    given = (headers.get(one, "") for one in ("webhook-id", "idempotency-key", "x-gitlab-event-uuid"))
+    # X-Gitlab-Event-UUID is none: deliveries that follow from one another share it.
+    given = (headers.get(one, "") for one in ("webhook-id", "idempotency-key"))
     # An old GitLab names no delivery: then each is one of its own.
     name = next((one for one in given if _ID.fullmatch(one)), "") or f"unnamed-{randomness.token_hex(16)}"
     if not _ID.fullmatch(event):

@@ -210,7 +210,7 @@ def application(
     receiver = Receiver(taken or {}, forge, server.indexing, say) if forge and forge.secrets else None
     house.opening.lent = writers.lent
     spoken = openai.OpenAI(house, writers, metrics)
-    gates = Gates(house, settings)
+    gates = Gates(house, settings, [one.name for one in (taken or {}).values()])
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

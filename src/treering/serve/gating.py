@@ -3,6 +3,7 @@ command of whoever asks, and never without a sandbox.
 """
 
 import time
+from collections.abc import Collection
 from typing import Annotated, Self
 
 from msgspec import Meta, Struct
@@ -34,10 +35,12 @@ class GateAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Gates:
-    """Threads of their own, so that tests of minutes stand before no search. Use ``with``."""
+    """Threads of their own, so that tests of minutes stand before no search. ``mirrors`` are served by these names. Use
+    ``with``.
+    """
 
-    def __init__(self, house: House, settings: ServeSettings) -> None:
-        self._house, self._seconds = house, settings.seconds
+    def __init__(self, house: House, settings: ServeSettings, mirrors: Collection[str] = ()) -> None:
+        self._house, self._seconds, self._mirrors = house, settings.seconds, mirrors
 
     def __enter__(self) -> Self:
         self.lane = Lane("gate", AT_ONCE, WAITING, Nothing)
@@ -52,7 +55,13 @@ class Gates:
         named = {*request.query_params.getlist("repository"), asked.repository} - {""}
         if len(named) > 1:
             raise UsageError("`repository`: it is not one name", f"repositories: {', '.join(self._house.names)}")
-        where = self._house.places[self._house.name(*named)]
+        name = self._house.name(*named)
+        where = self._house.places[name]
+        if asked.ref and name in self._mirrors:
+            raise Refused(
+                409, "mirror", f"the branches of {name} are the forge's, and the next fetch would undo a commit",
+                "leave out `ref`: a branch of ours, treering/gate-..., is kept",
+            )  # fmt: skip
         if not gating.command_of(where):
             raise Refused(
                 409, "no_command", "no test command is set for this repository",

@@ -1,20 +1,19 @@
 """Long work beside a server: a command of ours in a process of its own, one of its kind at a time."""
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from treering.errors import TreeringError
-from treering.forging import SECRETS
 from treering.opening import Place
+from treering.watching import worked
 
-PATIENCE = 10.0
+NICE = 5
+"""Who asks is answered first."""
 
 
 class Work(msgspec.Struct, kw_only=True):
@@ -72,29 +71,18 @@ class Jobs(Generic[J]):
 
     async def _run(self, job: J, options: tuple[str, ...]) -> None:
         place, started = self._places[job.repository], time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *place.command(self._command, "--json", *options),
-            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            env={name: value for name, value in os.environ.items() if name not in SECRETS},
-        )  # fmt: skip
-        with suppress(OSError):  # who asks is answered first
-            os.setpriority(os.PRIO_PROCESS, process.pid, 5)
         try:
-            printed, complaint = await process.communicate()
-        finally:
-            if process.returncode is None:  # the server ends; what was committed is kept
-                process.terminate()
-                await asyncio.wait_for(process.wait(), PATIENCE)
-            job.seconds = round(time.monotonic() - started, 1)
-            job.state, job.error = "failed", "it was interrupted"
-        if process.returncode == 0:
+            printed = await worked(place, self._command, NICE, *options)
             told = msgspec.json.decode(printed, type=self._told)
             for name in {*self._told.__struct_fields__} & {*self._job.__struct_fields__} - {*Work.__struct_fields__}:
                 setattr(job, name, getattr(told, name))
-            job.state, job.error = "done", ""
-        else:
-            lines = [line for line in complaint.decode("utf-8", "replace").splitlines() if line.startswith("error: ")]
-            job.error = (lines or [f"it ended with code {process.returncode}"])[-1].removeprefix("error: ")
+            job.state = "done"
+        except (TreeringError, msgspec.MsgspecError) as error:
+            job.error = str(error)
+        finally:
+            job.seconds = round(time.monotonic() - started, 1)
+            if job.state == "running":
+                job.state, job.error = "failed", job.error or "it was interrupted"
 
     async def close(self) -> None:
         if self._running and not self._running.done():

@@ -97,6 +97,7 @@ class Receiver:
         self._taken, self._settings, self._indexing, self._say = dict(taken), settings, indexing, say
         self._stop = threading.Event()
         self._inboxes: dict[str, Inbox] = {}
+        self._broken: dict[str, TreeringError] = {}
         self._to_keep: list[tuple[str, Delivery, asyncio.Future[bool]]] = []
         self._keeping: asyncio.Task[None] | None = None
 
@@ -113,9 +114,13 @@ class Receiver:
         self._hands = ThreadPoolExecutor(HANDS, "treering-forge")
         self._stack = ExitStack()
         for name, taking in self._taken.items():
-            self._inboxes[name] = await self._kept(self._stack.enter_context, Inbox(taking.place.folder))
-        self._come = {name: asyncio.Event() for name in self._taken}
-        self._work = [asyncio.ensure_future(self._go_on(name)) for name in self._taken]
+            try:
+                self._inboxes[name] = await self._kept(self._stack.enter_context, Inbox(taking.place.folder))
+            except TreeringError as error:  # the other repositories are served all the same
+                self._broken[name] = error
+                self._say(f"webhooks of {name}: {error.message} ({error.hint})")
+        self._come = {name: asyncio.Event() for name in self._inboxes}
+        self._work = [asyncio.ensure_future(self._go_on(name)) for name in self._inboxes]
 
     async def close(self) -> None:
         """Stop the work where it is: it is begun again by the next server. What was accepted stays accepted."""
@@ -150,6 +155,8 @@ class Receiver:
         name = delivery.repository.lower()
         if why := self._ignored(delivery):
             return answered(Received("ignored", delivery.event, delivery.id, delivery.repository, why), 202)
+        if broken := self._broken.get(name):
+            raise Refused(503, "no_inbox", broken.message, broken.hint)
         new = await self._keep(name, delivery)
         if new:
             self._come[name].set()
@@ -198,7 +205,8 @@ class Receiver:
         """How the deliveries of each repository stand."""
         told = []
         for name, taking in self._taken.items():
-            figures = await self._kept(self._inboxes[name].figures)
+            broken = self._broken.get(name)
+            figures = Figures(error=broken.message) if broken else await self._kept(self._inboxes[name].figures)
             told.append(Taken(taking.mirror.name, taking.name, figures))
         return answered(Webhooks(told))
 
