@@ -177,6 +177,11 @@ def test_a_folder_that_is_no_store_is_not_replaced(indexed: Repo, tmp_path: Path
     with pytest.raises(StoreError, match="other things"):
         caring.restore(tmp_path / "one.tar", indexed.path, tmp_path / "mine", Reporter(), force=True)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    letter = place(indexed).folder / "letter.txt"
+    letter.write_text("dear")
+    with pytest.raises(StoreError, match=r"letter.txt, which is no part of a store"):
+        caring.restore(tmp_path / "one.tar", indexed.path, None, Reporter(), force=True)
+    assert letter.read_text() == "dear"
 
 
 def archive(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
@@ -407,10 +412,22 @@ def test_a_store_that_is_read_or_written_is_not_taken_away(indexed: Repo) -> Non
 def test_a_folder_of_the_users_keeps_what_is_not_ours(indexed: Repo, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     shutil.move(indexed.path / ".treering", folder)
-    (folder / "letter.txt").write_text("dear")
+    mine = [".letter.txt.original", "addresses.db", "letter.txt", "photos.json", "reports.jsonl"]
+    for name in mine:
+        (folder / name).write_text("dear")
+    (folder / ".manifest.json.ab_12xyz").write_text("{")
     where = opening.place(indexed.path, folder)
-    assert caring.uninstall(where, (), chosen=True).kept == ("letter.txt",)
-    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+    assert caring.uninstall(where, (), chosen=True).kept == tuple(mine)
+    assert sorted(path.name for path in folder.iterdir()) == mine
+
+
+def test_a_folder_of_other_things_does_not_become_a_store(indexed: Repo, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "models").mkdir(parents=True)
+    before = tree(tmp_path / "mine")
+    done = treering(indexed, "index", "--store", str(tmp_path / "mine"), code=4)
+    assert "holds other things than a store" in done.stderr
+    assert "give --store a new folder" in done.stderr
+    assert tree(tmp_path / "mine") == before
 
 
 def test_a_folder_that_is_no_store_is_left_alone(indexed: Repo, tmp_path: Path) -> None:

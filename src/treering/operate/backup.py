@@ -26,8 +26,9 @@ from treering import __version__
 from treering.errors import DataError, DiskFull, ModelError, NoStore, StoreBusy, StoreError
 from treering.files import os_errors, replacing
 from treering.operate.locks import alone
+from treering.operate.uninstall import not_ours
 from treering.report import Reporter
-from treering.store.database import connect
+from treering.store.database import connect, is_store
 from treering.store.schema import MIGRATIONS, sqlite_errors
 from treering.vectors.embedder import Embedder
 
@@ -208,8 +209,12 @@ def restore(file: Path, folder: Path, report: Reporter, *, force: bool = False) 
     there = folder.exists() and any(folder.iterdir())
     if there and not force:
         raise StoreError(f"{folder} is there already", "give --force to replace it, or --store another folder")
-    if there and not (folder / "treering.db").is_file() and not (folder / "ledger.db").is_file():
+    if there and not is_store(folder):
         raise StoreError(f"{folder} holds other things than a store", "give --store another folder")
+    if there and (others := not_ours(folder)):
+        raise StoreError(
+            f"{folder} holds {others[0]}, which is no part of a store", "move it away, or give --store another folder"
+        )
     with os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.restoring-", dir=folder.parent))
