@@ -152,6 +152,44 @@ def test_a_store_that_is_there_is_not_replaced_without_force(indexed: Repo, tmp_
     assert sorted(path.name for path in indexed.path.iterdir() if path.name.startswith(".")) == [".git", ".treering"]
 
 
+def test_a_restore_keeps_what_was_spent_since_and_what_no_backup_holds(
+    indexed: Repo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = place(indexed)
+    made = caring.backup(where, tmp_path / "one.tar", Reporter())
+    with Ledger(where.folder) as ledger:
+        ledger.reserve("m", "ask", 500, Ceilings(10**9, 10**9), 1_700_000_001.0)
+    for name in ("queue/asked", "installed/one"):
+        (where.folder / name).parent.mkdir()
+        (where.folder / name).write_text(name)
+    caring.restore(Path(made.file), indexed.path, None, Reporter.to_stderr(), force=True)
+    with Ledger(where.folder, reading=True) as ledger:
+        assert len(ledger.unsettled(time.time())) == 2
+    assert "ledger.db stays as it is" in capsys.readouterr().err
+    assert [(where.folder / name).read_text() for name in ("queue/asked", "installed/one")] == [
+        "queue/asked", "installed/one",
+    ]  # fmt: skip
+    (where.folder / "ledger.db").write_bytes(b"torn")
+    caring.restore(Path(made.file), indexed.path, None, Reporter(), force=True)
+    with Ledger(where.folder, reading=True) as ledger:
+        assert len(ledger.unsettled(time.time())) == 1
+
+
+def test_a_store_that_a_killed_restore_moved_away_comes_back(indexed: Repo, tmp_path: Path) -> None:
+    where = place(indexed)
+    caring.backup(where, tmp_path / "one.tar", Reporter())
+    old = where.folder.with_name("..treering.before-restore")
+    where.folder.rename(old)
+    found = checked(caring.examine(indexed.path), "store")
+    assert (found.severity, found.way_out) == ("note", "treering run")
+    assert [one.severity for one in caring.examine(indexed.path) if one.found.endswith(str(old))] == ["error"]
+    with pytest.raises(StoreError, match="there already"):
+        caring.restore(tmp_path / "one.tar", indexed.path, None, Reporter())
+    assert operations.status(where).commits
+    shutil.copytree(where.folder, old)
+    assert str(old) in checked(caring.examine(indexed.path), "leftover").way_out
+
+
 def test_a_store_in_use_is_not_replaced(indexed: Repo, tmp_path: Path) -> None:
     where = place(indexed)
     caring.backup(where, tmp_path / "one.tar", Reporter())

@@ -8,6 +8,7 @@ import fcntl
 import locale
 import os
 import platform
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -272,6 +273,20 @@ def _store(patient: Patient) -> Iterator[Finding]:
             yield Finding("lock", f"{name}: {holder}", "note", "wait for it, or stop it")
 
 
+def _restored(patient: Patient) -> Iterator[Finding]:
+    """What a killed restore left beside the store, which may be the store itself."""
+    if patient.folder is None or not patient.folder.parent.is_dir():
+        return
+    folder = patient.folder
+    for path in sorted(folder.parent.iterdir()):
+        if path.name == f".{folder.name}.before-restore" and not folder.exists():
+            found = f"a restore that was killed left it as {path}"
+            yield Finding("store", found, "error", f"mv {shlex.quote(str(path))} {shlex.quote(str(folder))}")
+        elif path.name.startswith((f".{folder.name}.before-restore", f".{folder.name}.restoring-")):
+            found = f"{path} is of a restore that was killed, if none is under way"
+            yield Finding("leftover", found, "warning", f"rm -r {shlex.quote(str(path))}")
+
+
 def held_by(lock: Path) -> str:
     """Who holds a lock, since when; empty if nobody does."""
     try:
@@ -364,5 +379,5 @@ def _keys(_: Patient) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    _programs, _repository, _clock, _place, _store, _models, _extras, _text, _machine, _port, _keys,
+    _programs, _repository, _clock, _place, _store, _restored, _models, _extras, _text, _machine, _port, _keys,
 )  # fmt: skip

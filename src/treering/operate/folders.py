@@ -205,7 +205,7 @@ def _is_table(text: str) -> bool:
 
 def mend_ledger(_: Subject, __: Seen) -> list[str]:
     """Nothing: what was spent is not known from anywhere else, and a guess would let a ceiling be passed."""
-    return ["the ledger was left as it is: restore it from a backup (`treering restore`)"]
+    return ["the ledger was left as it is: move it away, then restore it from a backup (`treering restore`)"]
 
 
 def check_leftovers(on: Subject) -> Seen:

@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -131,6 +131,24 @@ class Outcome:
     went: str
     features: Mapping[str, float]
     good: bool
+
+
+def last_change(path: Path) -> int | None:
+    """When the newest call or route of a ledger was, in seconds since 1970. None for one that is not there, or that
+    cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with closing(connect(path, "ro")) as db:
+            if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                return None
+            row = db.execute(
+                "SELECT max((SELECT coalesce(max(at), 0) FROM spending), (SELECT coalesce(max(at), 0) FROM routes))"
+            )
+            return int(row.fetchone()[0])
+    except sqlite3.DatabaseError:
+        return None
 
 
 class Ledger:
