@@ -141,6 +141,20 @@ def test_a_backup_while_the_store_is_written_is_one_state_of_it(indexed: Repo, t
         assert found.sound, found
 
 
+@pytest.mark.parametrize("name", ["ledger.db", "forge.db", "deliveries.db"])
+def test_a_damaged_database_that_no_run_makes_again_is_told_with_its_own_way_out(
+    indexed: Repo, tmp_path: Path, name: str
+) -> None:
+    where = place(indexed)
+    (where.folder / name).write_bytes(b"torn" * 999)
+    with pytest.raises(StoreError, match="is damaged") as met:
+        caring.backup(where, tmp_path / "one.tar", Reporter())
+    assert "delete the folder" not in met.value.hint
+    told = [one for one in caring.examine(indexed.path) if one.severity == "error"]
+    assert [one.way_out for one in told] == [met.value.hint]
+    assert treering(indexed, "show", indexed.git("rev-parse", "HEAD"))
+
+
 def test_a_store_that_is_there_is_not_replaced_without_force(indexed: Repo, tmp_path: Path) -> None:
     where = place(indexed)
     made = caring.backup(where, tmp_path / "one.tar", Reporter())

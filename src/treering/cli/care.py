@@ -31,6 +31,8 @@ def verify(repo: Path, store: Path | None, as_json: bool, verbose: bool, full: b
     if not found.sound:
         wrong = [part.name for part in found.parts if part.wrong]
         hint = "restore a backup, or delete the store's folder" if repair else "run `treering verify --repair`"
+        if wrong == ["ledger"]:
+            hint = "move ledger.db away, and restore a backup"
         raise Unsound(f"not sound: {', '.join(wrong)}", hint)
 
 

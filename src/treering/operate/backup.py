@@ -26,13 +26,14 @@ from treering import __version__
 from treering.errors import DataError, DiskFull, ModelError, NoStore, StoreBusy, StoreError
 from treering.files import holder, os_errors, replacing
 from treering.operate.asked import queue_of
+from treering.operate.folders import WAYS_OUT
 from treering.operate.locks import alone
 from treering.operate.uninstall import not_ours
 from treering.report import Reporter
 from treering.store.database import connect, is_store
 from treering.store.ledger import FILE as LEDGER
 from treering.store.ledger import last_change
-from treering.store.schema import MIGRATIONS, sqlite_errors
+from treering.store.schema import MIGRATIONS, REBUILD, sqlite_errors
 from treering.vectors.embedder import Embedder
 
 MANIFEST = "treering-backup.json"
@@ -122,7 +123,12 @@ def _written(folder: Path, target: Path, embedder: Callable[[], Embedder]) -> Ba
 
 def _copy(path: Path, to: Path) -> Path:
     """One state of a database, whatever is written meanwhile."""
-    with sqlite_errors(path), closing(connect(path)) as db, closing(sqlite3.connect(to)) as copy, os_errors(to):
+    with (
+        sqlite_errors(path, WAYS_OUT.get(path.name, REBUILD)),
+        closing(connect(path)) as db,
+        closing(sqlite3.connect(to)) as copy,
+        os_errors(to),
+    ):
         db.backup(copy)  # in one step: a reader holds up nobody, and what is written meanwhile would begin it anew
         copy.execute("PRAGMA journal_mode=DELETE")
     return to

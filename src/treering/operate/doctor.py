@@ -28,6 +28,7 @@ from treering.git.reader import Source
 from treering.git.shadow import GitFailed, run_git
 from treering.lm.hardware import cores, free_memory
 from treering.modelpack import PACK, packed
+from treering.operate.folders import WAYS_OUT
 from treering.operate.locks import LOCKS
 from treering.store.schema import MIGRATIONS
 
@@ -268,6 +269,13 @@ def _store(patient: Patient) -> Iterator[Finding]:
         yield Finding("store", f"{path} is of an earlier version ({version}): it is upgraded when it is opened", "note")
     else:
         yield Finding("store", f"{patient.folder}, version {version}")
+    for name, way_out in WAYS_OUT.items():
+        try:
+            if (path := patient.folder / name).is_file():
+                with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as db:
+                    db.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.Error as error:
+            yield Finding("store", f"{path} cannot be read: {error}", "error", way_out)
     for name in LOCKS:
         if holder := held_by(patient.folder / name):
             yield Finding("lock", f"{name}: {holder}", "note", "wait for it, or stop it")

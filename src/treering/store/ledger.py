@@ -60,7 +60,8 @@ MIGRATIONS = (
     """,
 )
 
-_KEPT = "it says what was spent: move it away only if you know that from elsewhere"
+KEPT = "it says what was spent: move it away only if you know that from elsewhere"
+"""The way out of a damaged one."""
 
 
 class Usage(Struct, frozen=True):
@@ -168,7 +169,7 @@ class Ledger:
                 make_folder(self.path.parent)
             with os_errors(self.path), self.path.open("ab"):
                 pass  # said here, in words: SQLite would open it for reading and fail at the first reservation
-        with sqlite_errors(self.path, _KEPT):
+        with sqlite_errors(self.path, KEPT):
             if self.reading and not there:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
             else:
@@ -177,7 +178,7 @@ class Ledger:
                 use_wal(self._db)
                 # A reservation must be on the disk before the call is sent: the log alone could be lost with the power.
                 self._db.execute("PRAGMA synchronous=FULL")
-            migrate(self._db, self.path, MIGRATIONS, _KEPT)
+            migrate(self._db, self.path, MIGRATIONS, KEPT)
         return self
 
     def __exit__(self, _: object, error: object, __: object) -> None:
@@ -185,7 +186,7 @@ class Ledger:
             db, self._db = self._db, None
             db.close()
         if isinstance(error, sqlite3.DatabaseError):  # met while reading: a change names it on the spot
-            raise meant(error, self.path, _KEPT) from error
+            raise meant(error, self.path, KEPT) from error
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -195,7 +196,7 @@ class Ledger:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with sqlite_errors(self.path, _KEPT), whole(self.db):
+        with sqlite_errors(self.path, KEPT), whole(self.db):
             yield self.db
 
     # money -----------------------------------------------------------------------------------------------------------
