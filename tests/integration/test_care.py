@@ -601,6 +601,15 @@ def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount() -> None:
     assert doctor.file_system(Path("/x"), "") == ""
 
 
+def test_a_sandbox_that_is_too_old_is_told(indexed: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho bubblewrap 0.4.1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    found = checked(caring.examine(indexed.path), "bwrap")
+    assert "too old" in found.found
+    assert (found.severity, bool(found.way_out)) == ("note", True)
+
+
 def test_a_check_that_fails_is_a_finding_and_others_may_be_added(tmp_path: Path) -> None:
     def hooks(_: Patient) -> Iterator[doctor.Finding]:
         yield doctor.Finding("hooks", "they are of an older treering", "warning", "treering hooks install")

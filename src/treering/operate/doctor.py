@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import Literal
 
 from treering.config import Settings
-from treering.errors import TreeringError
+from treering.errors import NoSandbox, TreeringError
 from treering.git.reader import Source
 from treering.git.shadow import GitFailed, run_git
 from treering.lm.hardware import cores, free_memory
 from treering.modelpack import PACK, packed
+from treering.operate import sandbox
 from treering.operate.folders import WAYS_OUT
 from treering.operate.locks import LOCKS
 from treering.store.schema import MIGRATIONS
@@ -60,7 +61,6 @@ EXTRAS = {
     "export": (("pyarrow",), "`export` to Parquet"),
 }
 PROGRAMS = {
-    "bwrap": "running a repository's tests in a sandbox",
     "node": "n8n, and llama.cpp's benchmark",
     "chromium": "the tests of the page",
 }
@@ -358,6 +358,10 @@ def _machine(_: Patient) -> Iterator[Finding]:
     for name, wanted in PROGRAMS.items():
         path = shutil.which(name) or (shutil.which("chromium-browser") if name == "chromium" else None)
         yield Finding(name, path) if path else Finding(name, f"not installed: wanted for {wanted}", "note")
+    try:
+        yield Finding(sandbox.PROGRAM, sandbox.version())
+    except NoSandbox as error:
+        yield Finding(sandbox.PROGRAM, error.message, "note", error.hint)
 
 
 def _port(patient: Patient) -> Iterator[Finding]:
