@@ -94,17 +94,27 @@ def sweep(where: Place, report: Reporter, *, days: float = 30.0, dry: bool = Fal
 
 @dataclass(frozen=True, slots=True)
 class Uninstalled:
-    """What was taken away, or would be, and what was left in the store's folder because it is not ours."""
+    """What was taken away, or would be; what was ``kept`` in the store's folder, and ``left`` elsewhere, because it is
+    not ours.
+    """
 
     store: str
     bytes: int
     removed: tuple[str, ...]
     kept: tuple[str, ...]
+    left: tuple[str, ...]
 
 
-def uninstall(where: Place, removers: Sequence[Remover], *, chosen: bool = False, dry: bool = False) -> Uninstalled:
+def uninstall(
+    where: Place,
+    removers: Sequence[Remover],
+    left: Callable[[Place], Sequence[str]] = lambda _: (),
+    *,
+    chosen: bool = False,
+    dry: bool = False,
+) -> Uninstalled:
     """Take the store away, and what the ``removers`` know of, so that the repository is as it was found. ``chosen`` is
-    whether the user named the store's folder. ``dry`` only tells.
+    whether the user named the store's folder. ``left`` tells what of ours stays all the same. ``dry`` only tells.
 
     Raises :class:`StoreBusy` while anybody uses it: then nothing was changed.
     """
@@ -115,6 +125,7 @@ def uninstall(where: Place, removers: Sequence[Remover], *, chosen: bool = False
         for remover in removers:
             said.extend(remover(where, dry))
 
+    stays = tuple(left(where))  # while the store says which lines are its own
     if dry:
         others()
     else:
@@ -122,7 +133,7 @@ def uninstall(where: Place, removers: Sequence[Remover], *, chosen: bool = False
         _no_empty_folder(where.folder.parent)
     if where.folder.is_dir() if dry else found.bytes:
         said.append(f"the store {where.folder}")
-    return Uninstalled(str(where.folder), found.bytes, tuple(said), found.kept)
+    return Uninstalled(str(where.folder), found.bytes, tuple(said), found.kept, stays)
 
 
 def _no_empty_folder(folder: Path) -> None:

@@ -20,9 +20,10 @@ import msgspec
 
 from treering import opening
 from treering.config import FILE_NAME, load
-from treering.errors import StoreBusy, TreeringError
+from treering.errors import RepositoryError, StoreBusy, TreeringError
 from treering.files import holder, locked
 from treering.git.moved import RefFiles
+from treering.git.shadow import GitFailed
 from treering.opening import Place
 from treering.operate import hooks, units
 from treering.operate.asked import Queue
@@ -63,9 +64,19 @@ def install_hooks(where: Place) -> Hooks:
 
 
 def remove_hooks(where: Place) -> Hooks:
-    """Take them out; what was there before is there again."""
+    """Take them out; what was there before is there again.
+
+    Raises :class:`RepositoryError`, once all others are out, for one whose lines cannot be told from another's.
+    """
     folder = _folder(where)
-    return _told(where, folder, hooks.remove(folder))
+    found = hooks.remove(folder)
+    if tangled := hooks.tangled(folder):
+        path = folder.path / tangled[0]
+        raise RepositoryError(
+            f"{path} was changed since it calls {folder.path / hooks.KEPT / tangled[0]}",
+            "make one hook of the two, then run this again",
+        )
+    return _told(where, folder, found)
 
 
 def unhook(where: Place, dry: bool) -> list[str]:
@@ -73,13 +84,31 @@ def unhook(where: Place, dry: bool) -> list[str]:
 
     Raises :class:`StoreBusy` while a watcher keeps the index.
     """
-    found = hooks_status(where)
+    found, folder = hooks_status(where), _folder(where)
     if found.watcher:
         raise StoreBusy(f"{found.watcher} keeps this index up to date", "end it, then run this again")
-    ours = [hook.name for hook in found.hooks if hook.state == "installed" and not hook.add]
+    tangled = hooks.tangled(folder)
+    ours = [
+        hook.name for hook in found.hooks if hook.state == "installed" and not hook.add and hook.name not in tangled
+    ]
     if ours and not dry:
-        remove_hooks(where)
+        hooks.remove(folder)
     return [f"the lines in the hooks {', '.join(ours)} of {found.folder}"] if ours else []
+
+
+def left_behind(where: Place) -> list[str]:
+    """What of ours stays in a repository when treering is taken away, because it is not ours to change."""
+    found, said = hooks_status(where), []
+    tangled = hooks.tangled(_folder(where))
+    if by_hand := [hook.name for hook in found.hooks if hook.state == "installed" and hook.add]:
+        said.append(f"what was added by hand for the hooks {', '.join(by_hand)} of {found.folder}")
+    if tangled:
+        kept = f"{found.folder}/{hooks.KEPT}"
+        said.append(f"the hooks {', '.join(tangled)} of {found.folder}, changed since they call those in {kept}")
+    with suppress(GitFailed):
+        branches = where.source.ask("for-each-ref", "--format=%(refname:short)", "refs/heads/treering/gate-*")
+        said += [f"the branch {name}" for name in branches.decode("utf-8", "replace").split()]
+    return said
 
 
 def examined(patient: Patient) -> Iterator[Finding]:

@@ -141,6 +141,20 @@ def test_a_backup_while_the_store_is_written_is_one_state_of_it(indexed: Repo, t
         assert found.sound, found
 
 
+@pytest.mark.parametrize("name", ["ledger.db", "forge.db", "deliveries.db"])
+def test_a_damaged_database_that_no_run_makes_again_is_told_with_its_own_way_out(
+    indexed: Repo, tmp_path: Path, name: str
+) -> None:
+    where = place(indexed)
+    (where.folder / name).write_bytes(b"torn" * 999)
+    with pytest.raises(StoreError, match="is damaged") as met:
+        caring.backup(where, tmp_path / "one.tar", Reporter())
+    assert "delete the folder" not in met.value.hint
+    told = [one for one in caring.examine(indexed.path) if one.severity == "error"]
+    assert [one.way_out for one in told] == [met.value.hint]
+    assert treering(indexed, "show", indexed.git("rev-parse", "HEAD"))
+
+
 def test_a_store_that_is_there_is_not_replaced_without_force(indexed: Repo, tmp_path: Path) -> None:
     where = place(indexed)
     made = caring.backup(where, tmp_path / "one.tar", Reporter())
@@ -150,6 +164,44 @@ def test_a_store_that_is_there_is_not_replaced_without_force(indexed: Repo, tmp_
     caring.restore(Path(made.file), indexed.path, None, Reporter(), force=True)
     assert (where.folder / "manifest.json").read_text() != "{}"
     assert sorted(path.name for path in indexed.path.iterdir() if path.name.startswith(".")) == [".git", ".treering"]
+
+
+def test_a_restore_keeps_what_was_spent_since_and_what_no_backup_holds(
+    indexed: Repo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = place(indexed)
+    made = caring.backup(where, tmp_path / "one.tar", Reporter())
+    with Ledger(where.folder) as ledger:
+        ledger.reserve("m", "ask", 500, Ceilings(10**9, 10**9), 1_700_000_001.0)
+    for name in ("queue/asked", "installed/one"):
+        (where.folder / name).parent.mkdir()
+        (where.folder / name).write_text(name)
+    caring.restore(Path(made.file), indexed.path, None, Reporter.to_stderr(), force=True)
+    with Ledger(where.folder, reading=True) as ledger:
+        assert len(ledger.unsettled(time.time())) == 2
+    assert "ledger.db stays as it is" in capsys.readouterr().err
+    assert [(where.folder / name).read_text() for name in ("queue/asked", "installed/one")] == [
+        "queue/asked", "installed/one",
+    ]  # fmt: skip
+    (where.folder / "ledger.db").write_bytes(b"torn")
+    caring.restore(Path(made.file), indexed.path, None, Reporter(), force=True)
+    with Ledger(where.folder, reading=True) as ledger:
+        assert len(ledger.unsettled(time.time())) == 1
+
+
+def test_a_store_that_a_killed_restore_moved_away_comes_back(indexed: Repo, tmp_path: Path) -> None:
+    where = place(indexed)
+    caring.backup(where, tmp_path / "one.tar", Reporter())
+    old = where.folder.with_name("..treering.before-restore")
+    where.folder.rename(old)
+    found = checked(caring.examine(indexed.path), "store")
+    assert (found.severity, found.way_out) == ("note", "treering run")
+    assert [one.severity for one in caring.examine(indexed.path) if one.found.endswith(str(old))] == ["error"]
+    with pytest.raises(StoreError, match="there already"):
+        caring.restore(tmp_path / "one.tar", indexed.path, None, Reporter())
+    assert operations.status(where).commits
+    shutil.copytree(where.folder, old)
+    assert str(old) in checked(caring.examine(indexed.path), "leftover").way_out
 
 
 def test_a_store_in_use_is_not_replaced(indexed: Repo, tmp_path: Path) -> None:
@@ -177,6 +229,11 @@ def test_a_folder_that_is_no_store_is_not_replaced(indexed: Repo, tmp_path: Path
     with pytest.raises(StoreError, match="other things"):
         caring.restore(tmp_path / "one.tar", indexed.path, tmp_path / "mine", Reporter(), force=True)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    letter = place(indexed).folder / "letter.txt"
+    letter.write_text("dear")
+    with pytest.raises(StoreError, match=r"letter.txt, which is no part of a store"):
+        caring.restore(tmp_path / "one.tar", indexed.path, None, Reporter(), force=True)
+    assert letter.read_text() == "dear"
 
 
 def archive(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
@@ -407,10 +464,22 @@ def test_a_store_that_is_read_or_written_is_not_taken_away(indexed: Repo) -> Non
 def test_a_folder_of_the_users_keeps_what_is_not_ours(indexed: Repo, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     shutil.move(indexed.path / ".treering", folder)
-    (folder / "letter.txt").write_text("dear")
+    mine = [".letter.txt.original", "addresses.db", "letter.txt", "photos.json", "reports.jsonl"]
+    for name in mine:
+        (folder / name).write_text("dear")
+    (folder / ".manifest.json.ab_12xyz").write_text("{")
     where = opening.place(indexed.path, folder)
-    assert caring.uninstall(where, (), chosen=True).kept == ("letter.txt",)
-    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+    assert caring.uninstall(where, (), chosen=True).kept == tuple(mine)
+    assert sorted(path.name for path in folder.iterdir()) == mine
+
+
+def test_a_folder_of_other_things_does_not_become_a_store(indexed: Repo, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "models").mkdir(parents=True)
+    before = tree(tmp_path / "mine")
+    done = treering(indexed, "index", "--store", str(tmp_path / "mine"), code=4)
+    assert "holds other things than a store" in done.stderr
+    assert "give --store a new folder" in done.stderr
+    assert tree(tmp_path / "mine") == before
 
 
 def test_a_folder_that_is_no_store_is_left_alone(indexed: Repo, tmp_path: Path) -> None:
@@ -530,6 +599,15 @@ def test_the_kind_of_a_file_system_is_that_of_the_nearest_mount() -> None:
     assert doctor.file_system(Path("/mnt/far/with space/project"), mounts) == "fuse.sshfs"
     assert doctor.file_system(Path("/mnt/farther"), mounts) == "ext4"
     assert doctor.file_system(Path("/x"), "") == ""
+
+
+def test_a_sandbox_that_is_too_old_is_told(indexed: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho bubblewrap 0.4.1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    found = checked(caring.examine(indexed.path), "bwrap")
+    assert "too old" in found.found
+    assert (found.severity, bool(found.way_out)) == ("note", True)
 
 
 def test_a_check_that_fails_is_a_finding_and_others_may_be_added(tmp_path: Path) -> None:

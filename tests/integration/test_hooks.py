@@ -295,8 +295,33 @@ def test_a_hook_that_two_made_is_not_taken_apart(repo: Repo) -> None:
     hook = write(repo.path / ".git" / "hooks" / "post-commit", f"#!{sys.executable}\n")
     install(repo)
     hook.write_text(hook.read_text() + "echo mine\n")
+    repo.git("branch", "treering/gate-0123456789ab")
     with pytest.raises(RepositoryError, match="was changed since it calls"):
         remove(repo)
+    assert not (hook.parent / "post-merge").exists()
+    done = treering(repo, "uninstall", "--yes")
+    assert not (repo.path / ".treering").exists()
+    assert "left the hooks post-commit of" in done.stderr
+    assert "left the branch treering/gate-0123456789ab" in done.stderr
+    assert hook.read_text().endswith("echo mine\n")
+
+
+def test_a_hook_that_is_kept_is_not_written_over(repo: Repo) -> None:
+    repo.commit("Begin", a__py="x = 1\n")
+    hook = write(repo.path / ".git" / "hooks" / "post-commit", f"#!{sys.executable}\n")
+    install(repo)
+    write(hook, f"#!{sys.executable}\nprint()\n")
+    with pytest.raises(RepositoryError, match=rf"post-commit is another hook .*/{KEPT}/post-commit"):
+        install(repo)
+    assert (hook.parent / KEPT / "post-commit").read_text() == f"#!{sys.executable}\n"
+
+
+def test_a_store_of_nothing_but_hooks_is_taken_away(repo: Repo, tmp_path: Path) -> None:
+    repo.commit("Begin", a__py="x = 1\n")
+    treering(repo, "hooks", "install", "--store", str(tmp_path / "store"))
+    treering(repo, "uninstall", "--yes", "--store", str(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
+    assert not (repo.path / ".git" / "hooks" / "post-commit").exists()
 
 
 # Tools that own hooks --------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from treering.errors import NoStore, StoreBusy
 from treering.lm.export import SUMS
 from treering.opening import Place
 from treering.operate.verify import Part, Verified
-from treering.pipeline.learn import make_current
+from treering.pipeline.learn import forget_old, make_current
 from treering.report import Reporter
 from treering.store import Store
 from treering.store.ledger import Ceilings, Ledger, Usage
@@ -142,6 +142,8 @@ DAMAGE: dict[str, tuple[str, Callable[[Place], object]]] = {
     "a word has another name": ("words", lambda where: sql(
         where, "UPDATE postings SET word = 'zeppelin' WHERE word = 'gateway'"
     )),
+    "what was discussed is torn": ("forge", lambda where: (where.folder / "forge.db").write_bytes(b"torn" * 999)),
+    "deliveries are torn": ("forge", lambda where: (where.folder / "deliveries.db").write_bytes(b"torn" * 999)),
     "vectors are torn": ("vectors", lambda where: matrix(where).write_bytes(matrix(where).read_bytes()[:1000])),
     "vectors are gone": ("vectors", lambda where: matrix(where).unlink()),
     "a row is no vector": ("vectors", lambda where: change_rows(where, spoil)),
@@ -271,6 +273,18 @@ def test_a_model_stopped_between_two_states_is_put_back(where: Place) -> None:
     assert not verified(where).sound
     assert verified(where, repair=True).sound
     assert folder.is_dir()
+
+
+def test_the_only_copy_of_a_model_is_not_taken_for_a_leftover(where: Place) -> None:
+    only, whole = pretended(where.folder, "only"), pretended(where.folder, "whole")
+    only.rename(old := only.with_name(".only.old"))
+    left = [whole.with_name(name) for name in (".whole.old", ".whole.new", ".gone.checkpoints")]
+    for path in left:
+        path.mkdir()
+    with Store.existing(where.folder) as store:
+        forget_old(store, 3, 2)
+    assert old.is_dir()
+    assert not any(path.exists() for path in left)
 
 
 def test_tokens_that_are_others_are_put_aside(where: Place) -> None:

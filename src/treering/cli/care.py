@@ -31,6 +31,8 @@ def verify(repo: Path, store: Path | None, as_json: bool, verbose: bool, full: b
     if not found.sound:
         wrong = [part.name for part in found.parts if part.wrong]
         hint = "restore a backup, or delete the store's folder" if repair else "run `treering verify --repair`"
+        if wrong == ["ledger"]:
+            hint = "move ledger.db away, and restore a backup"
         raise Unsound(f"not sound: {', '.join(wrong)}", hint)
 
 
@@ -107,7 +109,7 @@ def uninstall(repo: Path, store: Path | None, as_json: bool, verbose: bool, dry_
     removers: tuple[caring.Remover, ...] = (watching.unhook, lambda place, dry: clients.remove(place, dry=dry))
     where = opening.place(repo, store)
     chosen = bool(store or os.environ.get("TREERING_STORE"))
-    found = caring.uninstall(where, removers, chosen=chosen, dry=True)
+    found = caring.uninstall(where, removers, watching.left_behind, chosen=chosen, dry=True)
     if not dry_run and found.removed:
         if not yes:
             if not sys.stdin.isatty():
@@ -116,7 +118,7 @@ def uninstall(repo: Path, store: Path | None, as_json: bool, verbose: bool, dry_
                 click.echo(one_line(one), err=True)
             if not click.confirm(one_line(f"Remove them ({found.bytes / 1e6:,.1f} MB)?"), err=True):
                 raise UsageError(f"{found.store} was left as it is", "--dry-run says what would be removed")
-        found = caring.uninstall(where, removers, chosen=chosen)
+        found = caring.uninstall(where, removers, watching.left_behind, chosen=chosen)
     if as_json:
         emit(found)
         return
@@ -124,5 +126,7 @@ def uninstall(repo: Path, store: Path | None, as_json: bool, verbose: bool, dry_
         click.echo(one_line(f"{'would remove' if dry_run else 'removed'} {one}"))
     for name in found.kept:
         report.say(f"left {name} in {found.store}: it is not ours")
+    for one in found.left:
+        report.say(f"left {one}")
     if not found.removed:
         click.echo("there is nothing of treering here")

@@ -24,11 +24,16 @@ import msgspec
 
 from treering import __version__
 from treering.errors import DataError, DiskFull, ModelError, NoStore, StoreBusy, StoreError
-from treering.files import os_errors, replacing
+from treering.files import holder, os_errors, replacing
+from treering.operate.asked import queue_of
+from treering.operate.folders import WAYS_OUT
 from treering.operate.locks import alone
+from treering.operate.uninstall import not_ours
 from treering.report import Reporter
-from treering.store.database import connect
-from treering.store.schema import MIGRATIONS, sqlite_errors
+from treering.store.database import connect, is_store
+from treering.store.ledger import FILE as LEDGER
+from treering.store.ledger import last_change
+from treering.store.schema import MIGRATIONS, REBUILD, sqlite_errors
 from treering.vectors.embedder import Embedder
 
 MANIFEST = "treering-backup.json"
@@ -39,6 +44,8 @@ PIECE = 1 << 20
 TRIES = 5
 """So often a backup begins again where a file changed or went while it was copied."""
 FOLDERS = ("vectors", "tokens", "models", "reports")
+RECORDS = "installed"
+"""Of what files of clients were before ours was written into them: of this machine, not of a backup."""
 SINGLE = ("*.json", "*.jsonl", "commit-graph", ".gitignore")
 
 
@@ -116,7 +123,12 @@ def _written(folder: Path, target: Path, embedder: Callable[[], Embedder]) -> Ba
 
 def _copy(path: Path, to: Path) -> Path:
     """One state of a database, whatever is written meanwhile."""
-    with sqlite_errors(path), closing(connect(path)) as db, closing(sqlite3.connect(to)) as copy, os_errors(to):
+    with (
+        sqlite_errors(path, WAYS_OUT.get(path.name, REBUILD)),
+        closing(connect(path)) as db,
+        closing(sqlite3.connect(to)) as copy,
+        os_errors(to),
+    ):
         db.backup(copy)  # in one step: a reader holds up nobody, and what is written meanwhile would begin it anew
         copy.execute("PRAGMA journal_mode=DELETE")
     return to
@@ -200,16 +212,26 @@ def _safe(name: str) -> str:
 
 
 def restore(file: Path, folder: Path, report: Reporter, *, force: bool = False) -> Backup:
-    """Put a backup in the place of a store, once all of it is read and is what its manifest says.
+    """Put a backup in the place of a store, once all of it is read and is what its manifest says. What was spent since
+    the backup stays known.
 
     Raises :class:`DataError` for what is no backup of ours, torn, or names a path outside; :class:`StoreError` where a
     store is there and ``force`` was not given; :class:`StoreBusy` while anybody has it open.
     """
+    old = _before(folder)
+    if old.is_dir() and not folder.exists():
+        with os_errors(folder):
+            old.rename(folder)
+        report.say(f"{folder} is there again: a restore that was killed had moved it away")
     there = folder.exists() and any(folder.iterdir())
     if there and not force:
         raise StoreError(f"{folder} is there already", "give --force to replace it, or --store another folder")
-    if there and not (folder / "treering.db").is_file() and not (folder / "ledger.db").is_file():
+    if there and not is_store(folder):
         raise StoreError(f"{folder} holds other things than a store", "give --store another folder")
+    if there and (others := not_ours(folder)):
+        raise StoreError(
+            f"{folder} holds {others[0]}, which is no part of a store", "move it away, or give --store another folder"
+        )
     with os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.restoring-", dir=folder.parent))
@@ -219,6 +241,8 @@ def restore(file: Path, folder: Path, report: Reporter, *, force: bool = False) 
         report.detail(f"{len(manifest.files):,} files are what the manifest says")
         new.chmod(stat.S_IMODE(folder.stat().st_mode) if there else 0o777 & ~_mask())
         with alone(folder, "treering restore") if there else nullcontext():
+            if there:
+                _carry(folder, new, report)
             _swap(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -232,11 +256,33 @@ def _mask() -> int:
     return mask
 
 
+def _before(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.before-restore")
+
+
+def _carry(folder: Path, new: Path, report: Reporter) -> None:
+    """Copy what is to go on from a store that nobody uses into the one that takes its place: what no backup holds, and
+    the ledger, unless the backup's was written later.
+    """
+    queue = queue_of(folder)
+    if watcher := holder(queue / "watcher.lock"):
+        raise StoreBusy(f"{watcher} keeps this index up to date", "end it, then run this again")
+    present, restored = (last_change(place / LEDGER) for place in (folder, new))
+    with os_errors(new):
+        for name in (queue.name, RECORDS):
+            if (folder / name).is_dir():
+                shutil.copytree(folder / name, new / name, symlinks=True)
+        if present is not None and (restored is None or restored <= present):
+            shutil.copy2(folder / LEDGER, new / LEDGER)
+            if restored is not None and restored < present:
+                report.say(f"{LEDGER} stays as it is: it knows of calls that the backup does not")
+
+
 def _swap(new: Path, folder: Path) -> None:
     """Let a folder take the place of another one. Killed in between, the old one lies beside it under a name that says
     so.
     """
-    old = folder.with_name(f".{folder.name}.before-restore")
+    old = _before(folder)
     with os_errors(folder):
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():

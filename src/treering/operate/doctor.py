@@ -8,6 +8,7 @@ import fcntl
 import locale
 import os
 import platform
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -22,11 +23,13 @@ from pathlib import Path
 from typing import Literal
 
 from treering.config import KEYS, Settings
-from treering.errors import TreeringError
+from treering.errors import NoSandbox, TreeringError
 from treering.git.reader import Source
 from treering.git.shadow import GitFailed, run_git
 from treering.lm.hardware import cores, free_memory
 from treering.modelpack import PACK, packed
+from treering.operate import sandbox
+from treering.operate.folders import WAYS_OUT
 from treering.operate.locks import LOCKS
 from treering.store.schema import MIGRATIONS
 
@@ -51,7 +54,6 @@ EXTRAS = {
     "export": (("pyarrow",), "`export` to Parquet"),
 }
 PROGRAMS = {
-    "bwrap": "running a repository's tests in a sandbox",
     "node": "n8n, and llama.cpp's benchmark",
     "chromium": "the tests of the page",
 }
@@ -260,9 +262,30 @@ def _store(patient: Patient) -> Iterator[Finding]:
         yield Finding("store", f"{path} is of an earlier version ({version}): it is upgraded when it is opened", "note")
     else:
         yield Finding("store", f"{patient.folder}, version {version}")
+    for name, way_out in WAYS_OUT.items():
+        try:
+            if (path := patient.folder / name).is_file():
+                with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as db:
+                    db.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.Error as error:
+            yield Finding("store", f"{path} cannot be read: {error}", "error", way_out)
     for name in LOCKS:
         if holder := held_by(patient.folder / name):
             yield Finding("lock", f"{name}: {holder}", "note", "wait for it, or stop it")
+
+
+def _restored(patient: Patient) -> Iterator[Finding]:
+    """What a killed restore left beside the store, which may be the store itself."""
+    if patient.folder is None or not patient.folder.parent.is_dir():
+        return
+    folder = patient.folder
+    for path in sorted(folder.parent.iterdir()):
+        if path.name == f".{folder.name}.before-restore" and not folder.exists():
+            found = f"a restore that was killed left it as {path}"
+            yield Finding("store", found, "error", f"mv {shlex.quote(str(path))} {shlex.quote(str(folder))}")
+        elif path.name.startswith((f".{folder.name}.before-restore", f".{folder.name}.restoring-")):
+            found = f"{path} is of a restore that was killed, if none is under way"
+            yield Finding("leftover", found, "warning", f"rm -r {shlex.quote(str(path))}")
 
 
 def held_by(lock: Path) -> str:
@@ -328,6 +351,10 @@ def _machine(_: Patient) -> Iterator[Finding]:
     for name, wanted in PROGRAMS.items():
         path = shutil.which(name) or (shutil.which("chromium-browser") if name == "chromium" else None)
         yield Finding(name, path) if path else Finding(name, f"not installed: wanted for {wanted}", "note")
+    try:
+        yield Finding(sandbox.PROGRAM, sandbox.version())
+    except NoSandbox as error:
+        yield Finding(sandbox.PROGRAM, error.message, "note", error.hint)
 
 
 def _port(patient: Patient) -> Iterator[Finding]:
@@ -357,5 +384,5 @@ def _keys(_: Patient) -> Iterator[Finding]:
 
 
 CHECKS: tuple[Check, ...] = (
-    _programs, _repository, _clock, _place, _store, _models, _extras, _text, _machine, _port, _keys,
+    _programs, _repository, _clock, _place, _store, _restored, _models, _extras, _text, _machine, _port, _keys,
 )  # fmt: skip

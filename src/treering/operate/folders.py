@@ -11,8 +11,9 @@ import msgspec
 from treering.errors import TreeringError
 from treering.files import read_json
 from treering.lm.export import SUMS, differing
+from treering.operate import inbox, threads
 from treering.operate.subject import Aside, Seen, Subject
-from treering.pipeline.learn import CURRENT, current_model, make_current, models_of, report_of
+from treering.pipeline.learn import CURRENT, current_model, make_current, models_of, replaced, report_of
 from treering.pipeline.tokenize import CARD, Dataset
 from treering.store import ledger
 from treering.store.database import connect, migrate
@@ -22,6 +23,8 @@ from treering.tokens.pack import digest_of, read_stream
 from treering.types import day_of
 
 DATABASE = "treering.db"
+WAYS_OUT = {ledger.FILE: ledger.KEPT, inbox.FILE: inbox.LOST, threads.FILE: threads.LOST}
+"""What to do about each other database, where it is damaged."""
 SHOWN = 20
 UNDER_WAY = 3600
 """So many seconds a file may be written at most: one that is older was left behind."""
@@ -133,10 +136,9 @@ def check_models(on: Subject) -> Seen:
         elif wrong is None:
             seen.notes.append(f"the model {folder.name} was made without {SUMS}: its files cannot be compared")
         size += sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    for left in (store.folder / "models").glob("*/.*.old"):
-        if not left.with_name(left.name.removeprefix(".").removesuffix(".old")).exists():
-            seen.fault(f"a model stopped half-way between two states: {left.name}")
-            seen.folders.append(left)
+    for left in sorted({*(store.folder / "models").glob("*/.*.old")} - {*replaced(store.folder / "models")}):
+        seen.fault(f"a model stopped half-way between two states: {left.name}")
+        seen.folders.append(left)
     pointer = store.folder / "models" / CURRENT
     if pointer.is_file() and current_model(store) is None:
         seen.fault("`current` names a model that is not there", [pointer.read_text("utf-8", "replace").strip()])
@@ -205,7 +207,35 @@ def _is_table(text: str) -> bool:
 
 def mend_ledger(_: Subject, __: Seen) -> list[str]:
     """Nothing: what was spent is not known from anywhere else, and a guess would let a ceiling be passed."""
-    return ["the ledger was left as it is: restore it from a backup (`treering restore`)"]
+    return ["the ledger was left as it is: move it away, then restore it from a backup (`treering restore`)"]
+
+
+def check_forge(on: Subject) -> Seen:
+    """What SQLite says of what was discussed at the forge, and of the deliveries that came from there."""
+    seen, there = Seen(), []
+    for path in (on.store.folder / name for name in (inbox.FILE, threads.FILE)):
+        if not path.is_file():
+            continue
+        there.append(path.name)
+        damage = Seen()
+        try:
+            with closing(connect(path)) as db:
+                _check_sqlite(db, damage)
+        except sqlite3.DatabaseError as error:
+            damage.fault(f"it cannot be read: {error}")
+        if damage.wrong:
+            seen.wrong += [f"{path.name}: {wrong}" for wrong in damage.wrong]
+            seen.folders.append(path)
+    seen.looked_at = ", ".join(there) or "none"
+    return seen
+
+
+def mend_forge(on: Subject, seen: Seen) -> list[str]:
+    for path in seen.folders:
+        for log in ("", "-wal", "-shm"):
+            if (file := path.with_name(f"{path.name}{log}")).exists():
+                on.aside.take(file)
+    return [f"{path.name} was taken out: what it held is fetched again" for path in seen.folders]
 
 
 def check_leftovers(on: Subject) -> Seen:
@@ -226,9 +256,7 @@ def leftovers(folder: Path) -> Iterator[Path]:
                 if path.is_file() and not path.is_symlink() and time.time() - path.stat().st_mtime > UNDER_WAY:
                     yield path
     yield from (path for path in (folder / "models").glob("*/.*.new") if path.is_dir())
-    for old in (folder / "models").glob("*/.*.old"):
-        if old.with_name(old.name.removeprefix(".").removesuffix(".old")).exists():
-            yield old
+    yield from replaced(folder / "models")
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -113,7 +113,8 @@ def _look(folder: Folder, name: str) -> Hook:
 def install(folder: Folder) -> list[Hook]:
     """Put our lines into each hook that is ours to change; those that are there already stay as they are.
 
-    Raises :class:`RepositoryError` where the folder may not be written.
+    Raises :class:`RepositoryError` where the folder may not be written, and for a hook whose place among those that
+    are kept is taken.
     """
     if folder.path.exists() and not folder.path.is_dir():
         raise RepositoryError(
@@ -130,20 +131,18 @@ def install(folder: Folder) -> list[Hook]:
 
 
 def remove(folder: Folder) -> list[Hook]:
-    """Take our lines out again, with those that lead nowhere; what was there before is there again, byte for byte."""
+    """Take our lines out again, with those that lead nowhere; what was there before is there again, byte for byte.
+    Those that are :func:`tangled` stay.
+    """
     for name in NAMES:
         path = folder.path / name
         content = _content(path)
         asks, before = parsed(content)
-        left = [ask for ask in asks if ask != folder.ask() and not _nowhere(folder.path, ask)]
-        if left == asks:
+        left = _others(folder, asks)
+        kept = folder.path / KEPT / name
+        if left == asks or (os.path.lexists(kept) and before != _START):
             continue
         _writable(folder.path)
-        kept = folder.path / KEPT / name
-        if os.path.lexists(kept) and before != _START:
-            raise RepositoryError(
-                f"{path} was changed since it calls {kept}", "make one hook of the two, then run this again"
-            )
         if left:
             _write(path, content.replace(b"".join(asks), b"".join(left), 1))
         elif os.path.lexists(kept):
@@ -156,6 +155,21 @@ def remove(folder: Folder) -> list[Hook]:
     if (folder.path / KEPT).is_dir() and not any((folder.path / KEPT).iterdir()):
         (folder.path / KEPT).rmdir()
     return look(folder)
+
+
+def tangled(folder: Folder) -> list[str]:
+    """The hooks of ours that were changed since they call another one: what is whose in them cannot be told."""
+    found = []
+    for name in NAMES:
+        asks, before = parsed(_content(folder.path / name))
+        if _others(folder, asks) != asks and os.path.lexists(folder.path / KEPT / name) and before != _START:
+            found.append(name)
+    return found
+
+
+def _others(folder: Folder, asks: list[bytes]) -> list[bytes]:
+    """The lines that ask for other stores."""
+    return [ask for ask in asks if ask != folder.ask() and not _nowhere(folder.path, ask)]
 
 
 def parsed(content: bytes) -> tuple[list[bytes], bytes]:
@@ -182,6 +196,10 @@ def _put(folder: Folder, name: str) -> None:
     if asks:  # another store's, of a folder that several repositories share
         _write(path, content.replace(asks[-1], asks[-1] + ask, 1))
         return
+    if os.path.lexists(path) and os.path.lexists(kept):
+        raise RepositoryError(
+            f"{path} is another hook than that which calls {kept}", "make one hook of the two, then run this again"
+        )
     runs = os.path.lexists(path) and not path.is_symlink() and os.access(path, os.X_OK)
     script = with_lines(content, [ask]) if runs else None
     if script is not None:

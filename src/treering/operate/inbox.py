@@ -44,7 +44,8 @@ MIGRATIONS = (
     CREATE INDEX deliveries_waiting ON deliveries (due) WHERE state = 'waiting';
     """,
 )
-_LOST = "delete the file: what was waiting is fetched when the server starts"
+LOST = "delete the file: what was waiting is fetched when the server starts"
+"""The way out of a damaged one."""
 
 
 class Waiting(Struct, frozen=True):
@@ -81,13 +82,13 @@ class Inbox:
             make_folder(self.path.parent)
         with os_errors(self.path), self.path.open("ab"):
             pass
-        with sqlite_errors(self.path, _LOST):
+        with sqlite_errors(self.path, LOST):
             db = connect(self.path)
             try:
                 use_wal(db)
                 # What was answered as accepted must be there after a power cut, too.
                 db.execute("PRAGMA synchronous=FULL")
-                migrate(db, self.path, MIGRATIONS, _LOST)
+                migrate(db, self.path, MIGRATIONS, LOST)
             except BaseException:
                 db.close()
                 raise
@@ -103,7 +104,7 @@ class Inbox:
     def _changing(self) -> Iterator[sqlite3.Connection]:
         if self._db is None:
             raise StoreError(f"the inbox {self.path} is not open")
-        with sqlite_errors(self.path, _LOST), whole(self._db):
+        with sqlite_errors(self.path, LOST), whole(self._db):
             yield self._db
 
     def accept(self, deliveries: Iterable[Delivery], now: float) -> list[bool]:

@@ -45,7 +45,8 @@ MIGRATIONS = (
     CREATE TABLE come (source TEXT PRIMARY KEY, updated TEXT NOT NULL) STRICT, WITHOUT ROWID;
     """,
 )
-_LOST = "delete the file: `treering forge pull` fetches it again"
+LOST = "delete the file: `treering forge pull` fetches it again"
+"""The way out of a damaged one."""
 _COLUMNS = "kind, number, title, body, author, state, created, updated, url, commits"
 
 Redact = Callable[[str, Counter[str]], str]
@@ -68,14 +69,14 @@ class Threads:
                 make_folder(self.path.parent)
             with os_errors(self.path), self.path.open("ab"):
                 pass
-        with sqlite_errors(self.path, _LOST):
+        with sqlite_errors(self.path, LOST):
             if self.reading and not there:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
             else:
                 self._db = connect(self.path)
             if not self.reading:
                 use_wal(self._db)
-            migrate(self._db, self.path, MIGRATIONS, _LOST)
+            migrate(self._db, self.path, MIGRATIONS, LOST)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +92,7 @@ class Threads:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with sqlite_errors(self.path, _LOST), whole(self.db):
+        with sqlite_errors(self.path, LOST), whole(self.db):
             yield self.db
 
     def come(self, source: str) -> str:
@@ -153,8 +154,11 @@ def threads_of(folder: Path, commit: Record) -> list[Thread]:
     requests = [*_numbers(said.get("pull-requests", ())), *([merged] if merged else [])]
     issues = _numbers((*said.get("issues", ()), *said.get("fixes", ())))
     commits = [commit.commit_hash, *([commit.merged_by] if commit.merged_by else [])]
-    with Threads(folder, reading=True) as kept:
-        return kept.of(commits, requests, issues)
+    try:
+        with Threads(folder, reading=True) as kept:
+            return kept.of(commits, requests, issues)
+    except (StoreError, sqlite3.DatabaseError):  # a commit is told without: `treering doctor` names the file
+        return []
 
 
 def _numbers(references: Sequence[str]) -> list[int]:

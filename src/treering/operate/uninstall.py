@@ -1,5 +1,6 @@
 """Taking a store away, so that its repository is as it was found."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,15 +8,18 @@ from pathlib import Path
 
 from treering.errors import StoreError
 from treering.files import os_errors
-from treering.operate.locks import alone
+from treering.operate.locks import LOCKS, alone
 from treering.operate.sweep import size_of
+from treering.store.database import DATABASES, holds_store, ignores_itself
 
-OURS = (
-    "*.db", "*.db-wal", "*.db-shm", "*.lock", "*.json", "*.jsonl", ".gitignore", "commit-graph", "vectors", "tokens",
-    "models", "reports", "edge", "aside", "installed", "queue",
-    ".manifest.json.*",
-)  # fmt: skip
+OURS = frozenset((
+    *(f"{name}{log}" for name in DATABASES for log in ("", "-wal", "-shm", "-journal")), *LOCKS, "alerts.lock",
+    "manifest.json", "alerts.json", ".gitignore", "commit-graph", "vectors", "tokens", "models", "reports", "edge",
+    "aside", "installed", "queue",
+))  # fmt: skip
 """What a store's folder holds of ours. What else is in a folder that the user chose is not ours to remove."""
+_TEMPORARY = re.compile(r"\A\.(.+)\.[a-z0-9_]{8}\Z")
+"""As :func:`treering.files.replacing` names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +38,17 @@ def removal(folder: Path, *, chosen: bool) -> Removal:
     """
     if not folder.is_dir():
         return Removal(folder, 0, ())
-    named = any((folder / name).is_file() for name in ("treering.db", "ledger.db"))
-    if not _is_store(folder) or (chosen and not named):
+    if folder.is_symlink() or not ignores_itself(folder) or (chosen and not holds_store(folder)):
         raise StoreError(f"{folder} is no store of treering", "give --store its folder")
-    kept = tuple(
-        sorted(path.name for path in folder.iterdir() if chosen and not any(path.match(pattern) for pattern in OURS))
-    )
+    kept = tuple(not_ours(folder)) if chosen else ()
     size = sum(size_of(path) for path in folder.iterdir() if path.name not in kept)
     return Removal(folder, size, kept)
 
 
-def _is_store(folder: Path) -> bool:
-    """Whether we made it: it ignores itself, which no folder of somebody else's does."""
-    ignore = folder / ".gitignore"
-    return not folder.is_symlink() and ignore.is_file() and ignore.read_bytes() == b"*\n"
+def not_ours(folder: Path) -> list[str]:
+    """The names in a store's folder that are not of a store."""
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if not {name, *_TEMPORARY.findall(name)} & OURS]
 
 
 def remove(found: Removal, first: Callable[[], None]) -> None:

@@ -29,6 +29,7 @@ PARTS: tuple[tuple[str, Check, Mend], ...] = (
     ("tokens", folders.check_tokens, folders.mend_tokens),
     ("models", folders.check_models, folders.mend_models),
     ("ledger", folders.check_ledger, folders.mend_ledger),
+    ("forge", folders.check_forge, folders.mend_forge),
     ("leftovers", folders.check_leftovers, lambda _, __: []),
 )
 """In this order: what is made of something else is looked at, and mended, after it."""

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -294,7 +294,7 @@ def train(
             make_current(store, target)
         if not settled:
             with store.writing("treering train"):
-                _forget_old(store, settings.train.keep_models, settings.learn.keep)
+                forget_old(store, settings.train.keep_models, settings.learn.keep)
                 store.log_run(
                     "train",
                     started,
@@ -402,12 +402,20 @@ def unneeded(store: Store, keep: int, good: int) -> list[Path]:
     return [old for old in models_of(store)[keep:] if old.name not in needed]
 
 
-def _forget_old(store: Store, keep: int, good: int) -> None:
+def forget_old(store: Store, keep: int, good: int) -> None:
     """Remove the models that are not needed, and the states of trainings that were given up."""
     for old in unneeded(store, keep, good):
         shutil.rmtree(old, ignore_errors=True)
-    for left in (store.folder / "models").glob("*/.*"):
+    models = store.folder / "models"
+    for left in (*models.glob("*/.*.checkpoints"), *models.glob("*/.*.new"), *replaced(models)):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def replaced(models: Path) -> Iterator[Path]:
+    """What a killed replacement left of a model that is there in its new state; else it is the only copy."""
+    for old in models.glob("*/.*.old"):
+        if old.with_name(old.name.removeprefix(".").removesuffix(".old")).exists():
+            yield old
 
 
 def report_of(model: Path) -> TrainingReport:

@@ -22,6 +22,8 @@ from treering.files import locked, os_errors
 from treering.store.schema import MIGRATIONS, REBUILD, meant, sqlite_errors
 
 FOLDER = ".treering"
+DATABASES = ("treering.db", "ledger.db", "deliveries.db", "forge.db")
+_IGNORES_ITSELF = b"*\n"
 
 RUNS_KEPT = 5000
 """So many of the newest runs of each stage are remembered."""
@@ -90,11 +92,30 @@ def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a store's folder, which ignores itself."""
+    """Make a store's folder, which ignores itself. Raises :class:`StoreError` for one that holds other things."""
+    ignore = folder / ".gitignore"
     with os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if not (ignore := folder / ".gitignore").exists():
-            ignore.write_text("*\n")
+        if not is_store(folder) and any(path != ignore for path in folder.iterdir()):
+            raise StoreError(f"{folder} holds other things than a store", "give --store a new folder, or an empty one")
+        if not ignore.exists():
+            ignore.write_bytes(_IGNORES_ITSELF)
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder was made by us: it holds something of a store's, or nothing yet and ignores itself."""
+    return holds_store(folder) or ignores_itself(folder)
+
+
+def holds_store(folder: Path) -> bool:
+    """Whether a folder holds a database of a store's, or the queue that hooks ask in."""
+    return any((folder / name).is_file() for name in DATABASES) or (folder / "queue").is_dir()
+
+
+def ignores_itself(folder: Path) -> bool:
+    """Whether git ignores all of a folder by what lies in it, as we write it."""
+    ignore = folder / ".gitignore"
+    return ignore.is_file() and ignore.read_bytes() == _IGNORES_ITSELF
 
 
 def use_wal(db: sqlite3.Connection) -> None:

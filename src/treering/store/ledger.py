@@ -10,7 +10,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -60,7 +60,8 @@ MIGRATIONS = (
     """,
 )
 
-_KEPT = "it says what was spent: move it away only if you know that from elsewhere"
+KEPT = "it says what was spent: move it away only if you know that from elsewhere"
+"""The way out of a damaged one."""
 
 
 class Usage(Struct, frozen=True):
@@ -133,6 +134,24 @@ class Outcome:
     good: bool
 
 
+def last_change(path: Path) -> int | None:
+    """When the newest call or route of a ledger was, in seconds since 1970. None for one that is not there, or that
+    cannot be read.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with closing(connect(path, "ro")) as db:
+            if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                return None
+            row = db.execute(
+                "SELECT max((SELECT coalesce(max(at), 0) FROM spending), (SELECT coalesce(max(at), 0) FROM routes))"
+            )
+            return int(row.fetchone()[0])
+    except sqlite3.DatabaseError:
+        return None
+
+
 class Ledger:
     """An open ledger, made where there is none. With ``reading`` nothing is made: one that is not there is empty, and
     one that may only be read is read. Use with ``with``, in one thread.
@@ -150,7 +169,7 @@ class Ledger:
                 make_folder(self.path.parent)
             with os_errors(self.path), self.path.open("ab"):
                 pass  # said here, in words: SQLite would open it for reading and fail at the first reservation
-        with sqlite_errors(self.path, _KEPT):
+        with sqlite_errors(self.path, KEPT):
             if self.reading and not there:
                 self._db = sqlite3.connect(":memory:", isolation_level=None)
             else:
@@ -159,7 +178,7 @@ class Ledger:
                 use_wal(self._db)
                 # A reservation must be on the disk before the call is sent: the log alone could be lost with the power.
                 self._db.execute("PRAGMA synchronous=FULL")
-            migrate(self._db, self.path, MIGRATIONS, _KEPT)
+            migrate(self._db, self.path, MIGRATIONS, KEPT)
         return self
 
     def __exit__(self, _: object, error: object, __: object) -> None:
@@ -167,7 +186,7 @@ class Ledger:
             db, self._db = self._db, None
             db.close()
         if isinstance(error, sqlite3.DatabaseError):  # met while reading: a change names it on the spot
-            raise meant(error, self.path, _KEPT) from error
+            raise meant(error, self.path, KEPT) from error
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -177,7 +196,7 @@ class Ledger:
 
     @contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
-        with sqlite_errors(self.path, _KEPT), whole(self.db):
+        with sqlite_errors(self.path, KEPT), whole(self.db):
             yield self.db
 
     # money -----------------------------------------------------------------------------------------------------------
