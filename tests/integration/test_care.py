@@ -208,8 +208,10 @@ def test_a_store_in_use_is_not_replaced(indexed: Repo, tmp_path: Path) -> None:
     where = place(indexed)
     caring.backup(where, tmp_path / "one.tar", Reporter())
     before = tree(where.folder / "vectors")
-    with locked(where.folder / "trainer.lock", "a training"), pytest.raises(StoreBusy, match="a training"):
-        caring.restore(tmp_path / "one.tar", indexed.path, None, Reporter(), force=True)
+    (where.folder / "queue").mkdir()
+    for name, who in (("trainer.lock", "a training"), ("queue/watcher.lock", "a watcher")):
+        with locked(where.folder / name, who), pytest.raises(StoreBusy, match=who):
+            caring.restore(tmp_path / "one.tar", indexed.path, None, Reporter(), force=True)
     assert tree(where.folder / "vectors") == before
 
 

@@ -96,7 +96,8 @@ def make_folder(folder: Path) -> None:
     ignore = folder / ".gitignore"
     with os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if not is_store(folder) and any(path != ignore for path in folder.iterdir()):
+        # In this order: who makes it at the same time writes the ignore file first.
+        if any(path != ignore for path in folder.iterdir()) and not is_store(folder):
             raise StoreError(f"{folder} holds other things than a store", "give --store a new folder, or an empty one")
         if not ignore.exists():
             ignore.write_bytes(_IGNORES_ITSELF)
