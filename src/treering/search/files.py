@@ -89,13 +89,16 @@ class Predictor:
         candidates: Sequence[str],
         given: Iterable[str] = (),
         contents: Contents | None = None,
+        merged_by: Numbers | None = None,
     ) -> Matrix:
-        """A row for each candidate, a column for each of :data:`FEATURES`; only ``mask`` is known."""
+        """A row for each candidate, a column for each of :data:`FEATURES`; only ``mask`` is known. ``merged_by`` as
+        :class:`Scope` has it.
+        """
         history, touches = self.history, self.touches
         seen = mask[touches.commits]
         commits, files = touches.commits[seen], touches.files[seen]
         count = len(touches.names)
-        leg = Lexical(Scope(history, mask), asked_words(task))
+        leg = Lexical(Scope(history, mask, merged_by=merged_by), asked_words(task))
         text, messages = leg.bm25(TEXT), leg.bm25({MESSAGE: 1.0})
         age = 1 - np.cumsum(mask) / max(1, mask.sum())  # among what is known: later commits age nothing
         known_files = np.bincount(files, minlength=count) > 0
@@ -190,7 +193,7 @@ class Predictor:
         """
         history, touches = self.history, self.touches
         chosen = np.flatnonzero(past & ~history.merges & ~history.empty(past))[-most:].tolist()
-        chance = np.random.default_rng(7)
+        chance, merged_by = np.random.default_rng(7), history.brought(past)
         rows, touched = [], []
         for number in chosen:
             own = touches.files[touches.commits == number]
@@ -200,7 +203,7 @@ class Predictor:
             if not len(own) or not len(known):
                 continue
             task = history.store.message(int(history.ids[number]))
-            found = self.features(task, mask, [touches.names[file] for file in known])
+            found = self.features(task, mask, [touches.names[file] for file in known], merged_by=merged_by)
             right = np.isin(known, own)
             likely = np.argsort(-found.sum(axis=1), kind="stable")[:40]
             some = chance.choice(len(known), min(40, len(known)), replace=False)

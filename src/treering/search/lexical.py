@@ -42,15 +42,19 @@ def asked_words(query: str) -> list[str]:
 
 class Scope:
     """What questions may see of a history, and what is the same for all that may see it. With ``merge_texts`` the
-    message of the merge that brought a commit in counts as its own.
+    message of the merge that brought a commit in counts as its own; ``merged_by`` says which that is where more is
+    known already, for parts of it.
     """
 
-    def __init__(self, history: History, mask: Mask, *, merge_texts: bool = True) -> None:
+    def __init__(
+        self, history: History, mask: Mask, *, merge_texts: bool = True, merged_by: Numbers | None = None
+    ) -> None:
         self.history = history
         self.mask = mask
         self.seen = int(mask.sum())
         self.held = lru_cache(maxsize=REMEMBERED)(self._held)
-        self.merged_by = history.brought(mask) if merge_texts else np.full(len(history), -1)
+        merged_by = merged_by if merged_by is not None else history.brought(mask) if merge_texts else np.array(-1)
+        self.merged_by = np.where(mask & (merged_by >= 0) & mask[merged_by], merged_by, -1)
         """The number of the merge that brought a commit in, or -1."""
         self._brought = np.flatnonzero(self.merged_by >= 0)
         self._brings = np.zeros(len(history), bool)
