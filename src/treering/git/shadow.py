@@ -266,8 +266,10 @@ class Shadow:
         self.git_dir = git_dir
         self.has_graph = False
 
-    def run(self, *arguments: str, stdin: bytes = b"", memory: int = 0, seconds: float = SECONDS) -> bytes:
-        return run_git([f"--git-dir={self.git_dir}", *arguments], stdin=stdin, seconds=seconds, memory=memory)
+    def run(self, *arguments: str, stdin: bytes = b"", memory: int = 0, seconds: float = 0.0) -> bytes:
+        """Run git in it; ``seconds`` 0 are :data:`SECONDS`."""
+        whole = [f"--git-dir={self.git_dir}", *arguments]
+        return run_git(whole, stdin=stdin, seconds=seconds or SECONDS, memory=memory)
 
     def write_graph(self, path: Path, commits: Iterable[str]) -> None:
         """Make a commit-graph of some commits and all before them, from their objects, for later shadows."""
