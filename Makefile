@@ -30,7 +30,7 @@ run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
 
 test: $(DEVELOP)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(DEVELOP)
 	$(BIN)/ruff format --check .
