@@ -291,7 +291,7 @@ def test_bm25_over_what_may_be_seen_is_bm25_by_its_formula(
         if merge <= len(fields):
             fields[number - 1][0].update(own[merge - 1])
     asked = list(dict.fromkeys(words(query)))
-    scores = Lexical(Scope(history, mask), asked).bm25(weights)
+    scores = Lexical(Scope(history, mask, merged_by=history.merged_by), asked).bm25(weights)
     assert scores[:seen].tolist() == pytest.approx(brute_force(fields, asked, weights))
     assert not scores[seen:].any()
 
