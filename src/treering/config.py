@@ -85,6 +85,9 @@ machine, run a program on it, write where it likes, take more time, power or roo
 tests read and take what they like, or say where on a forge we write. A server has several repositories anyway.
 """
 
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+"""The machine's own names: what is sent there needs no encryption."""
+
 Positive = Annotated[int, Meta(ge=1)]
 Strategy = Literal["semantic", "hierarchical", "diff-aware", "flat"]
 Markers = Literal["text", "tokens"]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from treering.config import AssistSettings
+from treering.config import LOOPBACK, AssistSettings
 from treering.errors import NoKey, ServiceError, TreeringError, UsageError, needs
 from treering.store.ledger import Usage
 
@@ -19,8 +19,6 @@ KEY = "ANTHROPIC_API_KEY"
 CONNECT_SECONDS = 5.0
 FRAME_TOKENS = 64
 """What the API adds around our texts, amply."""
-
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Reservation(Protocol):
@@ -77,7 +75,7 @@ class Claude:
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ServiceError(f"{KEY} holds characters that no key has", "set it anew")
         where = urlsplit(settings.claude_url)
-        if where.scheme != "https" and not (where.scheme == "http" and where.hostname in _LOOPBACK):
+        if where.scheme != "https" and not (where.scheme == "http" and where.hostname in LOOPBACK):
             raise UsageError(
                 f"`claude_url` is {settings.claude_url}: a key is sent over https, or within this machine, only",
                 "set TREERING_ASSIST_CLAUDE_URL to an https address",

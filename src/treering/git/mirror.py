@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from treering.config import LOOPBACK
 from treering.errors import RepositoryError, ServiceError, UsageError
 from treering.files import locked, os_errors
 from treering.git.shadow import REF_SECONDS, GitFailed, run_git, talk_git
@@ -18,7 +19,6 @@ from treering.git.shadow import REF_SECONDS, GitFailed, run_git, talk_git
 FETCH_SECONDS = 600.0
 PATIENCE = 600.0
 """How long another fetch of the same mirror is waited for."""
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", "^refs/heads/treering/*")
 """What a remote has, but for the branches that we make ourselves: those stay as they are here."""
 _SSH = re.compile(r"(?:[\w.-]+@)?([\w.-]+):(?!/)([\w./~-]+)")

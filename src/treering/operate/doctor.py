@@ -4,7 +4,6 @@ A check is a small function that looks at a :class:`Patient` and yields what it 
 name in :data:`CHECKS`; a chapter or face that knows of more gives its own beside them.
 """
 
-import fcntl
 import locale
 import os
 import platform
@@ -24,6 +23,7 @@ from typing import Literal
 
 from treering.config import KEYS, Settings
 from treering.errors import NoSandbox, TreeringError
+from treering.files import holder
 from treering.git.reader import Source
 from treering.git.shadow import GitFailed, run_git
 from treering.lm.hardware import cores, free_memory
@@ -270,8 +270,8 @@ def _store(patient: Patient) -> Iterator[Finding]:
         except sqlite3.Error as error:
             yield Finding("store", f"{path} cannot be read: {error}", "error", way_out)
     for name in LOCKS:
-        if holder := held_by(patient.folder / name):
-            yield Finding("lock", f"{name}: {holder}", "note", "wait for it, or stop it")
+        if who := holder(patient.folder / name):
+            yield Finding("lock", f"{name}: {who}", "note", "wait for it, or stop it")
 
 
 def _restored(patient: Patient) -> Iterator[Finding]:
@@ -286,19 +286,6 @@ def _restored(patient: Patient) -> Iterator[Finding]:
         elif path.name.startswith((f".{folder.name}.before-restore", f".{folder.name}.restoring-")):
             found = f"{path} is of a restore that was killed, if none is under way"
             yield Finding("leftover", found, "warning", f"rm -r {shlex.quote(str(path))}")
-
-
-def held_by(lock: Path) -> str:
-    """Who holds a lock, since when; empty if nobody does."""
-    try:
-        with lock.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.read().strip() or "another process"
-    except OSError:
-        pass
-    return ""
 
 
 def _models(_: Patient) -> Iterator[Finding]:

@@ -4,19 +4,12 @@ A SQLite file in the store of the repository that they are for: a long run of th
 remembers ids for as long as a forge may send one again; never a payload.
 """
 
-import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Self
+from collections.abc import Iterable
 
 from msgspec import Struct
 
-from treering.errors import StoreError
-from treering.files import os_errors
 from treering.operate.webhooks import Delivery
-from treering.store.database import connect, make_folder, migrate, use_wal, whole
-from treering.store.schema import sqlite_errors
+from treering.store.apart import Apart
 
 FILE = "deliveries.db"
 KEPT = 10_000
@@ -70,42 +63,10 @@ class Figures(Struct, frozen=True):
     error: str = ""
 
 
-class Inbox:
-    """An open inbox, made where there is none. Use with ``with``, in one thread."""
+class Inbox(Apart):
+    """The inbox of a repository."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        self._db: sqlite3.Connection | None = None
-
-    def __enter__(self) -> Self:
-        if not self.path.is_file():
-            make_folder(self.path.parent)
-        with os_errors(self.path), self.path.open("ab"):
-            pass
-        with sqlite_errors(self.path, LOST):
-            db = connect(self.path)
-            try:
-                use_wal(db)
-                # What was answered as accepted must be there after a power cut, too.
-                db.execute("PRAGMA synchronous=FULL")
-                migrate(db, self.path, MIGRATIONS, LOST)
-            except BaseException:
-                db.close()
-                raise
-        self._db = db
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._db:
-            db, self._db = self._db, None
-            db.close()
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        if self._db is None:
-            raise StoreError(f"the inbox {self.path} is not open")
-        with sqlite_errors(self.path, LOST), whole(self._db):
-            yield self._db
+    file, migrations, lost, promises = FILE, MIGRATIONS, LOST, True
 
     def accept(self, deliveries: Iterable[Delivery], now: float) -> list[bool]:
         """Keep deliveries, all in one transaction; each is whether it is new, or had failed. On the disk when this

@@ -17,11 +17,11 @@ import httpx2
 import msgspec
 
 from treering import __version__
+from treering.config import LOOPBACK
 from treering.errors import NoKey, ServiceError, UsageError
 
 T = TypeVar("T")
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SECONDS = 30.0
 TRIES = 4
 """How often a request is made whose repetition does no harm."""

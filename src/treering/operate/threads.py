@@ -8,18 +8,14 @@ import json
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Self
 
 from msgspec.structs import replace
 
 from treering.errors import StoreError
-from treering.files import os_errors
 from treering.operate.forge import Thread
-from treering.store.database import connect, make_folder, migrate, use_wal, whole
-from treering.store.schema import sqlite_errors
+from treering.store.apart import Apart
 from treering.text.references import pull_request
 from treering.types import Record
 
@@ -52,48 +48,10 @@ _COLUMNS = "kind, number, title, body, author, state, created, updated, url, com
 Redact = Callable[[str, Counter[str]], str]
 
 
-class Threads:
-    """The open file, made where there is none. With ``reading`` nothing is made: one that is not there is empty. Use
-    with ``with``, in one thread.
-    """
+class Threads(Apart):
+    """What was said, open."""
 
-    def __init__(self, folder: Path, *, reading: bool = False) -> None:
-        self.path = folder / FILE
-        self.reading = reading
-        self._db: sqlite3.Connection | None = None
-
-    def __enter__(self) -> Self:
-        there = self.path.is_file()
-        if not self.reading:
-            if not there:
-                make_folder(self.path.parent)
-            with os_errors(self.path), self.path.open("ab"):
-                pass
-        with sqlite_errors(self.path, LOST):
-            if self.reading and not there:
-                self._db = sqlite3.connect(":memory:", isolation_level=None)
-            else:
-                self._db = connect(self.path)
-            if not self.reading:
-                use_wal(self._db)
-            migrate(self._db, self.path, MIGRATIONS, LOST)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._db:
-            db, self._db = self._db, None
-            db.close()
-
-    @property
-    def db(self) -> sqlite3.Connection:
-        if self._db is None:
-            raise StoreError(f"{self.path} is not open")
-        return self._db
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        with sqlite_errors(self.path, LOST), whole(self.db):
-            yield self.db
+    file, migrations, lost = FILE, MIGRATIONS, LOST
 
     def come(self, source: str) -> str:
         """How far the last fetch from a source came, in the forge's words; empty at the beginning."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from treering.config import ServeSettings
+from treering.config import LOOPBACK, ServeSettings
 from treering.errors import UsageError
 from treering.serve.answers import failure
 from treering.serve.metrics import Metrics
@@ -28,7 +28,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN = ("/", "/static/", "/healthz", "/readyz")
 """Paths that need no token: the page without what it shows, and whether the server lives."""
 BODY_SECONDS = 15.0

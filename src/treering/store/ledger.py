@@ -9,18 +9,17 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 from msgspec import Struct
 
-from treering.errors import BudgetError, StoreError, UsageError
-from treering.files import os_errors
-from treering.store.database import connect, make_folder, migrate, use_wal, whole
-from treering.store.schema import meant, sqlite_errors
+from treering.errors import BudgetError, UsageError
+from treering.store.apart import Apart
+from treering.store.database import connect
 from treering.types import day_of
 
 FILE = "ledger.db"
@@ -152,52 +151,10 @@ def last_change(path: Path) -> int | None:
         return None
 
 
-class Ledger:
-    """An open ledger, made where there is none. With ``reading`` nothing is made: one that is not there is empty, and
-    one that may only be read is read. Use with ``with``, in one thread.
-    """
+class Ledger(Apart):
+    """An open ledger: a reservation is on the disk before its call is sent."""
 
-    def __init__(self, folder: Path, *, reading: bool = False) -> None:
-        self.path = folder / FILE
-        self.reading = reading
-        self._db: sqlite3.Connection | None = None
-
-    def __enter__(self) -> Self:
-        there = self.path.is_file()
-        if not self.reading:
-            if not there:
-                make_folder(self.path.parent)
-            with os_errors(self.path), self.path.open("ab"):
-                pass  # said here, in words: SQLite would open it for reading and fail at the first reservation
-        with sqlite_errors(self.path, KEPT):
-            if self.reading and not there:
-                self._db = sqlite3.connect(":memory:", isolation_level=None)
-            else:
-                self._db = connect(self.path)
-            if not self.reading:
-                use_wal(self._db)
-                # A reservation must be on the disk before the call is sent: the log alone could be lost with the power.
-                self._db.execute("PRAGMA synchronous=FULL")
-            migrate(self._db, self.path, MIGRATIONS, KEPT)
-        return self
-
-    def __exit__(self, _: object, error: object, __: object) -> None:
-        if self._db:
-            db, self._db = self._db, None
-            db.close()
-        if isinstance(error, sqlite3.DatabaseError):  # met while reading: a change names it on the spot
-            raise meant(error, self.path, KEPT) from error
-
-    @property
-    def db(self) -> sqlite3.Connection:
-        if self._db is None:
-            raise StoreError(f"the ledger {self.path} is not open")
-        return self._db
-
-    @contextmanager
-    def _changing(self) -> Iterator[sqlite3.Connection]:
-        with sqlite_errors(self.path, KEPT), whole(self.db):
-            yield self.db
+    file, migrations, lost, promises = FILE, MIGRATIONS, KEPT, True
 
     # money -----------------------------------------------------------------------------------------------------------
 
