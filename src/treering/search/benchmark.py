@@ -181,7 +181,12 @@ def fair(history: History, cases: Iterable[Case], messages: Mapping[int, str]) -
 
 def change(history: History, number: int) -> int:
     """What a commit changes: equal for commits with the same patch."""
-    return int(history.patch[number]) if history.patch[number] >= 0 else -2 - number
+    return int(_changes(history, np.array(number)))
+
+
+def _changes(history: History, numbers: Numbers) -> Numbers:
+    patches = history.patch[numbers]
+    return np.where(patches >= 0, patches, -2 - numbers)
 
 
 def _alike(one: set[str], other: set[str]) -> bool:
@@ -259,7 +264,7 @@ def outcome(history: History, case: Case, ranked: Ranked) -> Outcome:
     """
     numbers, scores = ranked
     wanted = {change(history, number) for number in case.answers}
-    changes = np.where(history.patch[numbers] >= 0, history.patch[numbers], -2 - numbers)
+    changes = _changes(history, numbers)
     once = np.sort(np.unique(changes, return_index=True)[1])
     found, falling = changes[once], -scores[once]
     places = np.flatnonzero(np.isin(found, list(wanted)))
