@@ -27,7 +27,7 @@ from benchmarks.measuring import describe, machine, table
 
 from moving import Moving, bare_of_vectors, searchable, until, watching
 from repositories import Repo
-from treering import finding, opening, operations
+from treering import finding, hooking, opening, operations
 from treering import watching as chapter
 from treering.operate.asked import Queue
 from treering.report import Reporter
@@ -121,7 +121,7 @@ def latency(repo: Repo, commits: int, dice: random.Random) -> None:
     """Seconds from the return of `git commit` until all of the commit is found, by words and by meaning."""
     place = opening.place(repo.path)
     rows = [("", "commits", "median s", "worst s")]
-    for kind, change in (("with hooks", chapter.install_hooks), ("without", chapter.remove_hooks)):
+    for kind, change in (("with hooks", hooking.install), ("without", hooking.remove)):
         change(place)
         with watching(repo.path) as watcher:
             watcher.next("indexed")
@@ -172,7 +172,7 @@ def _memory(pid: int) -> float:
 def kills(repo: Repo, times: int, dice: random.Random) -> None:
     """`kill -9` of the watcher again and again while commits come; then what it left undone is done."""
     place = opening.place(repo.path)
-    chapter.install_hooks(place)
+    hooking.install(place)
     made = []
     for number in range(times):
         with watching(repo.path) as watcher:
@@ -187,7 +187,7 @@ def kills(repo: Repo, times: int, dice: random.Random) -> None:
         json.dumps({
             "kills": times, "commits": len(made), "lost": len(lost), "not as the refs say":
             len(searchable(place.folder) ^ wanted), "without vectors": bare_of_vectors(place.folder),
-            "left in the queue": chapter.hooks_status(place).waits,
+            "left in the queue": hooking.status(place).waits,
         })
     )  # fmt: skip
 
@@ -195,7 +195,7 @@ def kills(repo: Repo, times: int, dice: random.Random) -> None:
 def story(repo: Repo, commits: int, seed: int, dice: random.Random) -> None:
     """Commits, amends, rebases, merges, deletions, force-pushes and fetches, with nobody running an index."""
     place = opening.place(repo.path)
-    chapter.install_hooks(place)
+    hooking.install(place)
     moving, lags = Moving(repo, seed), list[float]()
     with watching(repo.path) as watcher:
         watcher.next("indexed")

@@ -13,21 +13,21 @@ import pytest
 from click.testing import CliRunner, Result
 
 from repositories import Repo
-from treering import opening, watching
+from treering import hooking, opening
 from treering.cli.main import main
 from treering.errors import RepositoryError, UsageError
+from treering.hooking import Hooks
 from treering.operate.hooks import KEPT, NAMES
-from treering.watching import Hooks
 
 CASES = Path(__file__).parents[1] / "cases" / "hooks"
 
 
 def install(repo: Repo) -> Hooks:
-    return watching.install_hooks(opening.place(repo.path))
+    return hooking.install(opening.place(repo.path))
 
 
 def remove(repo: Repo) -> Hooks:
-    return watching.remove_hooks(opening.place(repo.path))
+    return hooking.remove(opening.place(repo.path))
 
 
 def states(found: Hooks) -> set[str]:
@@ -89,10 +89,10 @@ def test_a_push_to_a_bare_repository_asks(make_repo: Callable[..., Repo]) -> Non
     bare, work = make_repo("bare.git", "--bare"), make_repo("work")
     work.commit("Begin", a__py="x = 1\n")
     where = opening.place(bare.path)
-    assert states(watching.install_hooks(where)) == {"installed"}
+    assert states(hooking.install(where)) == {"installed"}
     work.git("push", "--quiet", str(bare.path), "main")
     assert (where.folder / "queue" / "asked").exists()
-    assert watching.hooks_status(where).waits
+    assert hooking.status(where).waits
 
 
 def test_commits_of_a_linked_work_tree_ask_in_its_own_store_and_in_that_of_the_first(repo: Repo) -> None:
@@ -135,14 +135,14 @@ def test_a_store_of_strange_name_is_asked_in(repo: Repo, tmp_path: Path) -> None
     repo.commit("Begin", a__py="x = 1\n")
     store = tmp_path / 'it\'s $(touch bad) "here" ° \udce9'
     where = opening.place(repo.path, store)
-    assert states(watching.install_hooks(where)) == {"installed"}
+    assert states(hooking.install(where)) == {"installed"}
     repo.commit("Go on", a__py="x = 2\n")
     assert (store / "queue" / "asked").exists()
     assert not (repo.path / "bad").exists()
     shutil.rmtree(store)
-    assert all(hook.stale == (str(store / "queue" / "asked"),) for hook in watching.hooks_status(where).hooks)
+    assert all(hook.stale == (str(store / "queue" / "asked"),) for hook in hooking.status(where).hooks)
     with pytest.raises(UsageError, match="no hook can name"):
-        watching.install_hooks(opening.place(repo.path, tmp_path / "two\nlines"))
+        hooking.install(opening.place(repo.path, tmp_path / "two\nlines"))
 
 
 # What holds nothing up -------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_hooks_that_were_there_go_on_as_before_and_come_back_byte_for_byte(repo:
     (hooks / KEPT / "post-checkout.told").unlink()
     remove(repo)
     assert seen(hooks) == before
-    assert states(watching.hooks_status(opening.place(repo.path))) == {"missing"}
+    assert states(hooking.status(opening.place(repo.path))) == {"missing"}
 
 
 def test_a_hook_that_fails_fails_as_before_and_still_asks(repo: Repo) -> None:
@@ -350,7 +350,7 @@ def test_hooks_of_lefthook_are_left_to_its_configuration(repo: Repo) -> None:
     done = treering(repo, "hooks", "install", code=7)
     assert "post-commit: not ours to change (lefthook)" in done.stderr
     assert hook.read_bytes() == theirs
-    found = watching.hooks_status(opening.place(repo.path)).hooks
+    found = hooking.status(opening.place(repo.path)).hooks
     assert [one.state for one in found] == ["by hand", *["installed"] * 4]
     told, _, job = found[0].add.partition("\n")
     assert told == "to lefthook-local.yml:"
@@ -374,7 +374,7 @@ def test_hooks_of_husky_are_left_to_its_files(repo: Repo) -> None:
     done = treering(repo, "hooks", "install", code=7)
     assert "to .husky/post-commit the line: " in done.stderr
     assert seen(generated) == before
-    for hook in watching.hooks_status(opening.place(repo.path)).hooks:
+    for hook in hooking.status(opening.place(repo.path)).hooks:
         assert hook.state == "by hand"
         repo.write(f".husky/{hook.name}", hook.add.partition("the line: ")[2] + "\n")
     repo.git("commit", "--quiet", "--allow-empty", "-m", "two")

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from moving import Moving, bare_of_vectors, searchable, until, watching
 from repositories import Repo
-from treering import opening, operations
+from treering import hooking, opening, operations
 from treering import watching as chapter
 from treering.cli.main import main
 from treering.git.moved import RefFiles
@@ -61,8 +61,8 @@ def test_what_moves_becomes_searchable_with_hooks_or_without(repo: Repo) -> None
         repo.git("reset", "--quiet", "--hard", first)
         watcher.next("indexed")
         assert searchable(store(repo)) == {first}
-        until(lambda: not chapter.hooks_status(opening.place(repo.path)).waits)
-        assert chapter.hooks_status(opening.place(repo.path)).watcher.startswith("treering watch (process ")
+        until(lambda: not hooking.status(opening.place(repo.path)).waits)
+        assert hooking.status(opening.place(repo.path)).watcher.startswith("treering watch (process ")
         assert watcher.end() == 0
     assert "pelican" not in treering("search", "--repo", str(repo.path), "pelican").stdout
 
@@ -94,7 +94,7 @@ def test_nothing_is_lost_when_it_is_killed(repo: Repo) -> None:
     chapter.watch([repo.path], None, lambda _: None, once=True)
     assert searchable(store(repo)) == made
     assert bare_of_vectors(store(repo)) == 0
-    assert not chapter.hooks_status(place).waits
+    assert not hooking.status(place).waits
 
 
 def test_every_way_in_which_refs_move_is_seen_in_their_files(repo: Repo) -> None:
@@ -164,7 +164,7 @@ def test_it_ends_in_the_middle_of_an_index_run(story: Repo) -> None:
             assert watcher.end(sent) == 0
             assert time.monotonic() - before < 12
             assert [event["event"] for event in watcher.rest()] == ["ended"]
-    assert chapter.hooks_status(opening.place(story.path)).waits  # what was not finished is known
+    assert hooking.status(opening.place(story.path)).waits  # what was not finished is known
     chapter.watch([story.path], None, lambda _: None, once=True)
     assert len(searchable(store(story))) > 120
 

@@ -101,15 +101,15 @@ def uninstall(repo: Path, store: Path | None, as_json: bool, verbose: bool, dry_
     """Take the store away, and all else of ours: the repository is then as it was found."""
     import os
 
-    from treering import caring, opening, watching
+    from treering import caring, hooking, opening
     from treering.serve import clients
 
     report = Reporter.to_stderr(verbose=verbose)
 
-    removers: tuple[caring.Remover, ...] = (watching.unhook, lambda place, dry: clients.remove(place, dry=dry))
+    removers: tuple[caring.Remover, ...] = (hooking.unhook, lambda place, dry: clients.remove(place, dry=dry))
     where = opening.place(repo, store)
     chosen = bool(store or os.environ.get("TREERING_STORE"))
-    found = caring.uninstall(where, removers, watching.left_behind, chosen=chosen, dry=True)
+    found = caring.uninstall(where, removers, hooking.left_behind, chosen=chosen, dry=True)
     if not dry_run and found.removed:
         if not yes:
             if not sys.stdin.isatty():
@@ -118,7 +118,7 @@ def uninstall(repo: Path, store: Path | None, as_json: bool, verbose: bool, dry_
                 click.echo(one_line(one), err=True)
             if not click.confirm(one_line(f"Remove them ({found.bytes / 1e6:,.1f} MB)?"), err=True):
                 raise UsageError(f"{found.store} was left as it is", "--dry-run says what would be removed")
-        found = caring.uninstall(where, removers, watching.left_behind, chosen=chosen)
+        found = caring.uninstall(where, removers, hooking.left_behind, chosen=chosen)
     if as_json:
         emit(found)
         return

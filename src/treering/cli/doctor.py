@@ -41,12 +41,12 @@ def doctor(repo: Path, store: Path | None, as_json: bool, verbose: bool, trainin
 
 
 def _examine(repo: Path, store: Path | None, flags: dict[str, Any], *, as_json: bool) -> None:
-    from treering import caring, learning, opening, watching
+    from treering import caring, hooking, learning, opening
 
     machine = None
     with suppress(TreeringError):  # without the extra `train`, or a repository: the checks say so
         machine = learning.profile(opening.place(repo, store, settings_of(flags)))
-    found = caring.examine(repo, store, settings_of(flags), [watching.examined])
+    found = caring.examine(repo, store, settings_of(flags), [hooking.examined])
     if as_json:
         import msgspec
 

@@ -20,9 +20,9 @@ def hooks() -> None:
 @common
 def install(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:  # noqa: ARG001  (all commands have it)
     """Put a line into each hook; whatever is there goes on as before."""
-    from treering import opening, watching
+    from treering import hooking, opening
 
-    found = watching.install_hooks(opening.place(repo, store))
+    found = hooking.install(opening.place(repo, store))
     _tell(found, as_json=as_json)
     if left := [hook for hook in found.hooks if hook.state == "by hand"]:
         raise Incomplete(
@@ -37,18 +37,18 @@ def install(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> Non
 @common
 def remove(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:  # noqa: ARG001
     """Take the lines out again: the hooks are as they were, byte for byte."""
-    from treering import opening, watching
+    from treering import hooking, opening
 
-    _tell(watching.remove_hooks(opening.place(repo, store)), as_json=as_json)
+    _tell(hooking.remove(opening.place(repo, store)), as_json=as_json)
 
 
 @hooks.command(cls=OneLine)
 @common
 def status(repo: Path, store: Path | None, as_json: bool, verbose: bool) -> None:  # noqa: ARG001
     """What is installed, what else is there, what leads nowhere, and who works it off."""
-    from treering import opening, watching
+    from treering import hooking, opening
 
-    _tell(watching.hooks_status(opening.place(repo, store)), as_json=as_json)
+    _tell(hooking.status(opening.place(repo, store)), as_json=as_json)
 
 
 def _tell(found: Any, *, as_json: bool) -> None:
