@@ -83,12 +83,14 @@ def read(bench: Bench) -> tuple[dict[str, list[Tried]], tuple[Array, Array]]:
 
 
 def features(one: Tried, scores: Array) -> tuple[npt.NDArray[np.int64], Array]:
-    """Places of the first candidates, and a row for each: the legs, what they come to, ranks, age."""
+    """Places of the first candidates, and a row for each: the legs, what they come to, ranks. Not how old a commit is:
+    on the day of its merge, when its title is asked for, it is the newest, which says nothing of a user's question.
+    """
     legs = one.legs
     first = np.argsort(-scores)[:FIRST]
     parts = (
         legs.text, legs.own, legs.message, legs.code, legs.coverage, legs.literal, legs.diff, legs.meant,
-        legs.silent.astype(float), legs.share * legs.diff, legs.numbers / len(one.asked.history), z_scores(scores),
+        legs.silent.astype(float), legs.share * legs.diff, z_scores(scores),
     )  # fmt: skip
     ranks = 1 / (2 + np.arange(len(first)))
     return first, np.column_stack([*(part[first] for part in parts), ranks])
