@@ -196,7 +196,6 @@ def pull(where: Place, report: Reporter, *, repository: str = "", pause: Pause =
     redact = Redactor(where.settings.scrape.allow_secrets)
     source = f"{at.api}/{at.name}"
     with opened(at, token_of(at.kind, settings, os.environ), settings, pause) as forge, Threads(where.folder) as kept:
-        kept.index()  # what an earlier version kept without its words
         since, changed, newest = kept.come(source), 0, ""
         for page in forge.threads(since):
             changed += kept.keep(page, redact)

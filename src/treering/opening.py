@@ -136,7 +136,7 @@ def _discuss(folder: Path, opened: Finder, stack: ExitStack, report: Reporter) -
             lost(error)
             return
         if waiting:
-            report.warn(f"{waiting:,} texts of the forge are not found by their words yet (run `treering index`)")
+            report.warn(f"the words of {waiting:,} texts of the forge wait to be indexed (run `treering index`)")
         opened.discussing(texts, lost)
 
 

@@ -37,7 +37,6 @@ class Shop:
 
     def keep(self, *threads: Thread) -> None:
         with Threads(self.place.folder) as kept:
-            kept.index()
             kept.keep(threads, lambda text, _: text)
 
     def found(self, query: str, *, at: str = "") -> dict[str, str]:
@@ -234,7 +233,7 @@ def test_texts_of_an_earlier_version_are_found_once_it_is_indexed(
         db.commit()
     with finding.desk(shop.place, Reporter.to_stderr(), vectors=False) as desk:
         assert not desk.search("quokka")
-    assert "1 texts of the forge are not found" in capsys.readouterr().err
+    assert "the words of 1 texts of the forge wait" in capsys.readouterr().err
     operations.index(shop.place, Reporter())
     assert shop.found("quokka").keys() == {"fixed"}
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from treering.errors import StoreError
@@ -106,13 +107,13 @@ class Threads(Apart):
         did.
         """
         with self._changing() as db:
-            if self._fact("reading") != document.FINGERPRINT:
-                db.execute("DELETE FROM words")
-                db.execute("UPDATE threads SET length = NULL")
-                db.execute("INSERT OR REPLACE INTO facts VALUES ('reading', ?)", (document.FINGERPRINT,))
             return self._index(db)
 
     def _index(self, db: sqlite3.Connection) -> int:
+        if self._fact("reading") != document.FINGERPRINT:
+            db.execute("DELETE FROM words")
+            db.execute("UPDATE threads SET length = NULL")
+            db.execute("INSERT OR REPLACE INTO facts VALUES ('reading', ?)", (document.FINGERPRINT,))
         waiting = db.execute("SELECT kind, number, title, body FROM threads WHERE length IS NULL").fetchall()
         for kind, number, title, body in waiting:
             text = document.discussion(title, body)
@@ -143,7 +144,7 @@ class Threads(Apart):
 
     @property
     def waiting(self) -> int:
-        """How many texts are not found by their words."""
+        """How many texts wait for their words."""
         old = self._fact("reading") != document.FINGERPRINT
         return int(self.db.execute("SELECT count(*) FROM threads WHERE ? OR length IS NULL", (old,)).fetchone()[0])
 
@@ -159,10 +160,11 @@ class Threads(Apart):
 
     def said(self) -> list[Said]:
         """What is known of each text but its words."""
+        names, numbers = msgspec.json.Decoder(tuple[str, ...]).decode, msgspec.json.Decoder(tuple[int, ...]).decode
         with sqlite_errors(self.path, self.lost):
             rows = self.db.execute("SELECT kind, number, commits, fixes, updated, length FROM threads ORDER BY 1, 2")
             return [
-                Said(kind, number, tuple(json.loads(commits)), tuple(json.loads(fixes)), updated, length or 0)
+                Said(kind, number, names(commits), numbers(fixes), updated, length or 0)
                 for kind, number, commits, fixes, updated, length in rows
             ]
 
