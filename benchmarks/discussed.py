@@ -36,6 +36,8 @@ from treering.store import Store
 
 WORDS = 4
 """A body of fewer words says nothing."""
+FIRST = 900_000_000
+"""The number of the first request: one that no message names."""
 WAYS = ("subject", "subject and request", "whole message")
 
 
@@ -47,7 +49,7 @@ def moved(store: Store) -> list[Thread]:
         " WHERE position IS NOT NULL AND instr(parents, ' ') = 0 ORDER BY position"
     ).fetchall()
     with store.writing("a benchmark"), store.transaction():
-        for number, (commit_id, name, subject, body, at) in enumerate(rows, start=1):
+        for number, (commit_id, name, subject, body, at) in enumerate(rows, start=FIRST):
             if len(body.split()) < WORDS:
                 continue
             updated = datetime.fromtimestamp(at, UTC).isoformat()

@@ -137,6 +137,12 @@ class Receiver:
         """Something with the inbox of a repository, one after the other. Raises :class:`StoreError`."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._with, name, work)
 
+    async def _told(self, name: str, work: Callable[[Inbox], None]) -> None:
+        """What came of some deliveries. An inbox that is another one meanwhile knows none of them: its own have the
+        same numbers.
+        """
+        await self._kept(name, lambda inbox: None if name in self._lost else work(inbox))
+
     def _with(self, name: str, work: Callable[[Inbox], T]) -> T:
         """The inbox is opened where it is not open, or its file was taken away. After whatever goes wrong it is opened
         anew by the next who comes: once it is mended, or was deleted, all goes on.
@@ -147,9 +153,9 @@ class Receiver:
             inbox.drop_log()
             self._lost.add(name)
             inbox = None
-        if not inbox:
-            inbox = self._inboxes[name] = Inbox(self._taken[name].place.folder).__enter__()
         try:
+            if not inbox:
+                inbox = self._inboxes[name] = Inbox(self._taken[name].place.folder).__enter__()
             return work(inbox)
         except StoreError:
             self._shut(name)
@@ -160,7 +166,8 @@ class Receiver:
         """Close the inboxes named, or all."""
         for name in names or tuple(self._inboxes):
             with suppress(sqlite3.Error):
-                self._inboxes.pop(name).__exit__(None, None, None)
+                if inbox := self._inboxes.pop(name, None):
+                    inbox.__exit__(None, None, None)
 
     async def _apart(self, work: Callable[[], T]) -> T:
         """Something that a forge may make last, on threads that nobody else waits for."""
@@ -246,16 +253,16 @@ class Receiver:
             due: float | None
             late = done = False
             try:
-                waiting = await self._kept(name, lambda inbox: inbox.due(time.time()))
+                waiting, anew = await self._kept(name, partial(self._due, name))
             except TreeringError as error:  # the other repositories are served all the same
                 if error.message != broken:
                     broken = error.message
                     self._say(f"webhooks of {name}: {error.message} ({error.hint})")
                 due = time.time() + MENDED
             else:
-                if broken or name in self._lost:
-                    catching_up, tries, broken = time.time(), 0, ""
-                    self._lost.discard(name)
+                if anew:
+                    catching_up, tries = time.time(), 0
+                broken = ""
                 late = catching_up is not None and time.time() >= catching_up
                 try:
                     if waiting or late:
@@ -272,6 +279,12 @@ class Receiver:
             until = [at for at in (due, None if broken else catching_up) if at is not None]
             with suppress(TimeoutError):
                 await asyncio.wait_for(come.wait(), max(0.02, min(until) - time.time()) if until else None)
+
+    def _due(self, name: str, inbox: Inbox) -> tuple[list[Waiting], bool]:
+        """What is to be done now, and whether more may have waited in an inbox that is lost."""
+        anew = name in self._lost
+        self._lost.discard(name)
+        return inbox.due(time.time()), anew
 
     async def _try(self, name: str, waiting: Sequence[Waiting]) -> bool:
         """Do the work of some deliveries, and say what came of it; returns whether the mirror is indexed as it is at
@@ -290,10 +303,10 @@ class Receiver:
         now = time.time()
         spent = [(one.number, told) for one in some if one.tries >= len(again)]
         if spent:
-            await self._kept(name, partial(Inbox.settle, done=[], failed=spent))
+            await self._told(name, partial(Inbox.settle, done=[], failed=spent))
         for tries in {one.tries for one in some if one.tries < len(again)}:
             numbers = [one.number for one in some if one.tries == tries]
-            await self._kept(name, partial(Inbox.postpone, numbers=numbers, due=now + again[tries], said=told))
+            await self._told(name, partial(Inbox.postpone, numbers=numbers, due=now + again[tries], said=told))
 
     async def _do(self, name: str, waiting: Sequence[Waiting]) -> None:
         taking = self._taken[name]
@@ -315,13 +328,13 @@ class Receiver:
         done = [one for one in waiting if one not in early and one.kind != "request"]
         lost = "that commit was overwritten before it could be fetched"
         came = [(one.number, lost if one.after in fetched.missing else "indexed") for one in done]
-        await self._kept(name, partial(Inbox.settle, done=came))
+        await self._told(name, partial(Inbox.settle, done=came))
         for number in requests:
             same = [one for one in waiting if one.request == number and one.kind == "request"]
             try:
                 told = partial(forging.comment, taking.place, Reporter(), number, repository=taking.mirror.name)
                 await self._apart(partial(told, pause=self._pause))
-                await self._kept(name, partial(Inbox.settle, done=[(one.number, "commented on") for one in same]))
+                await self._told(name, partial(Inbox.settle, done=[(one.number, "commented on") for one in same]))
             except TreeringError as error:
                 self._say(f"webhooks of {name}: request {number}: {error.message}")
                 await self._later(name, same, AGAIN, error.message)
