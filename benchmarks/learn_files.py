@@ -4,7 +4,7 @@
 
 Every store must be indexed. Each repository is judged by weights learned from the others alone (recall@10 over its
 newest commits, each predicted from what came before it), beside a vote of the nearest commits. `--write` keeps the
-weights of all of them together, with what they were learned from, in src/treering/search/files.json.
+weights of all of them together, and those without each, in src/treering/search/files.json.
 """
 
 import argparse
@@ -78,6 +78,10 @@ def learned(examples: list[Example]) -> Matrix:
     return files.fitted(rows, np.concatenate([touched for _, touched in examples]), start, strength=1.0)
 
 
+def told_of(weights: Matrix) -> dict[str, float]:
+    return {name: round(float(weight), 4) for name, weight in zip((*files.FEATURES, "constant"), weights, strict=True)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("places", nargs="+", metavar="REPO=STORE")
@@ -92,10 +96,11 @@ def main() -> None:
         print(f"{name}: {len(data[name])} commits", file=sys.stderr, flush=True)
     vote = np.zeros(len(files.FEATURES) + 1)
     vote[files.FEATURES.index("near messages")] = 1
-    judged = {}
+    judged, left_out = {}, {}
     for name, own in data.items():
         others = [example for other, examples in data.items() if other != name for example in examples]
         weights = learned(others or own)
+        left_out[name] = told_of(weights)
         judged[name] = [
             round(float(np.mean([recall(*example, chosen_weights) for example in own])), 3)
             for chosen_weights in (vote, weights)
@@ -104,16 +109,14 @@ def main() -> None:
             f"{name}: vote of the nearest commits {judged[name][0]:.3f}, learned from the others {judged[name][1]:.3f}"
         )
     weights = learned([example for examples in data.values() for example in examples])
-    print({name: round(float(weight), 3) for name, weight in zip((*files.FEATURES, "constant"), weights, strict=True)})
+    print(told_of(weights))
     if chosen.write:
         target = Path(files.__file__).with_suffix(".json")
         told = {
             "learned_from": {name: len(examples) for name, examples in data.items()},
             "recall_at_10_left_out": {name: {"vote": one, "learned": other} for name, (one, other) in judged.items()},
-            "weights": {
-                name: round(float(weight), 4)
-                for name, weight in zip((*files.FEATURES, "constant"), weights, strict=True)
-            },
+            "weights": told_of(weights),
+            "weights_left_out": left_out,
         }
         target.write_text(json.dumps(told, indent=1) + "\n")
 

@@ -4,17 +4,17 @@
 
 Every store must be indexed. The cases are those of `treering bench`, and the questions of a file where one is named;
 what is made better is the mean over the repositories (a file of questions counts as one) of MRR@10 + recall@10. A
-random search from the present weights changes each by a quarter or so, keeps what is best, and goes on from there. Each
-repository is also judged by the weights that are best for all others (what somebody gets whose repository was not
-learned from), beside a plain fusion in which text and vectors count the same. What the diff counts for is not learned:
-only the seed's repository has many messages that say nothing.
-`--write` rounds the best and keeps them in src/treering/search/weights.json with these figures.
+random search from a plain fusion, in which text and vectors count the same, changes each weight by a quarter or so,
+keeps what is best, and goes on from there. The same search is made once for each repository without it, and judges it:
+what somebody gets whose repository was not learned from. What the diff counts for is not learned (only the seed's
+repository has many messages that say nothing), and is the same in the plain fusion; `no diff` is the one without.
+`--write` rounds the weights learned from all and keeps them in src/treering/search/weights.json with these figures.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,11 @@ from treering.search.fusion import Legs, Weights, fused
 from treering.search.history import History
 
 SEED = 7
-PLAIN = Weights(own=0, dense=0.5, code=1, coverage=0, literal=0, diff=0)
-"""The text's z-score and the mean of the vectors', and nothing else."""
-STEP = 0.25
+PLAIN = Weights(own=0, dense=0.5, code=1, coverage=0, literal=0, diff=fusion.LEARNED.diff)
+"""The text's z-score and the mean of the vectors'; and the diff where a message says nothing."""
+START = replace(PLAIN, own=0.1, coverage=0.1, literal=0.1)
+"""Where a search begins: a weight that is nothing is no more after a factor."""
+STEP = 0.3
 DEEPEST = 60
 """How many of the best candidates are looked at: enough for ten changes."""
 
@@ -75,9 +77,31 @@ def figures(cases: dict[str, list[Asked]], weights: Weights) -> dict[str, Figure
     }
 
 
-def worth(found: dict[str, Figures], without: str = "") -> float:
-    """The mean over the repositories of MRR + recall, leaving one out with its questions."""
-    return float(np.mean([one.mean(axis=0).sum() for name, one in found.items() if name.partition(" ")[0] != without]))
+def worth(found: dict[str, Figures]) -> float:
+    """The mean over the repositories of MRR + recall."""
+    return float(np.mean([one.mean(axis=0).sum() for one in found.values()]))
+
+
+def repository(name: str) -> str:
+    """Whose cases, or questions, are called so."""
+    return name.partition(" ")[0]
+
+
+def walk(cases: dict[str, list[Asked]], tries: int, without: str = "") -> tuple[Weights, dict[str, Figures]]:
+    """The best weights that a random search finds, and what they are worth to those that it saw: not to ``without``."""
+    seen = {name: of for name, of in cases.items() if repository(name) != without}
+    chance = np.random.default_rng(SEED)
+    names = [name for name in asdict(START) if name != "diff"]
+    best, found = START, figures(seen, START)
+    for _ in range(tries):
+        factors = np.exp(chance.normal(0, STEP, len(names))).tolist()
+        known = asdict(best)
+        weights = Weights(**known | {name: known[name] * one for name, one in zip(names, factors, strict=True)})
+        tried = figures(seen, weights)
+        if worth(tried) > worth(found):
+            best, found = weights, tried
+    print(f"without {without or 'none'}: {worth(found):.4f}", rounded(best), flush=True)
+    return best, found
 
 
 def rounded(weights: Weights) -> dict[str, float]:
@@ -94,38 +118,28 @@ def main() -> None:
     for place in chosen.places:
         with opened(place) as bench:
             cases |= asked(bench)
-    chance = np.random.default_rng(SEED)
-    names = [name for name in asdict(fusion.LEARNED) if name != "diff"]
-    tried = [(weights, figures(cases, weights)) for weights in (PLAIN, fusion.LEARNED)]
-    plain, best = tried
-    for _ in range(chosen.tries):
-        factors = np.exp(chance.normal(0, STEP, len(names))).tolist()
-        known = asdict(best[0])
-        weights = Weights(**known | {name: known[name] * one for name, one in zip(names, factors, strict=True)})
-        tried.append((weights, figures(cases, weights)))
-        if worth(tried[-1][1]) > worth(best[1]):
-            best = tried[-1]
-            print(f"{worth(best[1]):.4f}", rounded(weights), flush=True)
-    told = {}
-    for name in dict.fromkeys(name.partition(" ")[0] for name in cases):
-        other = max(tried, key=lambda one: worth(one[1], name))[1]
-        for own in (own for own in cases if own.partition(" ")[0] == name):
-            told[own] = {
-                "cases": len(cases[own]),
-                "mrr, recall": [round(float(one), 3) for one in best[1][own].mean(axis=0)],
-                "mrr, recall left out": [round(float(one), 3) for one in other[own].mean(axis=0)],
-                "mrr, recall plain": [round(float(one), 3) for one in plain[1][own].mean(axis=0)],
+    learned, best = walk(cases, chosen.tries)
+    plain, undiffed = figures(cases, PLAIN), figures(cases, replace(PLAIN, diff=0))
+    told: dict[str, dict[str, object]] = {}
+    left_out: dict[str, Figures] = {}
+    for name in dict.fromkeys(map(repository, cases)):
+        weights, _ = walk(cases, chosen.tries, without=name)
+        own = {one: of for one, of in cases.items() if repository(one) == name}
+        left_out |= figures(own, weights)
+        for one, of in own.items():
+            ways = {"": best, " left out": left_out, " plain": plain, " plain, no diff": undiffed}
+            told[one] = {"cases": len(of), "weights left out": rounded(weights)} | {
+                f"mrr, recall{way}": [round(float(mean), 3) for mean in found[one].mean(axis=0)]
+                for way, found in ways.items()
             }
-            print(own, told[own])
-    left_out = np.concatenate(
-        [max(tried, key=lambda one: worth(one[1], own.partition(" ")[0]))[1][own] for own in cases]
-    )
-    base = np.concatenate([plain[1][own] for own in cases])
-    for column, name in enumerate(("MRR", "recall")):
-        low, high = interval(left_out[:, column], base[:, column])
-        print(f"{name} left out, over the plain fusion: [{low:+.4f}, {high:+.4f}]")
+            print(one, told[one], flush=True)
+    for way, base in (("the plain fusion", plain), ("that without the diff", undiffed)):
+        for column, name in enumerate(("MRR", "recall")):
+            ours, theirs = (np.concatenate([found[one][:, column] for one in cases]) for found in (left_out, base))
+            low, high = interval(ours, theirs)
+            print(f"{name} left out, over {way}: [{low:+.4f}, {high:+.4f}]")
     if chosen.write:
-        written = json.dumps({"learned_from": told, "weights": rounded(best[0])}, indent=1)
+        written = json.dumps({"learned_from": told, "weights": rounded(learned)}, indent=1)
         Path(fusion.__file__).with_name("weights.json").write_text(written + "\n", "utf-8")
 
 

@@ -4,7 +4,7 @@
 
 Every store must be indexed. The cases, the ways and the slices are those of `treering bench`, of all repositories
 pooled; ratios and intervals are to BM25 on messages, 95 % by a paired bootstrap over the cases. Files are predicted
-for commits of the newest fifth of each repository.
+for commits of the newest fifth of each repository, from weights that were learned without it.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from treering.report import Reporter
 from treering.search import benchmark
 from treering.search.benchmark import RESAMPLES, Case, Judged
 from treering.search.commits import Finder
-from treering.search.files import Predictor
+from treering.search.files import Predictor, shipped
 from treering.types import BASELINE, FileRow
 
 MOST = 250
@@ -74,15 +74,18 @@ def main() -> None:
     slices: list[list[str]] = []
     outcomes: dict[str, list[benchmark.Outcome]] = {}
     files: dict[str, list[FileRow]] = {}
+    tips: dict[str, str] = {}
     for place in chosen.places:
         with opened(place, chosen.most) as bench:
             judged = benchmark.judged(bench.finder, bench.cases, bench.messages)
             slices += [[f"{bench.name}: {name}" for name in of if name != "all"] + of for of in judged.slices]
             for way, found in judged.outcomes.items():
                 outcomes.setdefault(way, []).extend(found)
-            predictor = Predictor(bench.finder.history)
+            predictor = Predictor(bench.finder.history, shipped(bench.name))
             files[bench.name] = benchmark.measure_files(predictor, bench.reader.shadow, bench.messages, chosen.files)
-            print(f"{bench.name}: {len(judged.slices)} cases", file=sys.stderr, flush=True)
+            history = bench.finder.history
+            tips[bench.name] = f"{len(history):,} commits, the newest {history.hashes[-1]}"
+            print(f"{bench.name}: {tips[bench.name]}; {len(judged.slices)} cases", file=sys.stderr, flush=True)
     rows = benchmark.rows_of(Judged(slices, outcomes))
     ours, theirs = outcomes["treering"], outcomes[BASELINE]
     ratios = {
@@ -90,10 +93,11 @@ def main() -> None:
         "recall": ratio([one.recall for one in ours], [one.recall for one in theirs]),
     }
     if chosen.json:
-        told = {"machine": where, "rows": rows, "ratios": ratios, "files": files}
+        told = {"machine": where, "repositories": tips, "rows": rows, "ratios": ratios, "files": files}
         print(msgspec.json.encode(told).decode())
         return
-    print(f"{describe(where)}\n")
+    print(describe(where))
+    print("\n".join(f"{name}: {tip}" for name, tip in tips.items()) + "\n")
     lines: list[tuple[str, ...]] = [
         ("cases", "way", "n", "MRR@10", "recall@10", "MRR, difference", "recall, difference")
     ]

@@ -1,10 +1,11 @@
 """What hooks and the watcher cost, how soon a commit is found, and what survives `kill -9` and a story of commits.
 
     python benchmarks/watching.py REPO [--store STORE] [--only hooks,latency,idle,kills,story]
-                                  [--commits 50] [--kills 30] [--story 500]
+                                  [--commits 50] [--kills 30] [--story 500] [--learn]
 
 Works on a clone, and on a copy of the store (one is made if none is given). What a user would do instead is measured
-beside it: `treering index` in the hook itself. So is the hook that git has for every move of a ref.
+beside it: `treering index` in the hook itself. So is the hook that git has for every move of a ref. With `--learn` the
+watcher of the story sees to the model too (as the environment's settings have it), and what came of that is told.
 """
 
 import argparse
@@ -46,10 +47,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--story", type=int, default=500)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--learn", action="store_true")
     parser.add_argument("--nice", type=int, default=19, help="of the index runs; 0 on a machine that is busy")
     chosen = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("TREERING_")]:
-        del os.environ[name]
+        if not (chosen.learn and name.startswith(("TREERING_TRAIN_", "TREERING_LEARN_", "TREERING_TOKENS_"))):
+            del os.environ[name]
     os.environ["TREERING_WATCH_NICE"] = str(chosen.nice)
     print(f"{describe(machine())}, index runs at nice {chosen.nice}")
     with tempfile.TemporaryDirectory(prefix="treering-benchmark-") as folder:
@@ -62,7 +65,7 @@ def main() -> None:
             "latency": lambda: latency(repo, chosen.commits, dice),
             "idle": lambda: idle(repo),
             "kills": lambda: kills(repo, chosen.kills, dice),
-            "story": lambda: story(repo, chosen.story, chosen.seed, dice),
+            "story": lambda: story(repo, chosen.story, chosen.seed, dice, learns=chosen.learn),
         }
         for part in chosen.only.split(","):
             print(f"\n{part} (load {os.getloadavg()[0]:.1f})")
@@ -192,12 +195,12 @@ def kills(repo: Repo, times: int, dice: random.Random) -> None:
     )  # fmt: skip
 
 
-def story(repo: Repo, commits: int, seed: int, dice: random.Random) -> None:
+def story(repo: Repo, commits: int, seed: int, dice: random.Random, *, learns: bool) -> None:
     """Commits, amends, rebases, merges, deletions, force-pushes and fetches, with nobody running an index."""
     place = opening.place(repo.path)
     hooking.install(place)
     moving, lags = Moving(repo, seed), list[float]()
-    with watching(repo.path) as watcher:
+    with watching(repo.path, options=["--learn"] if learns else []) as watcher:
         watcher.next("indexed")
         checked = 0
         while moving.commits < commits:
@@ -211,6 +214,8 @@ def story(repo: Repo, commits: int, seed: int, dice: random.Random) -> None:
         wanted = moving.reachable()
         until(lambda: searchable(place.folder) == wanted and not bare_of_vectors(place.folder), LONG)
         runs = [event for event in watcher.rest() if event["event"] == "indexed"]
+        if learns:
+            until(lambda: _up_to_date(repo.path), LONG)
     said = [
         line.partition(" Say ") for line in repo.git("log", "--format=%H %s", "--branches", "--remotes").splitlines()
     ]
@@ -224,6 +229,31 @@ def story(repo: Repo, commits: int, seed: int, dice: random.Random) -> None:
         f" {statistics.median(lags):.1f} s (median), {max(lags):.1f} s (worst); it holds the {len(wanted):,} reachable"
         f" commits and no other; of {len(asked)} asked for by their own word, {found} came first"
     )
+    if learns:
+        learned(place)
+
+
+def _up_to_date(repo: Path) -> bool:
+    """Whether no learning is under way and none is due."""
+    command = [sys.executable, "-P", "-m", "treering", "learn", "--json", "--repo", str(repo)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode == 0 and json.loads(done.stdout)["outcome"] == "waiting"
+
+
+def learned(place: opening.Place) -> None:
+    """What the watcher learned by itself: each round, and the test of each model on commits that it never saw."""
+    rows = [("round", "new commits", "outcome", "difference", "tested: model, commits, bits per byte")]
+    with place.store(existing=True) as store:
+        tests = {str(run.told["through"]): run.told for run in store.runs(stages=("test",))}
+        for number, run in enumerate(store.runs(stages=("learn",)), start=1):
+            test, span = tests.get(str(run.told["through"])), run.told["difference"]
+            rows.append(
+                (
+                    str(number), str(run.told["new"]), str(run.told["outcome"]), json.dumps(span),
+                    f"{test['model']}, {test['commits']}, {test['bits_per_byte']:.3f}" if test else "",
+                )
+            )  # fmt: skip
+    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,8 @@ class Watcher:
 
 
 @contextmanager
-def watching(*repos: Path, **environment: str) -> Iterator[Watcher]:
-    watcher = Watcher(repos, **environment)
+def watching(*repos: Path, options: Sequence[str] = (), **environment: str) -> Iterator[Watcher]:
+    watcher = Watcher(repos, *options, **environment)
     try:
         yield watcher
     finally:

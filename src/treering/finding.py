@@ -164,6 +164,10 @@ class Desk:
         said = self.finder.discussed
         return self.finder.store.touched(), said.touched() if said else None, threads.touched(self.where.folder)
 
+    def unheard_of(self, given: Sequence[str]) -> list[str]:
+        """Those of the files given that nothing is known of: no commit that counts has changed them."""
+        return [name for name in given if text_of(name) not in self.predictor.touches.number]
+
     def files(self, task: str, *, limit: int = 0, given: Sequence[str] = (), at: str = "") -> list[FilePrediction]:
         """The files of ``at`` (the newest commit, by default) that a task will touch; nothing later is known."""
         if not task.strip():
@@ -178,8 +182,8 @@ class Desk:
             candidates = sorted({touches.names[file] for file in touches.files[mask[touches.commits]]})
 
         return self.predictor.predict(
-            text_of(task), candidates, mask=mask, limit=limit or self.limit, given=given,
-            contents=partial(texts, self.shadow, commit),
+            text_of(task), candidates, mask=mask, limit=limit or self.limit,
+            given=[text_of(name) for name in given], contents=partial(texts, self.shadow, commit),
         )  # fmt: skip
 
 
@@ -213,6 +217,8 @@ def files(
 ) -> list[FilePrediction]:
     """:meth:`Desk.files` of a repository."""
     with desk(where, report, vectors=False) as opened:
+        for name in opened.unheard_of(given):
+            report.warn(f"{name} says nothing: no commit of the history changed it")
         return opened.files(task, given=given, at=at)
 
 
@@ -283,6 +289,8 @@ def files_batch(where: Place, lines: Iterable[FilesLine], report: Reporter) -> I
     """The same for files."""
     with desk(where, report, vectors=False) as opened:
         for number, line in enumerate(lines, start=1):
+            for name in opened.unheard_of(line.given):
+                report.warn(f"line {number}: {name} says nothing: no commit of the history changed it")
             with _told_of(number):
                 hits = opened.files(line.task, limit=line.n, at=line.at, given=line.given) if line.task.strip() else []
             yield {"id": line.id, "hits": hits}

@@ -65,7 +65,8 @@ class Reporter:
                 yield item
                 count += 1
                 advance()
-        self.detail(f"{what}: {count:,} in {time.monotonic() - started:.1f} s")
+        seconds = time.monotonic() - started
+        self.detail(f"{what}: {count:,} in {seconds:.1f} s, {count / max(seconds, 1e-3):,.1f} a second")
 
     def _bar(self, total: int, what: str) -> "_Bar":
         return _Bar(total, what, shown=self.out is not None and self.out.isatty())
@@ -88,10 +89,15 @@ class _Bar:
         if not self.shown:
             return lambda: None
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+        from rich.text import Text
+
+        class Rate(TextColumn):
+            def render(self, task: Task) -> Text:
+                return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(""), TimeRemainingColumn(),
             console=Console(stderr=True), transient=True,
         )  # fmt: skip
         self.progress.start()

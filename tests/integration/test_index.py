@@ -1,6 +1,7 @@
 """From a real repository to an index that finds its commits, by words and by meaning."""
 
 import io
+import json
 import shutil
 import uuid
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from repositories import Repo
-from treering import finding, modelpack, opening, operations
+from treering import caring, finding, modelpack, opening, operations
 from treering.errors import StoreError, UsageError
 from treering.opening import Place
 from treering.pipeline import index as index_stage
@@ -336,3 +337,17 @@ def test_an_index_killed_between_the_parts_of_a_text_goes_on(repo: Repo, monkeyp
         names = store.vector_names(fingerprint)
     assert len(set(names)) == len(names)
     assert max(part for _, _, part in names) > 0
+
+
+def test_what_no_vector_has_of_a_long_text_is_counted_and_is_no_damage(repo: Repo) -> None:
+    short, long = "Say it shortly", "Tell it all\n\n" + " ".join(f"word{number}" for number in range(900)) + " zeppelin"
+    for message in (short, long):
+        repo.commit(message, told__py=f"{len(message)}\n")
+    where = opening.place(repo.path)
+    operations.index(where, Reporter())
+    left_out = json.loads((where.folder / "manifest.json").read_text())["left_out"]["index"]
+    unread = left_out["message beyond all-MiniLM-L6-v2"]
+    assert unread["files"] == 1
+    assert 0 < unread["bytes"] < len(long)
+    assert finding.search(where, "zeppelin", Reporter())[0].subject == "Tell it all"
+    assert caring.verify(where, Reporter()).sound

@@ -16,7 +16,7 @@ from treering.operate.subject import Aside, Seen, Subject
 from treering.pipeline.learn import CURRENT, current_model, make_current, models_of, replaced, report_of
 from treering.pipeline.tokenize import CARD, Dataset
 from treering.store import ledger
-from treering.store.database import connect, migrate
+from treering.store.database import connect, make_folder, migrate
 from treering.store.ledger import Ledger
 from treering.store.schema import MIGRATIONS
 from treering.tokens.pack import digest_of, read_stream
@@ -86,6 +86,7 @@ def reindexed(folder: Path) -> bool:
 
 def put_aside(folder: Path, aside: Aside) -> None:
     """Take a database out that cannot be mended, with the vectors that only it can name."""
+    make_folder(folder)  # without a database only what it ignores says whose it is
     for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", "vectors"):
         if (folder / name).exists():
             aside.take(folder / name)

@@ -10,9 +10,10 @@ from treering.operate.subject import Seen, Subject
 from treering.pipeline import index as index_stage
 from treering.pipeline import scrape as scrape_stage
 from treering.pipeline.common import Cleaner, Kinds, caps_of, read
+from treering.store.index import BEYOND
 from treering.text import document
 from treering.text.kinds import kind_of
-from treering.types import Commit, Features, FilePatch, Placed, record_of
+from treering.types import Commit, Features, FilePatch, LeftOut, Placed, record_of
 
 SAMPLE = 200
 """So many commits are read again, with their diffs, where not everything is looked at."""
@@ -130,10 +131,11 @@ def _as_kept(commit: Commit, kept: tuple[int, bytes, bytes, str, str, bytes | No
     said = document.features(record, kinds)
     _, features, hunks, left_out, of_kinds, _ = kept
     try:
+        unused = msgspec.json.decode(left_out, type=dict[str, LeftOut]).items()
         return (
             msgspec.json.decode(features, type=Features) == said
             and unpacked(hunks) == tuple(document.telling(record.patches, kinds))
-            and left_out == msgspec.json.encode(document.left_out(record, kinds)).decode()
+            and {reason: of for reason, of in unused if BEYOND not in reason} == document.left_out(record, kinds)
             and [kind for kind in msgspec.json.decode(of_kinds) if kind != "hunks"] == document.kinds_of(said)
         )
     except ValueError:  # what cannot be decoded, of the features, of the hunks or of JSON

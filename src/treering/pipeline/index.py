@@ -3,7 +3,7 @@
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 
 import msgspec
@@ -156,7 +156,8 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
     # The first part of a text comes last: where it is named, all are. A kill may have left some that are without it.
     there = set(store.vector_names(model.fingerprint)) if missing else set()
     owners: tuple[dict[str, list[tuple[int, str, int]]], dict[str, list[tuple[int, str, int]]]] = ({}, {})
-    for owner, text in texts_of(store, model, missing):
+    unread: dict[tuple[int, str], int] = {}
+    for owner, text in texts_of(store, model, missing, unread):
         if owner not in there:
             owners[owner[2] == 0].setdefault(text, []).append(owner)
     named = before = store.vectors(model.fingerprint)
@@ -164,19 +165,29 @@ def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Report
     for batch in batched(report.track(made, sum(map(len, owners)), "embedding texts"), FLUSH):
         rows = [row for owned, row in batch for _ in owned]
         matrix.append(named, np.stack(rows))
-        store.name_vectors(model.fingerprint, named, (owner for owned, _ in batch for owner in owned))
+        names = [owner for owned, _ in batch for owner in owned]
+        cut = [(one, kind, unread[one, kind]) for one, kind, part in names if not part and (one, kind) in unread]
+        store.name_vectors(model.fingerprint, named, names, cut, model.name)
         named += len(rows)
     return named - before
 
 
 def texts_of(
-    store: Store, model: Embedder, wanted: Mapping[int, Collection[str]]
+    store: Store,
+    model: Embedder,
+    wanted: Mapping[int, Collection[str]],
+    unread: MutableMapping[tuple[int, str], int] | None = None,
 ) -> Iterator[tuple[tuple[int, str, int], str]]:
-    """The texts that become vectors, of some kinds of some commits: (commit id, kind, part), and the part's text."""
+    """The texts that become vectors, of some kinds of some commits: (commit id, kind, part), and the part's text.
+    ``unread`` takes for (commit id, kind) the bytes of a text that no part has.
+    """
     for commit_id, said in store.features(wanted):
         kinds = wanted[commit_id]
         whole = [(kind, text) for kind, text in document.texts(said) if kind in kinds]
         cut = {kind: of for (kind, _), of in zip(whole, parts(model, [text for _, text in whole]), strict=True)}
+        for kind, text in whole:
+            if unread is not None and (rest := text[text.rfind(cut[kind][-1]) + len(cut[kind][-1]) :].strip()):
+                unread[commit_id, kind] = len(rest.encode())
         if "hunks" in kinds:
             cut["hunks"] = document.hunk_texts(store.hunks(commit_id))
         for kind, of in cut.items():

@@ -34,7 +34,7 @@ from treering.search.reasons import best_hunk, why
 from treering.store import Store
 from treering.text.words import words
 from treering.types import NO_FILTERS, Filters, Hit
-from treering.vectors.embedder import Embedder
+from treering.vectors.embedder import Embedder, embed
 from treering.vectors.index import VectorIndex
 
 CANDIDATES = 200
@@ -74,11 +74,13 @@ class Finder:
         index: VectorIndex | None = None,
         lost: Callable[[StoreError], None] = lambda _: None,
     ) -> None:
+        self._beside = ThreadPoolExecutor(1)  # its thread ends with the finder
+        if embedder:
+            self._beside.submit(embed, embedder, ["loaded"])  # loaded while the history is read
         self.store = store
         self.history = History(store)
         self.dense = Dense(self.history, embedder, index, lost) if embedder else None
         self.weights = weights
-        self._beside = ThreadPoolExecutor(1)  # its thread ends with the finder
         self.discussed: Discussed | None = None
         self._whole = self._discussed = Scope(self.history, self.history.everything)
         self._part: Scope | None = None  # of the last question that knew less
@@ -180,7 +182,8 @@ class Finder:
             seen = through
             if reason == "that hash":  # a merge that is named is wanted
                 seen = mask & chosen(self.history, replace(filters, include_merges=True))
-            if numbers := [number for number in found if seen[number]]:
+            numbers = [number for number in found if seen[number]]
+            if numbers or reason != "changes it":  # a file may be called as words are that mean something else
                 return self._hits(_in_order(query, numbers), limit, mask, reason)
         quoted = phrases(query)
         for phrase in quoted:

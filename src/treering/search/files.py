@@ -74,10 +74,11 @@ def touches_of(history: History) -> Touches:
 
 
 class Predictor:
-    """Predicts files over one history."""
+    """Predicts files over one history. ``prior`` are the weights to start from, the shipped ones by default."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, prior: Matrix | None = None) -> None:
         self.history = history
+        self._prior = shipped() if prior is None else prior
         self.touches = touches_of(history)
         self._path_words = [vocabulary(name) for name in self.touches.names]
         self._fitted: dict[bytes, Matrix] = {}
@@ -179,12 +180,12 @@ class Predictor:
         known = np.flatnonzero(mask)
         whole = len(known) // STEP * STEP
         if not whole:
-            return shipped()
+            return self._prior
         past = np.zeros(len(mask), bool)
         past[known[:whole]] = True
         if (key := np.packbits(past).tobytes()) not in self._fitted:
             rows, touched = self.examples(past, EXAMPLES)
-            self._fitted[key] = fitted(rows, touched, shipped()) if touched.sum() >= ENOUGH else shipped()
+            self._fitted[key] = fitted(rows, touched, self._prior) if touched.sum() >= ENOUGH else self._prior
         return self._fitted[key]
 
     def examples(self, past: Mask, most: int) -> tuple[Matrix, npt.NDArray[np.bool_]]:
@@ -246,9 +247,10 @@ def fitted(rows: Matrix, touched: npt.NDArray[np.bool_], prior: Matrix, strength
 
 
 @cache
-def shipped() -> Matrix:
-    """The weights that come with treering; docs/quality.md says from which repositories."""
-    written = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))["weights"]
+def shipped(without: str = "") -> Matrix:
+    """The weights that come with treering, or those learned ``without`` one of the repositories they come from."""
+    learned = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
+    written = learned["weights_left_out"].get(without, learned["weights"])
     return np.array([written[name] for name in (*FEATURES, "constant")], np.float64)
 
 

@@ -26,7 +26,10 @@ EMPTY_FROM = 5
 REMEMBERED = 512
 """Words whose postings are kept in memory: those of a common one are some hundred kilobytes."""
 
-_LETTERS = re.compile(r"[^\W\d_]{2,}")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_LETTERS = bytes(byte if byte > 127 or chr(byte).isalpha() else 32 for byte in range(256))
+SHORT = 16
+"""So many bytes may still be without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,8 @@ class History:
         self._parents = [row.parents.split() for row in rows]
         self.number = {name: number for number, name in enumerate(self.hashes)}
         self.merged_by = np.array([self.number.get(row.merged_by or "", -1) for row in rows], np.int64)
-        self.patch = _grouped([row.patch_id or "" for row in rows])
-        self.message = _grouped([" ".join(_LETTERS.findall(row.message.lower())) for row in rows])
+        self.patch = _grouped([(row.patch_id or "").encode() for row in rows])
+        self.message = _grouped([_said(row.message) for row in rows])
         self._of_id = np.full(int(self.ids.max(initial=0)) + 1, -1, np.int64)
         self._of_id[self.ids] = np.arange(len(rows))
 
@@ -155,7 +158,13 @@ class History:
         return (self.message < 0) | (counts[self.message] >= EMPTY_FROM)
 
 
-def _grouped(names: Sequence[str]) -> Numbers:
+def _said(message: str) -> bytes:
+    """The words of a message, equal for messages that differ in case, numbers and marks alone; empty without words."""
+    words = b" ".join(message.lower().encode().translate(_LETTERS).split())
+    return words if len(words) >= SHORT or _WORD.search(message) else b""
+
+
+def _grouped(names: Sequence[bytes]) -> Numbers:
     """A number for each name, equal for equal names, -1 for an empty one."""
-    known: dict[str, int] = {"": -1}
+    known: dict[bytes, int] = {b"": -1}
     return np.array([known.setdefault(name, len(known) - 1) for name in names], np.int64)

@@ -17,6 +17,9 @@ HOLDER = np.dtype([("commit", "<u4"), ("field", "u1"), ("count", "<u2")])
 
 Holders = npt.NDArray[np.void]
 
+BEYOND = " beyond "
+"""Stands between the kind of a text and the model that read only its beginning, in the reason for what is left out."""
+
 
 class IndexTables(CommitTables):
     def undocumented(self) -> dict[str, int]:
@@ -191,9 +194,23 @@ class IndexTables(CommitTables):
             missing.setdefault(commit_id, []).append(kind)
         return missing
 
-    def name_vectors(self, fingerprint: str, first: int, names: Iterable[tuple[int, str, int]]) -> None:
-        """Name the rows that were flushed to the matrix, from ``first`` on: (commit id, kind, part)."""
+    def name_vectors(
+        self,
+        fingerprint: str,
+        first: int,
+        names: Iterable[tuple[int, str, int]],
+        cut: Iterable[tuple[int, str, int]] = (),
+        model: str = "",
+    ) -> None:
+        """Name the rows that were flushed to the matrix, from ``first`` on: (commit id, kind, part). ``cut`` are the
+        texts that go on behind their last part: (commit id, kind, bytes that no vector of the model called so has).
+        """
         with self.transaction():
+            self.db.executemany(
+                "UPDATE documents SET left_out = json_patch(left_out,"
+                " json_object(?2, json_object('files', 1, 'bytes', ?3))) WHERE commit_id = ?1",
+                ((commit_id, f"{kind}{BEYOND}{model}", size) for commit_id, kind, size in cut),
+            )
             self.db.executemany(
                 "INSERT INTO vectors VALUES (?, ?, ?, ?, ?)",
                 ((fingerprint, row, *name) for row, name in enumerate(names, start=first)),

@@ -14,7 +14,9 @@ from treering.vectors.minilm import NAME, SPECIAL, MiniLM
 
 _FILES = ("*.json", "*.txt", "*/*.json", "*.safetensors")
 MAX_PARTS = 2
-"""Of a text that is longer than that many parts, the rest is not embedded: it has its words in the index."""
+"""Of a text that is longer than that many parts, the rest is not embedded: it has its words in the index, and the
+store says how much it is.
+"""
 
 
 class Embedder(Protocol):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -148,12 +149,18 @@ class MiniLM:
         return (one.offsets for one in encoded)
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Matrix]]:
-        """Longest first, so that little is padding and a batch too large for memory fails at once."""
+        """Of like length in a batch, so that little is padding. The longest come first, so that a batch too large for
+        memory fails at once, the others mixed, so that what is done says how long the rest takes.
+        """
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(texts)), key=lambda position: -len(ids[position]))
+        batches = []
         while order:
             count = max(1, self.batch_tokens // len(ids[order[0]]))
-            chosen, order = order[:count], order[count:]
+            batches.append(order[:count])
+            order = order[count:]
+        random.Random(len(batches)).shuffle(rest := batches[1:])  # noqa: S311
+        for chosen in [*batches[:1], *rest]:
             yield chosen, self._embed([ids[position] for position in chosen])
 
     def _embed(self, ids: list[list[int]]) -> Matrix:
