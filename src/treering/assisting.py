@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
-
 from treering.assist.ask import Answer as Answer
 from treering.assist.ask import Asking, Citation, LocalModel, answer
 from treering.assist.ask import By as By
@@ -105,10 +103,11 @@ def _sources(desk: Desk, audience: Audience) -> Sources:
 
 def _discussed(desk: Desk, record: Record, patterns: Sequence[str]) -> list[str]:
     """What was said at the forge of a commit; not where it is of another one, too, that touches a private path."""
-    history, found = desk.finder.history, []
+    history, known, found = desk.finder.history, desk.finder.discussed, []
     for thread in threads_of(desk.where.folder, record):
-        merged = [history.number[name] for name in thread.commits if name in history.number]
-        beside = [*merged, *np.flatnonzero(np.isin(history.merged_by, merged)).tolist()]
+        beside = known.commits_of(thread.kind, thread.number) if known else None
+        if beside is None:  # it came after the index was opened: whose it is will be known the next time
+            continue
         ids = {*history.ids[beside].tolist(), *desk.finder.store.mentioning(f"#{thread.number}")} if patterns else ()
         others = desk.finder.store.records(ids=sorted(ids))
         if not any(matching([*one.paths, *(of.old_path for of in one.files_renamed)], patterns) for one in others):

@@ -18,9 +18,9 @@ from treering.git.moved import Mark, RefFiles
 from treering.git.reader import read_refs
 from treering.git.shadow import GitFailed, Shadow, shadow_of
 from treering.opening import Place, finder
+from treering.operate import threads
 from treering.operate.forge import Thread
 from treering.operate.forge import told as told
-from treering.operate.threads import threads_of
 from treering.pipeline.scrape import tips_of
 from treering.report import Reporter
 from treering.search.commits import Finder
@@ -132,7 +132,9 @@ class Desk:
         number = self.finder.history.find(self.named(text_of(name)))
         commit_id = int(self.finder.history.ids[number])
         (record,) = self.finder.store.records(ids=[commit_id])
-        return CommitDetail(record, self.finder.store.hunks(commit_id), tuple(threads_of(self.where.folder, record)))
+        return CommitDetail(
+            record, self.finder.store.hunks(commit_id), tuple(threads.threads_of(self.where.folder, record))
+        )
 
     def points(self, question: str | Sequence[float], *, limit: int = 0) -> list[Point]:
         """The commits nearest to a vector of the index's model, or those that answer a question in words."""
@@ -157,9 +159,10 @@ class Desk:
         return _state(self.finder.store)
 
     @property
-    def touched(self) -> int:
-        """Another number once anyone else has written the store: cheap to ask, and says when to ask for the state."""
-        return self.finder.store.touched()
+    def touched(self) -> tuple[int | None, ...]:
+        """Another value once anyone else has written the store: cheap to ask, and says when to ask for the state."""
+        said = self.finder.discussed
+        return self.finder.store.touched(), said.touched() if said else None, threads.touched(self.where.folder)
 
     def unheard_of(self, given: Sequence[str]) -> list[str]:
         """Those of the files given that nothing is known of: no commit that counts has changed them."""
@@ -220,13 +223,15 @@ def files(
 
 
 def state(where: Place) -> tuple[object, ...]:
-    """What an index is at: another one when other commits, words or vectors can be found than before."""
+    """What an index is at: another one when other commits, words or vectors can be found than before, or other texts
+    of the forge.
+    """
     with where.store(existing=True) as store:
         return _state(store)
 
 
 def _state(store: Store) -> tuple[object, ...]:
-    return store.fact("tips"), store.indexed(), store.vectors()
+    return store.fact("tips"), store.indexed(), store.vectors(), threads.revision_of(store.folder)
 
 
 def vectors(embedder: Embedder, texts: Sequence[str]) -> tuple[list[list[float]], list[int]]:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from pathlib import Path
 from treering.config import Settings, load
 from treering.errors import DataError, ModelError, StoreError, UsageError
 from treering.git.reader import Source, locate
+from treering.operate.threads import FILE as THREADS
+from treering.operate.threads import Threads
 from treering.pipeline import mirror as mirror_stage
 from treering.pipeline import scrape as scrape_stage
 from treering.report import Reporter
@@ -105,7 +107,7 @@ def finder(
 
     Raises :class:`DataError` if it holds no commits.
     """
-    with where.store(existing=True) as store, ThreadPoolExecutor(1) as beside:
+    with where.store(existing=True) as store, ThreadPoolExecutor(1) as beside, ExitStack() as stack:
         if not store.searchable():
             raise DataError("the index holds no commits", "run `treering index` first")
         asked = beside.submit(scrape_stage.tips_of, where.source, where.settings)  # git answers while it is opened
@@ -114,9 +116,28 @@ def finder(
             if vectors
             else nullcontext(Finder(store, None)) as opened
         ):
+            _discuss(where.folder, opened, stack, report)
             if asked.result() != store.fact("tips") or len(opened.history) < store.count():
                 report.say(BEHIND)
             yield opened
+
+
+def _discuss(folder: Path, opened: Finder, stack: ExitStack, report: Reporter) -> None:
+    """Let commits be found by what was fetched from the forge, where anything was."""
+
+    def lost(error: StoreError) -> None:
+        report.warn(f"searching without what was discussed at the forge: {error.message} ({error.hint})")
+
+    if (folder / THREADS).is_file():
+        try:
+            texts = stack.enter_context(Threads(folder, reading=True))
+            waiting = texts.waiting
+        except StoreError as error:
+            lost(error)
+            return
+        if waiting:
+            report.warn(f"the words of {waiting:,} texts of the forge wait to be indexed (run `treering index`)")
+        opened.discussing(texts, lost)
 
 
 @contextmanager

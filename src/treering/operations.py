@@ -20,6 +20,8 @@ from treering.lm.base import check_base
 from treering.opening import Place, embedder_of, finder_of
 from treering.operate import alerts, trends
 from treering.operate.journal import keep_up
+from treering.operate.threads import FILE as THREADS
+from treering.operate.threads import Threads
 from treering.pipeline import index as index_stage
 from treering.pipeline import learn as learn_stage
 from treering.pipeline import mirror as mirror_stage
@@ -101,7 +103,19 @@ def index(where: Place, report: Reporter, *, rebuild: bool = False) -> index_sta
             store, where.source, where.settings, report, embedder_of(where.settings), rebuild=rebuild
         )
         keep_log(store, where.settings, report)
+    index_threads(where, report)
     return indexed
+
+
+def index_threads(where: Place, report: Reporter) -> None:
+    """Index the words of what was fetched from the forge, where an earlier version left it without them."""
+    if (where.folder / THREADS).is_file():
+        try:
+            with Threads(where.folder) as kept:
+                if kept.waiting:
+                    kept.index()
+        except StoreError as error:
+            report.warn(f"what was discussed at the forge: {error.message} ({error.hint})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +187,7 @@ def run(where: Place, report: Reporter) -> tuple[Path, summary.Summary]:
     with where.store() as store:
         with stage("index"):
             indexed = index_stage.index(store, where.source, where.settings, report, embedder_of(where.settings))
+            index_threads(where, report)
         report.say(f"index: {indexed.commits:,} commits and {indexed.vectors:,} vectors added")
         told = None
         if learns:

@@ -28,6 +28,9 @@ from treering.files import locked
 from treering.opening import Place
 from treering.operate import doctor
 from treering.operate.doctor import Patient
+from treering.operate.inbox import Inbox
+from treering.operate.threads import Threads
+from treering.operate.webhooks import Delivery
 from treering.report import Reporter
 from treering.store.ledger import Ceilings, Ledger
 
@@ -187,6 +190,52 @@ def test_a_restore_keeps_what_was_spent_since_and_what_no_backup_holds(
     caring.restore(Path(made.file), indexed.path, None, Reporter(), force=True)
     with Ledger(where.folder, reading=True) as ledger:
         assert len(ledger.unsettled(time.time())) == 1
+
+
+def test_a_restore_rolls_back_neither_deliveries_nor_what_was_fetched(
+    indexed: Repo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = place(indexed)
+    pushes = [Delivery("github", name, "push", "push", "acme/shop", "refs/heads/main") for name in ("one", "two", "3")]
+
+    def accept(one: Delivery, now: float) -> list[bool]:
+        with Inbox(where.folder) as inbox:
+            return inbox.accept([one], now)
+
+    def pulled(updated: str) -> None:
+        with Threads(where.folder) as kept:
+            kept.reached("acme/shop", updated)
+
+    def come() -> str:
+        with Threads(where.folder, reading=True) as kept:
+            return kept.come("acme/shop")
+
+    def restored(name: str = "one.tar") -> str:
+        caring.restore(tmp_path / name, indexed.path, None, Reporter.to_stderr(), force=True)
+        return capsys.readouterr().err
+
+    assert accept(pushes[0], 1.0) == [True]
+    pulled("2026-01-01T00:00:00Z")
+    caring.backup(where, tmp_path / "one.tar", Reporter())
+    assert accept(pushes[1], 2.0) == [True]
+    pulled("2026-01-02T00:00:00Z")
+    caring.backup(where, tmp_path / "two.tar", Reporter())
+    told = restored()
+    assert "deliveries.db stays as it is" in told
+    assert "forge.db stays as it is" in told
+    with Inbox(where.folder) as inbox:
+        assert [one.number for one in inbox.due(3.0)] == [1, 2]  # acknowledged, and still to be done
+    assert (accept(pushes[0], 4.0), accept(pushes[1], 4.0), come()) == ([False], [False], "2026-01-02T00:00:00Z")
+    # What cannot be read, or is older than the backup's, is rolled back; and texts of another repository are.
+    (where.folder / "deliveries.db").write_bytes(b"torn" * 999)
+    (where.folder / "forge.db").unlink()
+    pulled("2025-01-01T00:00:00Z")
+    assert "stays as it is" not in restored("two.tar")
+    assert (accept(pushes[1], 5.0), accept(pushes[2], 5.0), come()) == ([False], [True], "2026-01-02T00:00:00Z")
+    with where.store() as store, store.writing("a test"):
+        store.set_fact("repo", "another")
+    assert "forge.db" not in restored()
+    assert come() == "2026-01-01T00:00:00Z"
 
 
 def test_a_store_that_a_killed_restore_moved_away_comes_back(indexed: Repo, tmp_path: Path) -> None:

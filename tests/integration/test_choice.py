@@ -388,6 +388,19 @@ def test_what_the_gate_proposes_is_no_history_unless_it_is_chosen(repo: Repo) ->
     assert chosen(repo) == {base, proposed}
 
 
+def test_what_the_gate_proposed_elsewhere_is_no_history_either(repo: Repo, tmp_path: Path) -> None:
+    base = repo.commit("base")
+    proposed, theirs = (repo.git("commit-tree", "HEAD^{tree}", "-p", base, "-m", name) for name in ("one", "two"))
+    repo.git("branch", "treering/gate-1", proposed)
+    repo.git("branch", "more/treering/gate-1", theirs)
+    clone = repo.copied(tmp_path / "unused")
+    repo.git("clone", "--quiet", str(repo.path), str(tmp_path / "clone"))
+    clone.path = tmp_path / "clone"
+    assert chosen(clone) == {base, theirs}
+    assert chosen(clone, refs="all") == {base, theirs, proposed}
+    assert chosen(clone, branches=["origin/treering/*"]) == {base, proposed}
+
+
 def test_a_tag_of_a_tag_is_a_tag_of_the_commit(repo: Repo) -> None:
     base = repo.commit("base")
     lost = repo.git("commit-tree", "HEAD^{tree}", "-p", base, "-m", "lost")

@@ -363,9 +363,13 @@ def test_what_was_discussed_of_a_private_path_is_not_told(repo: Repo, forge: Fak
     where = opening.place(repo.path)
     operations.index(where, Reporter())
     forge.add_request(
-        13, title="Twice", body="The salaries are in here.", merged_as=repo.git("rev-parse", "HEAD"), files=[]
+        13, title="Twice", body="The salaries are in here. Fixes #40", merged_as=repo.git("rev-parse", "HEAD"), files=[]
     )
+    forge.add_issue(40, "Whose salary counts", "Everybody can see the payroll.")
     forging.pull(where, Reporter(), pause=forge.pause)
     with finding.desk(where, Reporter(), vectors=False) as desk:
-        assert [one.number for one in desk.commit(shown).threads] == [13]
-        assert "The salaries" not in assisting.context(desk, "count the ledger twice", budget=2000).text
+        assert [one.number for one in desk.commit(shown).threads] == [13, 40]
+        told = assisting.context(desk, "count the ledger twice", budget=2000).text
+    assert "count" in told.lower()
+    assert "The salaries" not in told
+    assert "payroll" not in told

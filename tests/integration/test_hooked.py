@@ -317,6 +317,47 @@ def test_a_damaged_inbox_keeps_nobody_else_waiting(repo: Repo, tmp_path: Path) -
         assert {one["name"] for one in served.get("/v1/webhooks").json()["repositories"]} == {"acme/good", "acme/bad"}
 
 
+def test_an_inbox_that_was_mended_takes_deliveries_again(repo: Repo, tmp_path: Path) -> None:
+    repo.commit("Begin", a__py="x = 1\n")
+    remote = repo.copied(tmp_path / "shop")
+    settings = ForgeSettings(secrets=(SECRET,), repositories=(f"acme/shop=file://{remote.path}",))
+    mirrors = forging.mirrors(settings)
+    places = opening.places([mirror.folder for mirror in mirrors.values()])
+    file = places["shop"].folder / FILE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"no database" * 1000)
+    with serving(places, forge=settings, taken=taking(mirrors, places)) as served:
+
+        def deliver(number: int) -> httpx.Response:
+            said = {"object_kind": "push", "project": {"path_with_namespace": "acme/shop"}}
+            named = {"x-gitlab-token": SECRET, "idempotency-key": f"delivery-{number}"}
+            return served.post("/v1/webhooks/gitlab", said, headers=named)
+
+        def done() -> int:
+            (told,) = served.get("/v1/webhooks").json()["repositories"]
+            found: int = told["deliveries"]["done"]
+            return found
+
+        def until(true: Callable[[], bool]) -> None:
+            end = time.monotonic() + 60
+            while not true():
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+        for number in range(2):  # as it is when the server starts, and while it is open
+            (torn := tmp_path / "torn").write_bytes(b"no database" * 1000)
+            torn.replace(file)
+            refused = deliver(number)
+            assert (refused.status_code, refused.json()["error"]["hint"][:15]) == (503, "delete the file")
+            assert "damaged" in served.get("/v1/webhooks").json()["repositories"][0]["deliveries"]["error"]
+            file.unlink()
+            assert deliver(number).json()["state"] == "accepted"
+            until(lambda: done() == 1)  # it is another file each time
+        assert deliver(1).json()["state"] == "duplicate"
+    with forging.Inbox(places["shop"].folder) as inbox:
+        assert inbox.figures().done == 1
+
+
 # the fetch ------------------------------------------------------------------------------------------------------------
 
 

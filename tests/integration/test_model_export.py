@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from treering import learning, opening, operations
 from treering.cli.main import main
 from treering.errors import DataError, ModelError, StoreError, UsageError
 from treering.lm.base import load_base
-from treering.lm.export import EXPORT, export_model, write_model
+from treering.lm.export import EXPORT, export_model, replacing_folder, write_model
 from treering.report import Reporter
 from treering.text.strategies import MARKERS
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
@@ -381,3 +382,55 @@ def test_llama_cpp_reads_the_same_tokens_and_expects_the_same(
             chances = loaded(input_ids=torch.tensor([document])).logits[0, :-1].log_softmax(-1)
         wanted = -chances.gather(1, torch.tensor(document[1:])[:, None])[:, 0].numpy()
         assert np.abs(np.array(nats) - wanted).max() < tolerance
+
+
+# a folder takes the place of another ---------------------------------------------------------------------------------
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from treering.lm.export import replacing_folder
+
+left, rename = int(sys.argv[2]), Path.rename
+
+def dying(path, to):
+    global left
+    if not left:
+        os.kill(os.getpid(), 9)
+    left -= 1
+    return rename(path, to)
+
+Path.rename = dying
+with replacing_folder(Path(sys.argv[1])) as new:
+    (new / "weights").write_text("new")
+"""
+
+
+def test_a_replacement_that_is_killed_again_and_again_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("old")
+    for renames in (1, 2, 0, 1):
+        done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(renames)], check=False)
+        assert done.returncode == -9
+        there = [path for path in (folder, tmp_path / ".model.old") if path.exists()]
+        assert [(path / "weights").read_text() for path in there] == ["old"]
+    with replacing_folder(folder) as new:
+        (new / "weights").write_text("new")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (folder / "weights").read_text() == "new"
+
+
+def test_a_folder_that_cannot_be_put_in_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, rename = tmp_path / "model", Path.rename
+    folder.mkdir()
+
+    def failing(path: Path, to: Path) -> Path:
+        if path.name == ".model.new":
+            raise OSError(5, "Input/output error")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(StoreError), replacing_folder(folder):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -58,13 +58,13 @@ def weight_of(text: str, rarity: dict[str, float]) -> float:
 def evidence(finder: Finder, question: str) -> Evidence:
     """Look a question up, and judge what is found."""
     hits = tuple(finder.search(question, limit=HITS))
-    asked, history = finder.ask(question), finder.history
+    asked, history = finder.ask(question, discussed=True), finder.history
     best: tuple[float, float | None] = 0.0, None
     rarity: dict[str, float] = {}
     missing: list[str] = []
     if asked.lexical:
         rarity, coverage = asked.lexical.rarity(), asked.lexical.coverage()
-        missing = [word for word in rarity if word.isalnum() and not len(history.held(word).anywhere)]
+        missing = [word for word in rarity if word.isalnum() and not len(asked.lexical.scope.held(word).anywhere)]
         near = [[of[number] for of in asked.cosines.values()] for number in asked.numbers[:JUDGED]]
         judged = [
             (float(coverage[number]), float(np.nanmax(of)) if of and not np.isnan(of).all() else None)

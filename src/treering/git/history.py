@@ -21,8 +21,8 @@ from treering.types import Commit, Flag
 DEFAULT = ScrapeSettings()
 LATEST = 253_402_300_799
 """The last second of the year 9999; later dates are no dates."""
-PROPOSED = "refs/heads/treering/"
-"""Where the gate's branches are."""
+_PROPOSED = re.compile(r"refs/(?:heads|remotes/[^/]+)/treering/")
+"""Where the gate's branches are, here and where somebody pushed one to."""
 
 
 class Ref(Struct, frozen=True):
@@ -71,7 +71,7 @@ def read_refs(source: Source, chosen: ScrapeSettings = DEFAULT) -> list[Ref]:
         local, remote = full.startswith("refs/heads/"), full.startswith("refs/remotes/")
         if not (local or remote) and (peeled_kind or kind) != "commit":
             continue  # a tag of a tree, a blob or another tag
-        if full.startswith(PROPOSED) and full != head_branch and chosen.refs != "all" and not chosen.branches:
+        if _PROPOSED.match(full) and full != head_branch and chosen.refs != "all" and not chosen.branches:
             continue
         name = full.removeprefix("refs/heads/") if local else full.removeprefix("refs/").removeprefix("remotes/")
         if local:

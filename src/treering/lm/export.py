@@ -37,11 +37,16 @@ def tensors_written(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """A folder to fill; when the block ends it takes the place of ``folder``, which until then is untouched."""
+    """A folder to fill; when the block ends it takes the place of ``folder``, which until then is untouched. Killed at
+    any moment, the old one or the new one is there; where it was killed between the two names, the old one is beside it
+    as ``.<name>.old``, and the next time puts it back before anything else.
+    """
     new = folder.with_name(f".{folder.name}.new")
     old = folder.with_name(f".{folder.name}.old")
     with os_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
     try:
@@ -50,10 +55,15 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
             for path in new.rglob("*"):
                 if path.is_file():
                     _flushed(path)
-            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)  # of one that is there in its new state
             if folder.exists():
                 folder.rename(old)
-            new.rename(folder)
+            try:
+                new.rename(folder)
+            except OSError:
+                if old.exists():
+                    old.rename(folder)
+                raise
             _flushed(folder.parent)
             shutil.rmtree(old, ignore_errors=True)
     finally:

@@ -27,12 +27,14 @@ from treering.errors import DataError, DiskFull, ModelError, NoStore, StoreBusy,
 from treering.files import holder, os_errors, replacing
 from treering.operate.asked import queue_of
 from treering.operate.folders import WAYS_OUT
+from treering.operate.inbox import Inbox
 from treering.operate.locks import alone
+from treering.operate.threads import Threads
 from treering.operate.uninstall import not_ours
 from treering.report import Reporter
+from treering.store.apart import Apart
 from treering.store.database import connect, is_store
-from treering.store.ledger import FILE as LEDGER
-from treering.store.ledger import last_change
+from treering.store.ledger import Ledger
 from treering.store.schema import MIGRATIONS, REBUILD, sqlite_errors
 from treering.vectors.embedder import Embedder
 
@@ -46,6 +48,11 @@ TRIES = 5
 FOLDERS = ("vectors", "tokens", "models", "reports")
 RECORDS = "installed"
 """Of what files of clients were before ours was written into them: of this machine, not of a backup."""
+GO_ON: tuple[tuple[type[Apart], str], ...] = (
+    (Ledger, "calls"), (Inbox, "deliveries"), (Threads, "requests or issues"),
+)  # fmt: skip
+"""What is not rolled back, and what it holds: money that was spent, what was acknowledged to a forge and must neither
+be lost nor be taken again, and what was fetched from there."""
 SINGLE = ("*.json", "*.jsonl", "commit-graph", ".gitignore")
 
 
@@ -143,12 +150,12 @@ def _told(database: Path | None, embedder: Callable[[], Embedder]) -> tuple[str,
     limits = {}
     with sqlite_errors(database), closing(sqlite3.connect(database)) as db:
         (schema,) = db.execute("PRAGMA user_version").fetchone()
-        row = db.execute("SELECT value FROM facts WHERE key = 'repo'").fetchone()
+        repo = _repo(db)
         with suppress(ModelError):
             model = embedder()
             (count,) = db.execute("SELECT count(*) FROM vectors WHERE fingerprint = ?", (model.fingerprint,)).fetchone()
             limits[f"vectors/{model.fingerprint}/vectors.f32"] = count * model.dimensions * 4
-    return (row[0] if row else ""), schema, limits
+    return repo, schema, limits
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -212,8 +219,8 @@ def _safe(name: str) -> str:
 
 
 def restore(file: Path, folder: Path, report: Reporter, *, force: bool = False) -> Backup:
-    """Put a backup in the place of a store, once all of it is read and is what its manifest says. What was spent since
-    the backup stays known.
+    """Put a backup in the place of a store, once all of it is read and is what its manifest says. What was spent,
+    acknowledged to a forge and fetched from it since the backup stays known.
 
     Raises :class:`DataError` for what is no backup of ours, torn, or names a path outside; :class:`StoreError` where a
     store is there and ``force`` was not given; :class:`StoreBusy` while anybody has it open.
@@ -242,7 +249,7 @@ def restore(file: Path, folder: Path, report: Reporter, *, force: bool = False) 
         new.chmod(stat.S_IMODE(folder.stat().st_mode) if there else 0o777 & ~_mask())
         with alone(folder, "treering restore") if there else nullcontext():
             if there:
-                _carry(folder, new, report)
+                _carry(folder, new, manifest.repo, report)
             _swap(new, folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -260,22 +267,37 @@ def _before(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.before-restore")
 
 
-def _carry(folder: Path, new: Path, report: Reporter) -> None:
+def _carry(folder: Path, new: Path, repo: str, report: Reporter) -> None:
     """Copy what is to go on from a store that nobody uses into the one that takes its place: what no backup holds, and
-    the ledger, unless the backup's was written later.
+    what is not rolled back, unless the backup's was written later. What was fetched is of one repository.
     """
     queue = queue_of(folder)
     if watcher := holder(queue / "watcher.lock"):
         raise StoreBusy(f"{watcher} keeps this index up to date", "end it, then run this again")
-    present, restored = (last_change(place / LEDGER) for place in (folder, new))
     with os_errors(new):
         for name in (queue.name, RECORDS):
             if (folder / name).is_dir():
                 shutil.copytree(folder / name, new / name, symlinks=True)
-        if present is not None and (restored is None or restored <= present):
-            shutil.copy2(folder / LEDGER, new / LEDGER)
-            if restored is not None and restored < present:
-                report.say(f"{LEDGER} stays as it is: it knows of calls that the backup does not")
+        for kind, holds in GO_ON:
+            if kind is Threads and _repo_of(folder) not in ("", repo):
+                continue
+            present, restored = (kind.last_change(place) for place in (folder, new))
+            if present is not None and (restored is None or restored <= present):
+                shutil.copy2(folder / kind.file, new / kind.file)
+                if restored is not None and restored < present:
+                    report.say(f"{kind.file} stays as it is: it knows of {holds} that the backup does not")
+
+
+def _repo_of(folder: Path) -> str:
+    """The name of a store's repository; empty where it cannot be read."""
+    with suppress(sqlite3.DatabaseError), closing(connect(folder / "treering.db", "ro")) as db:
+        return _repo(db)
+    return ""
+
+
+def _repo(db: sqlite3.Connection) -> str:
+    row = db.execute("SELECT value FROM facts WHERE key = 'repo'").fetchone()
+    return str(row[0]) if row else ""
 
 
 def _swap(new: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from treering.errors import TreeringError
+from treering.errors import StoreError, TreeringError
 from treering.files import read_json
 from treering.lm.export import SUMS, differing
 from treering.operate import inbox, threads
@@ -222,7 +222,11 @@ def check_forge(on: Subject) -> Seen:
         try:
             with closing(connect(path)) as db:
                 _check_sqlite(db, damage)
-        except sqlite3.DatabaseError as error:
+            if path.name == threads.FILE and not damage.wrong:
+                with threads.Threads(on.store.folder, reading=True) as kept:
+                    if kept.torn:
+                        damage.fault(f"{kept.torn:,} texts are found by other words than they hold")
+        except (StoreError, sqlite3.DatabaseError) as error:
             damage.fault(f"it cannot be read: {error}")
         if damage.wrong:
             seen.wrong += [f"{path.name}: {wrong}" for wrong in damage.wrong]

@@ -37,7 +37,7 @@ MIGRATIONS = (
     CREATE INDEX deliveries_waiting ON deliveries (due) WHERE state = 'waiting';
     """,
 )
-LOST = "delete the file: what was waiting is fetched when the server starts"
+LOST = "delete the file: the server, if it runs, goes on by itself, and fetches what was waiting"
 """The way out of a damaged one."""
 
 
@@ -67,6 +67,7 @@ class Inbox(Apart):
     """The inbox of a repository."""
 
     file, migrations, lost, promises = FILE, MIGRATIONS, LOST, True
+    newest = "SELECT coalesce(max(at), 0) FROM deliveries"
 
     def accept(self, deliveries: Iterable[Delivery], now: float) -> list[bool]:
         """Keep deliveries, all in one transaction; each is whether it is new, or had failed. On the disk when this

@@ -12,16 +12,19 @@ from msgspec.structs import replace
 
 from treering.errors import DataError, StoreError, UsageError
 from treering.search.dense import Dense
+from treering.search.discussed import Discussed, Texts
 from treering.search.fusion import LEARNED, Legs, Weights, fused, z_scores
 from treering.search.history import History, Mask, Numbers, Scores
 from treering.search.lexical import (
     DIFF,
     FUNCTIONS,
     IDENTIFIERS,
+    ISSUE,
     MESSAGE,
     OWN,
     PATHS,
     PROSE,
+    REQUEST,
     Lexical,
     Scope,
     asked_words,
@@ -41,6 +44,8 @@ PHRASE_CANDIDATES = 5000
 
 TEXT = {MESSAGE: 2.0, PATHS: 1.0, IDENTIFIERS: 1.0, PROSE: 1.0}
 """BM25 over one text of these: the best mix of its kind over six repositories (docs/quality.md)."""
+DISCUSSED = {REQUEST: 1.0, ISSUE: 0.5}
+"""What was said at the forge counts so beside it, where it is asked."""
 
 DIFF_SIDE = (PATHS, FUNCTIONS, IDENTIFIERS, PROSE, DIFF)
 """The fields that are not of the message."""
@@ -76,16 +81,33 @@ class Finder:
         self.history = History(store)
         self.dense = Dense(self.history, embedder, index, lost) if embedder else None
         self.weights = weights
-        self._whole = Scope(self.history, self.history.everything)
+        self.discussed: Discussed | None = None
+        self._whole = self._discussed = Scope(self.history, self.history.everything)
         self._part: Scope | None = None  # of the last question that knew less
 
+    def discussing(self, texts: Texts, lost: Callable[[StoreError], None] = lambda _: None) -> None:
+        """Let commits be found by what was said of them at the forge from now on. ``lost`` is told if it cannot be
+        read; then the commits answer alone.
+        """
+        self.discussed = Discussed(self.history, texts, lost)
+        self._discussed = Scope(self.history, self.history.everything, discussed=self.discussed)
+
     def ask(
-        self, query: str, *, mask: Mask | None = None, through: Mask | None = None, merge_texts: bool = True
+        self,
+        query: str,
+        *,
+        mask: Mask | None = None,
+        through: Mask | None = None,
+        merge_texts: bool = True,
+        discussed: bool = False,
     ) -> Asked:
-        """Rank the commits of ``mask`` (what the question may know of: all, by default) that are let ``through``."""
+        """Rank the commits of ``mask`` (what the question may know of: all, by default) that are let ``through``; by
+        the history alone, or by what was ``discussed`` at the forge too.
+        """
         mask = self.history.everything if mask is None else mask
         cosines = self._beside.submit(self._cosines, query, mask)  # computed while the words are looked up
-        leg = Lexical(self._scope(mask, merge_texts=merge_texts), asked_words(query))
+        scope = self._scope(mask, merge_texts=merge_texts, discussed=discussed)
+        leg = Lexical(scope, asked_words(query))
         legs = self._legs(query, leg, cosines, mask, mask if through is None else mask & through)
         scores = fused(legs, self.weights)
         order = np.lexsort((-legs.numbers, -scores))
@@ -103,13 +125,14 @@ class Finder:
         seen = {"hunks": mask & self.history.empty(mask)}
         return {kind: np.where(seen.get(kind, mask), near, np.nan) for kind, near in found.items()}
 
-    def _scope(self, mask: Mask, *, merge_texts: bool = True) -> Scope:
+    def _scope(self, mask: Mask, *, merge_texts: bool = True, discussed: bool = False) -> Scope:
         if not merge_texts:
             return Scope(self.history, mask, merge_texts=False)
         if mask is self.history.everything:
-            return self._whole
-        if self._part is None or self._part.mask is not mask:
-            self._part = Scope(self.history, mask)
+            return self._discussed if discussed else self._whole
+        of = self.discussed if discussed else None
+        if self._part is None or self._part.mask is not mask or self._part.discussed is not of:
+            self._part = Scope(self.history, mask, discussed=of)
         return self._part
 
     def _filled(self, cosines: Scores, mask: Mask, kind: str) -> Scores:
@@ -124,7 +147,7 @@ class Finder:
     def _legs(self, query: str, leg: Lexical, asked: Future[Mapping[str, Scores]], mask: Mask, through: Mask) -> Legs:
         """The best :data:`CANDIDATES` commits of the text and of each kind of vectors, scored by all."""
         fields = {number: leg.bm25({number: 1.0}) for number in (OWN, *DIFF_SIDE)}
-        text, coverage = leg.bm25(TEXT), leg.coverage()
+        text, coverage = leg.bm25(TEXT | DISCUSSED), leg.coverage()
         cosines = asked.result()
         near = [self._filled(cosines[kind], mask, kind) for kind in ("message", "code")] if cosines else []
         legs = (text, *(near or [fields[DIFF]]), *([np.nan_to_num(cosines["hunks"], nan=-np.inf)] if cosines else []))
@@ -167,7 +190,7 @@ class Finder:
             through = through & self._holding(phrase, mask)
         if quoted and not asked_words(query):  # nothing to rank them by
             return self._hits(_in_order(query, np.flatnonzero(through)[::-1]), limit, mask, "holds it")
-        return self._hits(self.ask(query, mask=mask, through=through), limit, mask)
+        return self._hits(self.ask(query, mask=mask, through=through, discussed=True), limit, mask)
 
     def similar(self, name: str, *, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
         """The commits that do most nearly what one commit does, itself and its repetitions left out."""
@@ -230,7 +253,7 @@ class Finder:
         whole = mask is self.history.everything
         numbers = np.array([number for number, _ in best], np.int64)
         held = asked.lexical.held_by(numbers) if asked.lexical else [{}] * len(best)
-        merged_by = self._scope(mask).merged_by
+        merged_by = (asked.lexical.scope if asked.lexical else self._scope(mask)).merged_by
         for record, (number, score), commit_id, shared in zip(
             self.store.records(ids=ids), best, ids, held, strict=True
         ):

@@ -5,11 +5,12 @@ saturation where they are read as one text (BM25F), and after it where each has 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
 
+from treering.search.discussed import KINDS, Discussed
 from treering.search.history import REMEMBERED, Held, History, Mask, Numbers, Scores
 from treering.text.document import FIELDS
 from treering.text.words import STEM, words
@@ -32,6 +33,9 @@ STOP_WORDS = frozenset(_STOP.split())
 MESSAGE, PATHS, FUNCTIONS, IDENTIFIERS, PROSE, DIFF = range(len(FIELDS))
 OWN = len(FIELDS)
 """The message without the text of the merge that brought its commit in."""
+REQUEST, ISSUE = (OWN + 1 + place for place in range(len(KINDS)))
+"""What was discussed at the forge. How often a word stands there counts by the length of that text, and that length is
+none of the commit's: what much was written about is found by its own words as before."""
 
 
 def asked_words(query: str) -> list[str]:
@@ -43,11 +47,17 @@ def asked_words(query: str) -> list[str]:
 class Scope:
     """What questions may see of a history, and what is the same for all that may see it. With ``merge_texts`` the
     message of the merge that brought a commit in counts as its own; ``merged_by`` says which that is where more is
-    known already, for parts of it.
+    known already, for parts of it. ``discussed`` is what was said of commits at the forge.
     """
 
     def __init__(
-        self, history: History, mask: Mask, *, merge_texts: bool = True, merged_by: Numbers | None = None
+        self,
+        history: History,
+        mask: Mask,
+        *,
+        merge_texts: bool = True,
+        merged_by: Numbers | None = None,
+        discussed: Discussed | None = None,
     ) -> None:
         self.history = history
         self.mask = mask
@@ -62,12 +72,27 @@ class Scope:
         self._lengths = np.column_stack((history.lengths, history.lengths[:, MESSAGE])).astype(np.float64)
         self._lengths[self._brought, MESSAGE] += history.lengths[self.merged_by[self._brought], MESSAGE]
         self._norms: dict[tuple[tuple[int, float], ...], Scores] = {}
+        self.discussed = discussed
+        self._said = self._threads(discussed) if discussed else {}
+
+    def _threads(self, discussed: Discussed) -> dict[int, tuple[Numbers, Numbers, Scores]]:
+        """For each kind that there is: which texts are of which commits, and what their length divides by."""
+        pairs = discussed.within(self.mask, self.merged_by)
+        found: dict[int, tuple[Numbers, Numbers, Scores]] = {}
+        for kind, field in enumerate((REQUEST, ISSUE)):
+            of = discussed.kinds[pairs.texts] == kind
+            commits, texts = pairs.commits[of], pairs.texts[of]
+            lengths = np.bincount(commits, discussed.lengths[texts], len(self.history)).astype(np.float64)
+            if lengths.any():
+                found[field] = commits, texts, 1 - B + B * lengths / lengths[lengths > 0].mean()
+        return found
 
     def norm(self, weights: Mapping[int, float]) -> Scores:
         """What BM25 adds to how often a word stands in a commit, by the length of the fields named."""
         key = tuple(weights.items())
         if key not in self._norms:
-            lengths = self._lengths[:, list(weights)] @ np.array(list(weights.values()))
+            own = [field for field in weights if field <= OWN]
+            lengths = self._lengths[:, own] @ np.array([weights[field] for field in own])
             self._norms[key] = K1 * (1 - B + B * lengths / max(float(np.mean(lengths[self.mask])), 1e-9))
         return self._norms[key]
 
@@ -75,19 +100,32 @@ class Scope:
         held = self.history.held(word)
         if self.mask is not self.history.everything:
             held = held.within(self.mask)
-        if MESSAGE not in held.fields:
-            return held
-        found = {**held.fields, OWN: held.fields[MESSAGE]}
-        anywhere = held.anywhere
-        if self._brings[found[MESSAGE][0]].any():
-            of_all = np.zeros(len(self.history))
-            of_all[found[MESSAGE][0]] = found[MESSAGE][1]
-            of_all[self._brought] += of_all[self.merged_by[self._brought]]
-            numbers = np.flatnonzero(of_all)
-            found[MESSAGE] = numbers, of_all[numbers]
-            of_all[anywhere] = 1
-            anywhere = np.flatnonzero(of_all)
+        found, anywhere = dict(held.fields), held.anywhere
+        if MESSAGE in found:
+            found[OWN] = found[MESSAGE]
+            if self._brings[found[MESSAGE][0]].any():
+                of_all = np.zeros(len(self.history))
+                of_all[found[MESSAGE][0]] = found[MESSAGE][1]
+                of_all[self._brought] += of_all[self.merged_by[self._brought]]
+                numbers = np.flatnonzero(of_all)
+                found[MESSAGE] = numbers, of_all[numbers]
+                anywhere = np.union1d(anywhere, numbers)
+        for field, counts in self._held_by_threads(word):
+            if len(numbers := np.flatnonzero(counts)):
+                found[field] = numbers, counts[numbers]
+                anywhere = np.union1d(anywhere, numbers)
         return Held(found, anywhere)
+
+    def _held_by_threads(self, word: str) -> Iterator[tuple[int, Scores]]:
+        if not self.discussed or not self._said:
+            return
+        places, counts = self.discussed.held(word)
+        if not len(places):
+            return
+        often = np.zeros(len(self.discussed.kinds))
+        often[places] = counts
+        for field, (commits, texts, length) in self._said.items():
+            yield field, np.bincount(commits, often[texts], len(self.history)) / length
 
 
 class Lexical:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from treering.search.lexical import DIFF, MESSAGE, OWN
+from treering.search.lexical import DIFF, ISSUE, MESSAGE, OWN, REQUEST
 from treering.text.document import FIELDS
 from treering.text.words import STEM, vocabulary
 from treering.types import FilePatch
@@ -24,7 +24,13 @@ def why(held: Mapping[int, list[str]], cosines: Mapping[str, np.float64]) -> str
             shared = [word for word in shared if word not in known]
         known.update(shared)
         reasons += _named(name, shared)
-    reasons += _named("text of its merge", [word for word in brought if word not in known])
+    around = (
+        ("text of its merge", brought), ("text of its request", held.get(REQUEST, [])),
+        ("text of its issue", held.get(ISSUE, [])),
+    )  # fmt: skip
+    for name, there in around:
+        reasons += _named(name, [word for word in there if word not in known])
+        known.update(there)
     if near := {kind: cosine for kind, cosine in cosines.items() if not np.isnan(cosine)}:
         kind = max(near, key=lambda kind: near[kind])
         reasons.append(f"meaning of the {kind}: {near[kind]:.2f}")

@@ -37,7 +37,7 @@ class Opened:
     state: tuple[object, ...]
     at: float
     took: float
-    touched: int = -1
+    touched: tuple[int | None, ...] = ()
 
 
 @dataclass(slots=True)

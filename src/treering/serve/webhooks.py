@@ -7,11 +7,12 @@ no server.
 """
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -22,7 +23,7 @@ from starlette.responses import Response
 
 from treering import forging
 from treering.config import ForgeSettings
-from treering.errors import DataError, ServiceError, TreeringError
+from treering.errors import DataError, ServiceError, StoreError, TreeringError
 from treering.forging import Delivery, Figures, Forge, Inbox, Mirror, Unverified, Waiting
 from treering.opening import Place
 from treering.report import Reporter
@@ -37,6 +38,8 @@ HANDS = 4
 """How many mirrors are fetched at once."""
 AGAIN = (1.0, 5.0, 30.0, 120.0, 600.0)
 """After how many seconds what failed is tried again; then it has failed."""
+MENDED = 5.0
+"""After how many seconds an inbox that cannot be opened is tried again."""
 ABSENT = (2.0, 10.0)
 """The same for a commit that the forge told of and does not give yet; then it was overwritten before it was fetched."""
 
@@ -85,7 +88,9 @@ def taking(mirrors: Mapping[str, Mirror], places: Mapping[str, Place]) -> dict[s
 
 
 class Receiver:
-    """Takes deliveries, and works them off. All but what is told of it is called in one event loop."""
+    """Takes deliveries, and works them off. All but what is told of it is called in one event loop. An inbox that
+    cannot be used is tried again by each delivery, which is refused until then, and every :data:`MENDED` seconds.
+    """
 
     def __init__(
         self,
@@ -97,7 +102,8 @@ class Receiver:
         self._taken, self._settings, self._indexing, self._say = dict(taken), settings, indexing, say
         self._stop = threading.Event()
         self._inboxes: dict[str, Inbox] = {}
-        self._broken: dict[str, TreeringError] = {}
+        self._lost: set[str] = set()
+        """Whose inbox was closed for its sake: what was waiting in it may be gone."""
         self._to_keep: list[tuple[str, Delivery, asyncio.Future[bool]]] = []
         self._keeping: asyncio.Task[None] | None = None
 
@@ -109,18 +115,11 @@ class Receiver:
         }
 
     async def open(self) -> None:
-        """Open the inboxes, and begin with what waits."""
+        """Begin with what waits."""
         self._thread = ThreadPoolExecutor(1, "treering-inbox")  # SQLite's connections stay on it
         self._hands = ThreadPoolExecutor(HANDS, "treering-forge")
-        self._stack = ExitStack()
-        for name, taking in self._taken.items():
-            try:
-                self._inboxes[name] = await self._kept(self._stack.enter_context, Inbox(taking.place.folder))
-            except TreeringError as error:  # the other repositories are served all the same
-                self._broken[name] = error
-                self._say(f"webhooks of {name}: {error.message} ({error.hint})")
-        self._come = {name: asyncio.Event() for name in self._inboxes}
-        self._work = [asyncio.ensure_future(self._go_on(name)) for name in self._inboxes]
+        self._come = {name: asyncio.Event() for name in self._taken}
+        self._work = [asyncio.ensure_future(self._go_on(name)) for name in self._taken]
 
     async def close(self) -> None:
         """Stop the work where it is: it is begun again by the next server. What was accepted stays accepted."""
@@ -130,12 +129,45 @@ class Receiver:
         await asyncio.gather(*self._work, return_exceptions=True)
         if self._keeping:
             await asyncio.gather(self._keeping, return_exceptions=True)
-        await self._kept(self._stack.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._shut)
         self._thread.shutdown()
         self._hands.shutdown()
 
-    async def _kept(self, work: Callable[..., T], *told: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *told)
+    async def _kept(self, name: str, work: Callable[[Inbox], T]) -> T:
+        """Something with the inbox of a repository, one after the other. Raises :class:`StoreError`."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._with, name, work)
+
+    async def _told(self, name: str, work: Callable[[Inbox], None]) -> None:
+        """What came of some deliveries. An inbox that is another one meanwhile knows none of them: its own have the
+        same numbers.
+        """
+        await self._kept(name, lambda inbox: None if name in self._lost else work(inbox))
+
+    def _with(self, name: str, work: Callable[[Inbox], T]) -> T:
+        """The inbox is opened where it is not open, or its file was taken away. After whatever goes wrong it is opened
+        anew by the next who comes: once it is mended, or was deleted, all goes on.
+        """
+        inbox = self._inboxes.get(name)
+        if inbox and inbox.gone:
+            self._shut(name)
+            inbox.drop_log()
+            self._lost.add(name)
+            inbox = None
+        try:
+            if not inbox:
+                inbox = self._inboxes[name] = Inbox(self._taken[name].place.folder).__enter__()
+            return work(inbox)
+        except StoreError:
+            self._shut(name)
+            self._lost.add(name)
+            raise
+
+    def _shut(self, *names: str) -> None:
+        """Close the inboxes named, or all."""
+        for name in names or tuple(self._inboxes):
+            with suppress(sqlite3.Error):
+                if inbox := self._inboxes.pop(name, None):
+                    inbox.__exit__(None, None, None)
 
     async def _apart(self, work: Callable[[], T]) -> T:
         """Something that a forge may make last, on threads that nobody else waits for."""
@@ -155,8 +187,6 @@ class Receiver:
         name = delivery.repository.lower()
         if why := self._ignored(delivery):
             return answered(Received("ignored", delivery.event, delivery.id, delivery.repository, why), 202)
-        if broken := self._broken.get(name):
-            raise Refused(503, "no_inbox", broken.message, broken.hint)
         new = await self._keep(name, delivery)
         if new:
             self._come[name].set()
@@ -191,7 +221,7 @@ class Receiver:
             for name in dict.fromkeys(of for of, _, _ in batch):
                 some = [(delivery, done) for of, delivery, done in batch if of == name]
                 try:
-                    new = await self._kept(self._inboxes[name].accept, [one for one, _ in some], time.time())
+                    new = await self._kept(name, partial(_accepted, [one for one, _ in some]))
                 except Exception as error:  # noqa: BLE001  each who waits is told; the next batch is another one
                     for _, done in some:
                         if not done.done():
@@ -205,43 +235,56 @@ class Receiver:
         """How the deliveries of each repository stand."""
         told = []
         for name, taking in self._taken.items():
-            broken = self._broken.get(name)
-            figures = Figures(error=broken.message) if broken else await self._kept(self._inboxes[name].figures)
+            try:
+                figures = await self._kept(name, Inbox.figures)
+            except StoreError as error:
+                figures = Figures(error=error.message)
             told.append(Taken(taking.mirror.name, taking.name, figures))
         return answered(Webhooks(told))
 
     # working ---------------------------------------------------------------------------------------------------------
 
     async def _go_on(self, name: str) -> None:
-        come, tries = self._come[name], 0
+        come, tries, broken = self._come[name], 0, ""
         # When what came while there was no server is fetched, or tried again; None once it is there.
         catching_up: float | None = time.time()
         while True:
             come.clear()
+            due: float | None
+            late = done = False
             try:
+                waiting, anew = await self._kept(name, partial(self._due, name))
+            except TreeringError as error:  # the other repositories are served all the same
+                if error.message != broken:
+                    broken = error.message
+                    self._say(f"webhooks of {name}: {error.message} ({error.hint})")
+                due = time.time() + MENDED
+            else:
+                if anew:
+                    catching_up, tries = time.time(), 0
+                broken = ""
                 late = catching_up is not None and time.time() >= catching_up
-                due, done = await self._turn(name, late=late)
-            except TreeringError as error:  # the inbox itself cannot be read or written: a full disk
-                self._say(f"webhooks of {name}: {error.message}")
-                due, done = time.time() + AGAIN[-1], False
+                try:
+                    if waiting or late:
+                        done = await self._try(name, waiting)
+                    due = await self._kept(name, lambda inbox: inbox.next_due())
+                except TreeringError as error:  # what came of it cannot be written: a full disk
+                    self._say(f"webhooks of {name}: {error.message}")
+                    due, done = time.time() + AGAIN[-1], False
             if done:
                 catching_up = None
             elif late:
                 catching_up = time.time() + AGAIN[min(tries, len(AGAIN) - 1)]
                 tries += 1
-            until = [at for at in (due, catching_up) if at is not None]
+            until = [at for at in (due, None if broken else catching_up) if at is not None]
             with suppress(TimeoutError):
                 await asyncio.wait_for(come.wait(), max(0.02, min(until) - time.time()) if until else None)
 
-    async def _turn(self, name: str, *, late: bool) -> tuple[float | None, bool]:
-        """Work off what is due, or catch up. Returns when something is due next, and whether the mirror was indexed as
-        it is at the forge.
-        """
-        inbox, done = self._inboxes[name], False
-        waiting = await self._kept(inbox.due, time.time())
-        if waiting or late:
-            done = await self._try(name, waiting)
-        return await self._kept(inbox.next_due), done
+    def _due(self, name: str, inbox: Inbox) -> tuple[list[Waiting], bool]:
+        """What is to be done now, and whether more may have waited in an inbox that is lost."""
+        anew = name in self._lost
+        self._lost.discard(name)
+        return inbox.due(time.time()), anew
 
     async def _try(self, name: str, waiting: Sequence[Waiting]) -> bool:
         """Do the work of some deliveries, and say what came of it; returns whether the mirror is indexed as it is at
@@ -257,16 +300,16 @@ class Receiver:
             return False
 
     async def _later(self, name: str, some: Sequence[Waiting], again: Sequence[float], told: str) -> None:
-        inbox, now = self._inboxes[name], time.time()
+        now = time.time()
         spent = [(one.number, told) for one in some if one.tries >= len(again)]
         if spent:
-            await self._kept(inbox.settle, [], spent)
+            await self._told(name, partial(Inbox.settle, done=[], failed=spent))
         for tries in {one.tries for one in some if one.tries < len(again)}:
             numbers = [one.number for one in some if one.tries == tries]
-            await self._kept(inbox.postpone, numbers, now + again[tries], told)
+            await self._told(name, partial(Inbox.postpone, numbers=numbers, due=now + again[tries], said=told))
 
     async def _do(self, name: str, waiting: Sequence[Waiting]) -> None:
-        taking, inbox = self._taken[name], self._inboxes[name]
+        taking = self._taken[name]
         wanted = [one.after for one in waiting if one.after]
         fetched = await self._apart(
             partial(forging.fetch, taking.mirror, self._settings, wanted, unwanted=self._stop.is_set)
@@ -284,15 +327,14 @@ class Receiver:
         requests = {one.request: one for one in waiting if one.kind == "request"}
         done = [one for one in waiting if one not in early and one.kind != "request"]
         lost = "that commit was overwritten before it could be fetched"
-        await self._kept(
-            inbox.settle, [(one.number, lost if one.after in fetched.missing else "indexed") for one in done]
-        )
+        came = [(one.number, lost if one.after in fetched.missing else "indexed") for one in done]
+        await self._told(name, partial(Inbox.settle, done=came))
         for number in requests:
             same = [one for one in waiting if one.request == number and one.kind == "request"]
             try:
                 told = partial(forging.comment, taking.place, Reporter(), number, repository=taking.mirror.name)
                 await self._apart(partial(told, pause=self._pause))
-                await self._kept(inbox.settle, [(one.number, "commented on") for one in same])
+                await self._told(name, partial(Inbox.settle, done=[(one.number, "commented on") for one in same]))
             except TreeringError as error:
                 self._say(f"webhooks of {name}: request {number}: {error.message}")
                 await self._later(name, same, AGAIN, error.message)
@@ -300,3 +342,7 @@ class Receiver:
     def _pause(self, seconds: float) -> None:
         if self._stop.wait(seconds):
             raise ServiceError("the server ends", "the next one goes on")
+
+
+def _accepted(deliveries: Sequence[Delivery], inbox: Inbox) -> list[bool]:
+    return inbox.accept(deliveries, time.time())

@@ -312,6 +312,17 @@ class CommitTables(Database):
         )
         return [row[0] for row in rows]
 
+    def cited(self) -> list[tuple[int, str, int]]:
+        """What the messages of the reachable commits name of this repository's own requests and issues: commit id, kind
+        of the reference, number.
+        """
+        return self.db.execute(
+            "SELECT commits.id, kind.key, CAST(substr(one.value, 2) AS INTEGER)"
+            " FROM commits, json_each(refers) kind, json_each(kind.value) one"
+            " WHERE position IS NOT NULL AND refers != '{}' AND kind.key IN ('fixes', 'issues', 'pull-requests')"
+            " AND one.value LIKE '#%'"
+        ).fetchall()
+
     def later(self, name: str) -> list[tuple[str, str]]:
         """The reachable commits after one that undo, revert, fix or repeat it, oldest first: by their patch, by what
         their message refers to, or by its subject. Each with what it does to ``{}``, the one.

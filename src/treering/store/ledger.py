@@ -8,18 +8,14 @@ be spent, is told by who asks: this module knows no prices.
 import json
 import os
 import secrets
-import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
 from treering.errors import BudgetError, UsageError
 from treering.store.apart import Apart
-from treering.store.database import connect
 from treering.types import day_of
 
 FILE = "ledger.db"
@@ -133,28 +129,11 @@ class Outcome:
     good: bool
 
 
-def last_change(path: Path) -> int | None:
-    """When the newest call or route of a ledger was, in seconds since 1970. None for one that is not there, or that
-    cannot be read.
-    """
-    if not path.is_file():
-        return None
-    try:
-        with closing(connect(path, "ro")) as db:
-            if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                return None
-            row = db.execute(
-                "SELECT max((SELECT coalesce(max(at), 0) FROM spending), (SELECT coalesce(max(at), 0) FROM routes))"
-            )
-            return int(row.fetchone()[0])
-    except sqlite3.DatabaseError:
-        return None
-
-
 class Ledger(Apart):
     """An open ledger: a reservation is on the disk before its call is sent."""
 
     file, migrations, lost, promises = FILE, MIGRATIONS, KEPT, True
+    newest = "SELECT max((SELECT coalesce(max(at), 0) FROM spending), (SELECT coalesce(max(at), 0) FROM routes))"
 
     # money -----------------------------------------------------------------------------------------------------------
 

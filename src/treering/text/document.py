@@ -19,6 +19,7 @@ PATHS = 200
 FUNCTIONS = 60
 IDENTIFIERS = 400
 PROSE_CHARACTERS = 6000
+DISCUSSION_CHARACTERS = 6000
 
 FIELDS = ("message", "paths", "functions", "identifiers", "prose", "diff")
 """The fields of the lexical index, in the order of their numbers there."""
@@ -37,6 +38,7 @@ _COMMENT = re.compile(
 _BEHIND = re.compile(r"\s(?:#|//|/\*)\s+(.{8,}?)\s*(?:\*/)?$")
 _LETTERS = re.compile(r"[^\W\d_]{2,}")
 _DOCS = r"\.(?:md|markdown|rst|txt|adoc|org|html?|textile)"
+_HIDDEN = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _CHANGELOG = re.compile(
     rf"(?:^|/)(?:change(?:s|log)|news|history|releases?|release[-_ ]?notes|whats?[-_ ]?new|upgrading)(?:{_DOCS})?$"
     rf"|(?:^|/)(?:changelogs?|changes|newsfragments|release[-_]?notes)/(?:.*/)?(?:[+\d][^/]*|[^/]+{_DOCS})$",
@@ -109,6 +111,13 @@ def word_counts(one: Features, hunks: Sequence[FilePatch]) -> tuple[Counter[str]
         written(one.prose),
         written("\n".join(lines)),
     )
+
+
+def discussion(title: str, body: str) -> str:
+    """What is found of a request or an issue: its title and the beginning of its text, without what a template of the
+    forge tells whoever fills it in.
+    """
+    return f"{title}\n{_HIDDEN.sub(' ', body)}"[:DISCUSSION_CHARACTERS]
 
 
 def texts(one: Features) -> Iterator[tuple[str, str]]:
