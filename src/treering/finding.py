@@ -26,6 +26,7 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.files import Predictor
 from treering.store import Store
+from treering.text.paths import matching
 from treering.types import NO_FILTERS, FilePatch, FilePrediction, Filters, Hit, Record
 from treering.vectors.embedder import Embedder, embed
 
@@ -64,6 +65,7 @@ class Desk:
     def __init__(self, where: Place, finder: Finder, stack: ExitStack) -> None:
         self.where, self.finder = where, finder
         self._stack = stack
+        self._whole: Desk | None = None
         self._refs = RefFiles(where.source)
         self._seen: tuple[Mark, ...] = ()
         self._tips = ""
@@ -71,12 +73,29 @@ class Desk:
         """Lends the model of a folder, where somebody has it loaded; who needs one and is lent none loads it."""
 
     @cached_property
+    def discreet(self) -> "Desk":
+        """The same for who reads it elsewhere, such as Claude: nothing is told of a commit that touches one of
+        ``route.private_paths``, by an old name either, nor of such a file.
+        """
+        patterns = self.where.settings.route.private_paths
+        if not patterns:
+            return self
+        finder = self.finder.without(matching(self.finder.store.paths(), patterns))
+        found = Desk(self.where, finder, self._stack)
+        found._whole, found.lent = self, self.lent
+        return found
+
+    def private(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Those of some paths that this desk keeps for itself."""
+        return matching(paths, self.where.settings.route.private_paths) if self._whole else ()
+
+    @cached_property
     def shadow(self) -> Shadow:
-        return self._stack.enter_context(shadow_of(self.where.source))
+        return self._whole.shadow if self._whole else self._stack.enter_context(shadow_of(self.where.source))
 
     @cached_property
     def predictor(self) -> Predictor:
-        return Predictor(self.finder.history)
+        return self._whole.predictor if self._whole else Predictor(self.finder.history)
 
     @cached_property
     def tip(self) -> str:
@@ -115,6 +134,8 @@ class Desk:
         named = _LINE.fullmatch(text_of(place))
         path, line = (named[1], int(named[2])) if named else (text_of(place), None)
         path = posixpath.normpath(path)
+        if self.private([path]):
+            raise UsageError(f"{path} is private", "ask on the machine of its repository")
         limit = limit or self.limit
         wrote = blamed(self.shadow, self.tip, path, line)
         reasons = {name: f"wrote {count:,} of its lines" if line is None else "wrote it" for name, count in wrote}
@@ -129,10 +150,23 @@ class Desk:
 
     def commit(self, name: str) -> CommitDetail:
         """All that is known of one commit, by its hash or the beginning of it, with the hunks that are indexed."""
-        number = self.finder.history.find(self.named(text_of(name)))
+        number = self.finder.number(self.named(text_of(name)))
         commit_id = int(self.finder.history.ids[number])
         (record,) = self.finder.store.records(ids=[commit_id])
-        return CommitDetail(record, self.finder.store.hunks(commit_id), tuple(threads_of(self.where.folder, record)))
+        return CommitDetail(record, self.finder.store.hunks(commit_id), tuple(self.discussed(record)))
+
+    def discussed(self, record: Record) -> list[Thread]:
+        """What was said at the forge of a commit; not where it is of another one, too, that is not told of."""
+        history, store = self.finder.history, self.finder.store
+
+        def told_of(thread: Thread) -> bool:
+            merged = [history.number[name] for name in thread.commits if name in history.number]
+            beside = [*merged, *np.flatnonzero(np.isin(history.merged_by, merged)).tolist()]
+            ids = {*history.ids[beside].tolist(), *store.mentioning(f"#{thread.number}")}
+            return not any(self.private(one.touched) for one in store.records(ids=sorted(ids)))
+
+        found = threads_of(self.where.folder, record)
+        return [thread for thread in found if told_of(thread)] if self._whole else list(found)
 
     def points(self, question: str | Sequence[float], *, limit: int = 0) -> list[Point]:
         """The commits nearest to a vector of the index's model, or those that answer a question in words."""
@@ -157,6 +191,11 @@ class Desk:
         return _state(self.finder.store)
 
     @property
+    def gone(self) -> bool:
+        """Whether the store that was opened is not there any more, or another one is in its place."""
+        return self.finder.store.gone
+
+    @property
     def touched(self) -> int:
         """Another number once anyone else has written the store: cheap to ask, and says when to ask for the state."""
         return self.finder.store.touched()
@@ -173,7 +212,8 @@ class Desk:
         except GitFailed:  # trees are missing: the files that were changed must do
             touches = self.predictor.touches
             candidates = sorted({touches.names[file] for file in touches.files[mask[touches.commits]]})
-
+        private = set(self.private(candidates))
+        candidates = [path for path in candidates if path not in private]
         return self.predictor.predict(
             text_of(task), candidates, mask=mask, limit=limit or self.limit, given=given,
             contents=partial(texts, self.shadow, commit),

@@ -4,6 +4,7 @@ import asyncio
 import json
 import multiprocessing
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -282,6 +283,28 @@ def test_who_leaves_a_stream_ends_the_work_for_it(stories: dict[str, Repo], monk
         while not ended and time.monotonic() < until:
             time.sleep(0.02)
     assert ended == ["unwanted"]
+
+
+def test_a_store_that_is_deleted_while_it_is_served_is_missed_and_found_again(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "project")
+    repo.commit("Begin", a__py="x = 1\n")
+    place = opening.place(repo.path)
+    operations.index(place, Reporter())
+    with serving({"project": place}) as served:
+        assert served.post("/v1/search", {"query": "begin"}).json()
+        assert served.get("/readyz").status_code == 200
+        shutil.rmtree(place.folder)
+        for path, asked in (("search", {"query": "x"}), ("files", {"task": "x"}), ("commit", {"commit": "HEAD"}),
+                            ("brief", {}), ("status", {})):  # fmt: skip
+            missed = served.post(f"/v1/{path}", asked)
+            assert (missed.status_code, missed.json()["error"]["code"]) == (409, "no_index")
+            assert "treering index" in missed.json()["error"]["hint"]
+        assert served.get("/readyz").status_code == 409
+        assert served.get("/healthz").status_code == served.get("/metrics").status_code == 200
+        assert not place.folder.exists()
+        operations.index(place, Reporter())
+        assert served.get("/readyz").status_code == 200
+        assert served.post("/v1/search", {"query": "begin"}).json()[0]["subject"] == "Begin"
 
 
 class Slow:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
@@ -20,6 +20,9 @@ Numbers = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 """One score for each commit of a history."""
 
+Part = tuple[Numbers, Scores]
+"""What some commits, by their numbers in order, get; the others get nothing."""
+
 EMPTY_FROM = 5
 """A message that so many commits have says nothing of any of them."""
 
@@ -35,16 +38,18 @@ class Held:
     ``anywhere`` are all of them.
     """
 
-    fields: Mapping[int, tuple[Numbers, Scores]]
+    fields: Mapping[int, Part]
     anywhere: Numbers
+    bm25: dict[tuple[tuple[int, float], ...], Part | None] = field(default_factory=dict)
+    """What the word adds to BM25, by the weights of the fields that were asked for so far."""
 
     def within(self, mask: Mask) -> "Held":
         """Those of a part of the history."""
         fields = {}
-        for field, (numbers, counts) in self.fields.items():
+        for place, (numbers, counts) in self.fields.items():
             seen = mask[numbers]
             if seen.any():
-                fields[field] = numbers[seen], counts[seen]
+                fields[place] = numbers[seen], counts[seen]
         return Held(fields, self.anywhere[mask[self.anywhere]])
 
 
@@ -90,8 +95,8 @@ class History:
         numbers, counts = numbers[order], records["count"][order].astype(np.float64)
         starts = np.searchsorted(records["field"][order], range(len(FIELDS) + 1)).tolist()
         fields = {
-            field: (numbers[start:end], counts[start:end])
-            for field, (start, end) in enumerate(pairwise(starts))
+            place: (numbers[start:end], counts[start:end])
+            for place, (start, end) in enumerate(pairwise(starts))
             if start < end
         }
         return Held(fields, anywhere)
@@ -151,6 +156,13 @@ class History:
 
     def empty(self, mask: Mask) -> Mask:
         """The commits whose message says nothing: it has no words, or as many as :data:`EMPTY_FROM` have the same."""
+        return self._empty if mask is self.everything else self._empty_in(mask)
+
+    @cached_property
+    def _empty(self) -> Mask:
+        return self._empty_in(self.everything)
+
+    def _empty_in(self, mask: Mask) -> Mask:
         counts = np.bincount(self.message[mask & (self.message >= 0)], minlength=int(self.message.max(initial=0)) + 1)
         return (self.message < 0) | (counts[self.message] >= EMPTY_FROM)
 

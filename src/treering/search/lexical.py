@@ -5,12 +5,12 @@ saturation where they are read as one text (BM25F), and after it where each has 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from treering.search.history import REMEMBERED, Held, History, Mask, Numbers, Scores
+from treering.search.history import REMEMBERED, Held, History, Mask, Numbers, Part, Scores
 from treering.text.document import FIELDS
 from treering.text.words import STEM, words
 
@@ -75,10 +75,10 @@ class Scope:
         held = self.history.held(word)
         if self.mask is not self.history.everything:
             held = held.within(self.mask)
-        if MESSAGE not in held.fields:
-            return held
-        found = {**held.fields, OWN: held.fields[MESSAGE]}
-        anywhere = held.anywhere
+        found, anywhere = dict(held.fields), held.anywhere
+        if MESSAGE not in found:
+            return Held(found, anywhere)
+        found[OWN] = found[MESSAGE]
         if self._brings[found[MESSAGE][0]].any():
             of_all = np.zeros(len(self.history))
             of_all[found[MESSAGE][0]] = found[MESSAGE][1]
@@ -88,6 +88,30 @@ class Scope:
             of_all[anywhere] = 1
             anywhere = np.flatnonzero(of_all)
         return Held(found, anywhere)
+
+    def bm25(self, held: Held, weights: Mapping[int, float]) -> Part | None:
+        """What one word adds to BM25 of the fields named: for whom and how much; None where nobody holds it there."""
+        key = tuple(weights.items())
+        if key not in held.bm25:
+            held.bm25[key] = self._bm25(held, weights)
+        return held.bm25[key]
+
+    def _bm25(self, held: Held, weights: Mapping[int, float]) -> Part | None:
+        there = [(field, weight) for field, weight in weights.items() if field in held.fields]
+        if not there:
+            return None
+        if len(there) == 1:
+            numbers, counts = held.fields[there[0][0]]
+            counts = counts * there[0][1]
+        else:
+            of_all = np.zeros(len(self.history))
+            for field, weight in there:
+                numbers, counts = held.fields[field]
+                of_all[numbers] += weight * counts
+            numbers = held.anywhere[of_all[held.anywhere] > 0]
+            counts = of_all[numbers]
+        norm = self.norm(weights)[numbers]
+        return numbers, _rarity(len(numbers), self.seen) * counts * (K1 + 1) / (counts + norm)
 
 
 class Lexical:
@@ -100,27 +124,8 @@ class Lexical:
 
     def bm25(self, weights: Mapping[int, float]) -> Scores:
         """BM25 of the fields named, read as one text in which each counts as often as its weight says."""
-        size, seen = len(self.scope.history), self.scope.seen
-        scores = np.zeros(size)
-        if not seen:
-            return scores
-        norm = self.scope.norm(weights)
-        for held in self._held:
-            there = [(field, weight) for field, weight in weights.items() if field in held.fields]
-            if not there:
-                continue
-            if len(there) == 1:
-                numbers, counts = held.fields[there[0][0]]
-                counts = counts * there[0][1]
-            else:
-                of_all = np.zeros(size)
-                for field, weight in there:
-                    numbers, counts = held.fields[field]
-                    of_all[numbers] += weight * counts
-                numbers = held.anywhere[of_all[held.anywhere] > 0]
-                counts = of_all[numbers]
-            scores[numbers] += _rarity(len(numbers), seen) * counts * (K1 + 1) / (counts + norm[numbers])
-        return scores
+        parts = (self.scope.bm25(held, weights) for held in self._held)
+        return _added([part for part in parts if part], len(self.scope.history))
 
     def rarity(self) -> dict[str, float]:
         """How rare each word is: the inverse document frequency over what may be seen."""
@@ -129,10 +134,12 @@ class Lexical:
 
     def coverage(self) -> Scores:
         """What part of the query a commit holds in any field: its words, weighted by how rare they are; 0 to 1."""
-        found, rarity = np.zeros(len(self.scope.history)), self.rarity()
-        for word, held in zip(self.words, self._held, strict=True):
-            found[held.anywhere] += rarity[word]
-        return found / sum(rarity.values()) if rarity else found
+        rarity = self.rarity()
+        parts = [
+            (held.anywhere, np.full(len(held.anywhere), rarity[word]))
+            for word, held in zip(self.words, self._held, strict=True)
+        ]
+        return _added(parts, len(self.scope.history)) / (sum(rarity.values()) or 1.0)
 
     def held_by(self, commits: Numbers) -> list[dict[int, list[str]]]:
         """The words of the query that each of these commits holds, by field."""
@@ -143,6 +150,14 @@ class Lexical:
                 for place in np.flatnonzero(numbers[places] == commits):
                     found[place].setdefault(field, []).append(word)
         return found
+
+
+def _added(parts: Sequence[Part], size: int) -> Scores:
+    """What each commit gets of all parts, added in their order."""
+    if not parts:
+        return np.zeros(size)
+    numbers = np.concatenate([numbers for numbers, _ in parts])
+    return np.asarray(np.bincount(numbers, np.concatenate([much for _, much in parts]), size), np.float64)
 
 
 def _rarity(holding: int, seen: int) -> float:

@@ -327,7 +327,7 @@ async def _mount(app: FastAPI, house: House, settings: ServeSettings, stack: Asy
     app.include_router(pages.router())
     hosts = [form for name in (settings.host, *settings.names) for form in (name, f"{name}:*")]
     origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
-    routes, under_way = mcp.mounted(mcp.server(house.answer, house.names), hosts, origins)
+    routes, under_way = mcp.mounted(mcp.server(house.answer_discreetly, house.names), hosts, origins)
     app.router.routes.extend(routes)
     await stack.enter_async_context(under_way())
 

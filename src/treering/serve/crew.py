@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from treering import finding, opening
-from treering.errors import BudgetError, ModelError, ServiceError, TreeringError, UsageError
+from treering.errors import BudgetError, ModelError, ServiceError, StoreBusy, TreeringError, UsageError
 from treering.finding import Desk
 from treering.offered import OFFERS, Asked
 from treering.opening import Place
@@ -25,6 +25,20 @@ T = TypeVar("T")
 CLOSING_SECONDS = 5.0
 REOPENING = 20.0
 """While a store is being written, a desk is open at least so many times as long as opening it took, and a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An offer by its name, and what is asked of it in a repository; ``discreet`` where it is read elsewhere."""
+
+    repository: str
+    name: str
+    asked: Asked
+    discreet: bool = False
+
+    def answer(self, desk: Desk) -> object:
+        """The answer at a desk. Raises what the operation raises."""
+        return OFFERS[self.name].answer(desk.discreet if self.discreet else desk, self.asked)
 
 
 @dataclass(slots=True)
@@ -61,6 +75,8 @@ class Bench:
 
     @staticmethod
     def _outdated(found: Opened) -> bool:
+        if found.desk.gone:
+            return True
         if time.monotonic() - found.at < max(1.0, REOPENING * found.took):
             return False
         touched = found.desk.touched
@@ -87,7 +103,7 @@ class Bench:
             return question(self.desk(repository).desk)
 
     def leave(self, repository: str) -> None:
-        with suppress(ServiceError):
+        with suppress(ServiceError, StoreBusy):  # one that could only be read is another one now: it is not asked again
             self.desks.pop(repository).closing.close()
 
     def close(self) -> None:
@@ -144,16 +160,16 @@ def answering(door: Connection, places: Mapping[str, Place]) -> None:
     bench = Bench(opened)
     with suppress(EOFError, OSError):
         while True:
-            repository, name, asked = door.recv()
+            question = door.recv()
             value: object = None
             failed: BaseException | None = None
             try:
-                value = bench.answer(repository, lambda desk: OFFERS[name].answer(desk, asked))  # noqa: B023
+                value = bench.answer(question.repository, question.answer)
             except TreeringError as error:
                 failed = error
             except Exception as error:  # noqa: BLE001  whoever asked is told
                 failed = RuntimeError(repr(error))
-            door.send((value, failed, opened.notes.get(repository, ())))
+            door.send((value, failed, opened.notes.get(question.repository, ())))
     bench.close()
 
 
@@ -167,17 +183,17 @@ class Mate:
         self._door: Connection | None = None
         self._process: multiprocessing.process.BaseProcess | None = None
 
-    def answer(self, repository: str, name: str, asked: Asked) -> object:
+    def answer(self, question: Question) -> object:
         """The answer of an offer. Raises what the operation raises."""
         for _ in range(2):
             try:
                 door = self._door or self._start()
-                door.send((repository, name, asked))
+                door.send(question)
                 value, failed, notes = door.recv()
             except (EOFError, OSError):
                 self.close()
                 continue
-            self._notes[repository] = notes
+            self._notes[question.repository] = notes
             if failed is not None:
                 raise failed
             return value

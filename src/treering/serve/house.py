@@ -16,7 +16,7 @@ from treering.errors import UsageError
 from treering.finding import Desk
 from treering.offered import OFFERS, Asked
 from treering.opening import Place
-from treering.serve.crew import Bench, Mate, Opening
+from treering.serve.crew import Bench, Mate, Opening, Question
 from treering.serve.lanes import Lane, Task
 
 T = TypeVar("T")
@@ -72,12 +72,18 @@ class House:
         """What is to be said of the index as it was asked last: that it is behind, or answers by words alone."""
         return self.opening.notes.get(repository, ())
 
-    async def answer(self, repository: str, name: str, asked: Asked) -> object:
+    async def answer_discreetly(self, repository: str, name: str, asked: Asked) -> object:
+        """The same for who reads it elsewhere: nothing of it is private."""
+        return await self.answer(repository, name, asked, discreet=True)
+
+    async def answer(self, repository: str, name: str, asked: Asked, *, discreet: bool = False) -> object:
         """The answer of an offer. Raises what the operation raises, and :class:`Busy`."""
+        repository = self.name(repository)
+        question = Question(repository, name, asked, discreet)
         if self.processes and name in QUICK:
-            repository = self.name(repository)
-            return await self.crew.run(lambda mate, _: mate.answer(repository, name, asked))
-        return await self.ask(repository, lambda desk: OFFERS[name].answer(desk, asked), slow=name not in QUICK)
+            return await self.crew.run(lambda mate, _: mate.answer(question))
+        lane = self.quick if name in QUICK else self.slow
+        return await lane.run(lambda bench, _: bench.answer(repository, question.answer))
 
     async def told(self, repository: str, name: str, asked: Asked, tell: Callable[[str], None]) -> object:
         """The same, told piece by piece by whoever answers; ``tell`` is called in the event loop."""
@@ -96,10 +102,10 @@ class House:
 
         return await self.slow.run(work)
 
-    async def ask(self, repository: str, question: Callable[[Desk], T], *, slow: bool = False) -> T:
+    async def ask(self, repository: str, question: Callable[[Desk], T]) -> T:
         """What a question is answered with at a desk, by a thread of this process."""
         repository = self.name(repository)
-        return await (self.slow if slow else self.quick).run(lambda bench, _: bench.answer(repository, question))
+        return await self.quick.run(lambda bench, _: bench.answer(repository, question))
 
     async def embed(self, repository: str, texts: Sequence[str]) -> Embedded:
         """Unit vectors of texts by the model of a repository's index, and how many tokens it read of each."""

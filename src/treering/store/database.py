@@ -73,6 +73,15 @@ def _written(path: Path) -> tuple[int, int]:
     return state.st_mtime_ns, state.st_size
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies there; None where none does."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
 def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
     """Open a database. Its log (the WAL) has files beside it, for readers too: where they are not there and cannot be
     made, since nothing may be written, the database is whole without them and is opened :class:`Unlocked`.
@@ -169,6 +178,7 @@ class Database:
         self.folder = folder
         self.path = folder / "treering.db"
         self._db: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._writing = False
 
     @classmethod
@@ -189,6 +199,7 @@ class Database:
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("PRAGMA secure_delete=ON")  # what is taken out of a text leaves the file too
             migrate(self._db, self.path, MIGRATIONS)
+        self._file = _identity(self.path)
         return self
 
     def __exit__(self, _: object, error: object, __: object) -> None:
@@ -204,6 +215,13 @@ class Database:
         if self._db is None:
             raise StoreError(f"the store {self.folder} is not open")
         return self._db
+
+    @property
+    def gone(self) -> bool:
+        """Whether the file that was opened has been deleted, or another one lies in its place. What is open goes on
+        answering from what it was.
+        """
+        return _identity(self.path) != self._file
 
     def touched(self) -> int:
         """A number that is another one once another connection has written here. It costs some microseconds."""
