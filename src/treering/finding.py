@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,11 +24,13 @@ from treering.operate.threads import threads_of
 from treering.pipeline.scrape import tips_of
 from treering.report import Reporter
 from treering.search.commits import Finder
-from treering.search.files import Predictor
+from treering.search.files import Fits, Predictor
 from treering.store import Store
 from treering.text.paths import matching
 from treering.types import NO_FILTERS, FilePatch, FilePrediction, Filters, Hit, Record
 from treering.vectors.embedder import Embedder, embed
+
+T = TypeVar("T")
 
 _HASH = re.compile(r"[0-9a-fA-F]{4,64}")
 _LINE = re.compile(r"(.+):0*([1-9][0-9]{0,8})", re.DOTALL)
@@ -69,6 +71,8 @@ class Desk:
         self._refs = RefFiles(where.source)
         self._seen: tuple[Mark, ...] = ()
         self._tips = ""
+        self.fits: Fits = {}
+        """Weights that were fitted, here or at another desk of the same repository."""
         self.lent: Callable[[Path], Any] | None = None
         """Lends the model of a folder, where somebody has it loaded; who needs one and is lent none loads it."""
 
@@ -95,7 +99,7 @@ class Desk:
 
     @cached_property
     def predictor(self) -> Predictor:
-        return self._whole.predictor if self._whole else Predictor(self.finder.history)
+        return self._whole.predictor if self._whole else Predictor(self.finder.history, self.fits)
 
     @cached_property
     def tip(self) -> str:
@@ -183,22 +187,27 @@ class Desk:
         """Whether refs lead elsewhere than the index knows. git is asked only where their files changed."""
         if (seen := self._refs.state()) != self._seen:
             self._seen, self._tips = seen, tips_of(self.where.source, self.where.settings)
-        return self._tips != self.finder.store.fact("tips")
+        return self.ask(lambda desk: self._tips != desk.finder.store.fact("tips"))
 
     @property
     def state(self) -> tuple[object, ...]:
         """:func:`state` of the store as it is now, whatever it was when the desk was opened."""
-        return _state(self.finder.store)
+        return self.ask(lambda desk: _state(desk.finder.store))
 
     @property
     def gone(self) -> bool:
         """Whether the store that was opened is not there any more, or another one is in its place."""
         return self.finder.store.gone
 
+    def ask(self, question: "Callable[[Desk], T]") -> T:
+        """What a question is answered with; what the database complains of while it is read is an error of ours."""
+        with self.finder.store.complaining():
+            return question(self)
+
     @property
     def touched(self) -> int:
         """Another number once anyone else has written the store: cheap to ask, and says when to ask for the state."""
-        return self.finder.store.touched()
+        return self.ask(lambda desk: desk.finder.store.touched())
 
     def files(self, task: str, *, limit: int = 0, given: Sequence[str] = (), at: str = "") -> list[FilePrediction]:
         """The files of ``at`` (the newest commit, by default) that a task will touch; nothing later is known."""

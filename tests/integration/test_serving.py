@@ -22,8 +22,11 @@ from serving import Served, serving
 from treering import finding, offered, opening, operations
 from treering.errors import ServiceError, StoreError, UsageError
 from treering.finding import Desk
-from treering.offered import OFFERS, Asked, Offer, SearchAsked
+from treering.offered import OFFERS, Asked, FilesAsked, Offer, SearchAsked
 from treering.report import Reporter
+from treering.search import files
+from treering.search.files import Predictor
+from treering.search.history import Mask
 from treering.serve.app import POST_ONLY
 from treering.serve.house import House
 
@@ -305,6 +308,25 @@ def test_a_store_that_is_deleted_while_it_is_served_is_missed_and_found_again(tm
         operations.index(place, Reporter())
         assert served.get("/readyz").status_code == 200
         assert served.post("/v1/search", {"query": "begin"}).json()[0]["subject"] == "Begin"
+
+
+def test_what_was_fitted_before_anyone_asked_is_fitted_once_for_all(
+    stories: dict[str, Repo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "STEP", 2)
+    fitted: list[int] = []
+    before = Predictor.examples
+
+    def examples(predictor: Predictor, past: Mask, most: int) -> object:
+        fitted.append(int(past.sum()))
+        return before(predictor, past, most)
+
+    monkeypatch.setattr(Predictor, "examples", examples)
+    asked = FilesAsked(task="change the ledger rule")
+    with House({"market": opening.place(stories["market"].path)}, threads=1) as house:
+        asyncio.run(house.warm("market"))
+        assert asyncio.run(house.answer("market", "files", asked))
+    assert len(fitted) == 1
 
 
 class Slow:

@@ -6,11 +6,10 @@ saturation where they are read as one text (BM25F), and after it where each has 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
-from treering.search.history import REMEMBERED, Held, History, Mask, Numbers, Part, Scores
+from treering.search.history import Held, History, Mask, Numbers, Part, Remembered, Scores
 from treering.text.document import FIELDS
 from treering.text.words import STEM, words
 
@@ -52,7 +51,7 @@ class Scope:
         self.history = history
         self.mask = mask
         self.seen = int(mask.sum())
-        self.held = lru_cache(maxsize=REMEMBERED)(self._held)
+        self.held = Remembered(self._held)
         merged_by = merged_by if merged_by is not None else history.brought(mask) if merge_texts else np.array(-1)
         self.merged_by = np.where(mask & (merged_by >= 0) & mask[merged_by], merged_by, -1)
         """The number of the merge that brought a commit in, or -1."""
@@ -144,11 +143,21 @@ class Lexical:
     def held_by(self, commits: Numbers) -> list[dict[int, list[str]]]:
         """The words of the query that each of these commits holds, by field."""
         found: list[dict[int, list[str]]] = [{} for _ in commits]
-        for word, held in zip(self.words, self._held, strict=True):
-            for field, (numbers, _) in held.fields.items():
-                places = np.minimum(np.searchsorted(numbers, commits), len(numbers) - 1)
-                for place in np.flatnonzero(numbers[places] == commits):
-                    found[place].setdefault(field, []).append(word)
+        named = [
+            (word, field, numbers)
+            for word, held in zip(self.words, self._held, strict=True)
+            for field, (numbers, _) in held.fields.items()
+        ]
+        if not named:
+            return found
+        place_of = np.full(len(self.scope.history), -1, np.int64)
+        place_of[commits] = np.arange(len(commits))
+        places = place_of[np.concatenate([numbers for *_, numbers in named])]
+        theirs = np.flatnonzero(places >= 0)
+        ends = np.cumsum([len(numbers) for *_, numbers in named])
+        for one, place in zip(np.searchsorted(ends, theirs, "right").tolist(), places[theirs].tolist(), strict=True):
+            word, field, _ = named[one]
+            found[place].setdefault(field, []).append(word)
         return found
 
 

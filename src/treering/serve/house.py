@@ -46,7 +46,7 @@ class House:
     def __enter__(self) -> "House":
         self.quick = Lane("quick", self.threads, self._waiting, lambda: Bench(self.opening))
         self.slow = Lane("slow", SLOW_THREADS, self._waiting, lambda: Bench(self.opening))
-        self.crew = Lane("crew", self.processes, self._waiting, lambda: Mate(self.places, self.opening.notes))
+        self.crew = Lane("crew", self.processes, self._waiting, lambda: Mate(self.opening))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -85,6 +85,10 @@ class House:
         lane = self.quick if name in QUICK else self.slow
         return await lane.run(lambda bench, _: bench.answer(repository, question.answer))
 
+    async def warm(self, repository: str) -> None:
+        """Fit what the first question for files would have to wait for, where no search waits for it."""
+        await self.ask(repository, lambda desk: desk.files("the first question"), slow=True)
+
     async def told(self, repository: str, name: str, asked: Asked, tell: Callable[[str], None]) -> object:
         """The same, told piece by piece by whoever answers; ``tell`` is called in the event loop."""
         streamed = OFFERS[name].streamed
@@ -102,10 +106,10 @@ class House:
 
         return await self.slow.run(work)
 
-    async def ask(self, repository: str, question: Callable[[Desk], T]) -> T:
+    async def ask(self, repository: str, question: Callable[[Desk], T], *, slow: bool = False) -> T:
         """What a question is answered with at a desk, by a thread of this process."""
         repository = self.name(repository)
-        return await self.quick.run(lambda bench, _: bench.answer(repository, question))
+        return await (self.slow if slow else self.quick).run(lambda bench, _: bench.answer(repository, question))
 
     async def embed(self, repository: str, texts: Sequence[str]) -> Embedded:
         """Unit vectors of texts by the model of a repository's index, and how many tokens it read of each."""

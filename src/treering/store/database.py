@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -215,6 +215,10 @@ class Database:
         if self._db is None:
             raise StoreError(f"the store {self.folder} is not open")
         return self._db
+
+    def complaining(self) -> AbstractContextManager[None]:
+        """Every error of the database inside the block, as ours."""
+        return sqlite_errors(self.path)
 
     @property
     def gone(self) -> bool:
