@@ -234,13 +234,11 @@ class Finder:
         inner = asked_words(phrase.partition(" ")[2].rpartition(" ")[0]) if phrase.count(" ") > 1 else []
         leg = Lexical(self._scope(mask), inner)
         all_words = leg.coverage() > 1 - 1e-9 if inner else mask
+        numbers = np.flatnonzero(mask & all_words)[::-1][:PHRASE_CANDIDATES]
+        ids = self.history.ids[numbers]
+        held = np.isin(ids, list(self.store.holding(phrase, ids.tolist())))
         found = np.zeros(len(self.history), bool)
-        wanted = phrase.casefold()
-        for number in np.flatnonzero(mask & all_words)[::-1][:PHRASE_CANDIDATES]:
-            commit_id = int(self.history.ids[number])
-            ((_, said),) = self.store.features([commit_id])
-            texts = (said.message, *said.paths, *(patch.text for patch in self.store.hunks(commit_id)))
-            found[number] = any(wanted in text.casefold() for text in texts)
+        found[numbers[held]] = True
         return found
 
     def _hits(self, asked: Asked, limit: int, mask: Mask, reason: str = "") -> list[Hit]:
