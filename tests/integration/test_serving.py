@@ -310,6 +310,19 @@ def test_a_store_that_is_deleted_while_it_is_served_is_missed_and_found_again(tm
         assert served.post("/v1/search", {"query": "begin"}).json()[0]["subject"] == "Begin"
 
 
+def test_a_database_that_breaks_while_it_is_read_is_no_bug_of_ours(
+    stories: dict[str, Repo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading(desk: Desk, _: Asked) -> object:
+        return desk.finder.store.db.execute("SELECT * FROM nowhere").fetchone()
+
+    monkeypatch.setitem(OFFERS, "status", replace(OFFERS["status"], answer=reading))
+    with serving({"bakery": opening.place(stories["bakery"].path)}) as served:
+        told = served.post("/v1/status")
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "store")
+        assert "treering.db" in told.json()["error"]["message"]
+
+
 def test_what_was_fitted_before_anyone_asked_is_fitted_once_for_all(
     stories: dict[str, Repo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
