@@ -81,7 +81,7 @@ def main() -> None:
             slices += [[f"{bench.name}: {name}" for name in of if name != "all"] + of for of in judged.slices]
             for way, found in judged.outcomes.items():
                 outcomes.setdefault(way, []).extend(found)
-            predictor = Predictor(bench.finder.history, shipped(bench.name))
+            predictor = Predictor(bench.finder.history, prior=shipped(bench.name))
             files[bench.name] = benchmark.measure_files(predictor, bench.reader.shadow, bench.messages, chosen.files)
             history = bench.finder.history
             tips[bench.name] = f"{len(history):,} commits, the newest {history.hashes[-1]}"

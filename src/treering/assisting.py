@@ -21,11 +21,9 @@ from treering.assist.quoting import visible as visible
 from treering.errors import UsageError
 from treering.finding import Desk, text_of, told
 from treering.lm.generate import Writer
-from treering.operate.threads import threads_of
 from treering.pipeline import models as model_stage
-from treering.text.paths import matching
 from treering.text.secrets import Redactor
-from treering.types import Record, day_of
+from treering.types import day_of
 
 CONTEXT_TOKENS = 8000
 """How large a context pack is where it is not said."""
@@ -36,7 +34,7 @@ def context(desk: Desk, question: str, *, budget: int = CONTEXT_TOKENS, audience
     it with their best hunks, the files as they are now, and the commits they belong with. Every piece names its commit
     and is marked as data; secrets are taken out.
     """
-    found = _evidence(desk, question)
+    found = _evidence(desk.discreet if audience == "claude" else desk, question)
     told = list(facts(_sources(desk, audience), found))
     return pack(found.question, told, counter(audience, _model(desk, audience)), budget=budget, audience=audience)
 
@@ -93,26 +91,12 @@ def _evidence(desk: Desk, question: str) -> Evidence:
 
 def _sources(desk: Desk, audience: Audience) -> Sources:
     """What facts are taken from. Claude is told of no commit that touches a private path."""
-    settings = desk.where.settings
-    patterns = settings.route.private_paths if audience == "claude" else ()
+    desk = desk.discreet if audience == "claude" else desk
     return Sources(
-        desk.finder, desk.shadow, desk.tip, lambda: desk.predictor.touches, Redactor(settings.scrape.allow_secrets),
-        private=lambda paths: matching(paths, patterns), discussed=lambda record: _discussed(desk, record, patterns),
+        desk.finder, desk.shadow, desk.tip, lambda: desk.predictor.touches,
+        Redactor(desk.where.settings.scrape.allow_secrets),
+        discussed=lambda record: [told(thread) for thread in desk.discussed(record)],
     )  # fmt: skip
-
-
-def _discussed(desk: Desk, record: Record, patterns: Sequence[str]) -> list[str]:
-    """What was said at the forge of a commit; not where it is of another one, too, that touches a private path."""
-    history, known, found = desk.finder.history, desk.finder.discussed, []
-    for thread in threads_of(desk.where.folder, record):
-        beside = known.commits_of(thread.kind, thread.number) if known else None
-        if beside is None:  # it came after the index was opened: whose it is will be known the next time
-            continue
-        ids = {*history.ids[beside].tolist(), *desk.finder.store.mentioning(f"#{thread.number}")} if patterns else ()
-        others = desk.finder.store.records(ids=sorted(ids))
-        if not any(matching([*one.paths, *(of.old_path for of in one.files_renamed)], patterns) for one in others):
-            found.append(told(thread))
-    return found
 
 
 def _model(desk: Desk, audience: Audience) -> Path | None:

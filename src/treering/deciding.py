@@ -36,11 +36,11 @@ PREDICTED = 10
 
 def brief(desk: Desk, *, since: str = "", until: str = "", limit: int = 8) -> Brief:
     """What happened in a period: its themes, the files most changed, what stalled, what may come next, and the question
-    to Claude. Without dates, the 30 days that end with the newest commit.
+    to Claude, so nothing of it is private. Without dates, the 30 days that end with the newest commit.
     """
     where = desk.where
     return brief_stage.brief(
-        desk.finder, where.source, where.settings, current_model(where), since=since, until=until, limit=limit
+        desk.discreet.finder, where.source, where.settings, current_model(where), since=since, until=until, limit=limit
     )
 
 

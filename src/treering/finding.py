@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,10 +24,13 @@ from treering.operate.forge import told as told
 from treering.pipeline.scrape import tips_of
 from treering.report import Reporter
 from treering.search.commits import Finder
-from treering.search.files import Predictor
+from treering.search.files import Fits, Predictor
 from treering.store import Store
+from treering.text.paths import matching
 from treering.types import NO_FILTERS, FilePatch, FilePrediction, Filters, Hit, Record
 from treering.vectors.embedder import Embedder, embed
+
+T = TypeVar("T")
 
 _HASH = re.compile(r"[0-9a-fA-F]{4,64}")
 _LINE = re.compile(r"(.+):0*([1-9][0-9]{0,8})", re.DOTALL)
@@ -64,19 +67,39 @@ class Desk:
     def __init__(self, where: Place, finder: Finder, stack: ExitStack) -> None:
         self.where, self.finder = where, finder
         self._stack = stack
+        self._whole: Desk | None = None
         self._refs = RefFiles(where.source)
         self._seen: tuple[Mark, ...] = ()
         self._tips = ""
+        self.fits: Fits = {}
+        """Weights that were fitted, here or at another desk of the same repository."""
         self.lent: Callable[[Path], Any] | None = None
         """Lends the model of a folder, where somebody has it loaded; who needs one and is lent none loads it."""
 
     @cached_property
+    def discreet(self) -> "Desk":
+        """The same for who reads it elsewhere, such as Claude: nothing is told of a commit that touches one of
+        ``route.private_paths``, by an old name either, nor of such a file.
+        """
+        patterns = self.where.settings.route.private_paths
+        if not patterns:
+            return self
+        finder = self.finder.without(matching(self.finder.store.paths(), patterns))
+        found = Desk(self.where, finder, self._stack)
+        found._whole, found.lent = self, self.lent
+        return found
+
+    def private(self, paths: Iterable[str]) -> tuple[str, ...]:
+        """Those of some paths that this desk keeps for itself."""
+        return matching(paths, self.where.settings.route.private_paths) if self._whole else ()
+
+    @cached_property
     def shadow(self) -> Shadow:
-        return self._stack.enter_context(shadow_of(self.where.source))
+        return self._whole.shadow if self._whole else self._stack.enter_context(shadow_of(self.where.source))
 
     @cached_property
     def predictor(self) -> Predictor:
-        return Predictor(self.finder.history)
+        return self._whole.predictor if self._whole else Predictor(self.finder.history, self.fits)
 
     @cached_property
     def tip(self) -> str:
@@ -115,6 +138,8 @@ class Desk:
         named = _LINE.fullmatch(text_of(place))
         path, line = (named[1], int(named[2])) if named else (text_of(place), None)
         path = posixpath.normpath(path)
+        if self.private([path]):
+            raise UsageError(f"{path} is private", "ask on the machine of its repository")
         limit = limit or self.limit
         wrote = blamed(self.shadow, self.tip, path, line)
         reasons = {name: f"wrote {count:,} of its lines" if line is None else "wrote it" for name, count in wrote}
@@ -129,12 +154,26 @@ class Desk:
 
     def commit(self, name: str) -> CommitDetail:
         """All that is known of one commit, by its hash or the beginning of it, with the hunks that are indexed."""
-        number = self.finder.history.find(self.named(text_of(name)))
+        number = self.finder.number(self.named(text_of(name)))
         commit_id = int(self.finder.history.ids[number])
         (record,) = self.finder.store.records(ids=[commit_id])
-        return CommitDetail(
-            record, self.finder.store.hunks(commit_id), tuple(threads.threads_of(self.where.folder, record))
-        )
+        return CommitDetail(record, self.finder.store.hunks(commit_id), tuple(self.discussed(record)))
+
+    def discussed(self, record: Record) -> list[Thread]:
+        """What was said at the forge of a commit; not where it is of another one, too, that is not told of."""
+        found = threads.threads_of(self.where.folder, record)
+        if not self._whole:
+            return found
+        history, store, known = self.finder.history, self.finder.store, self._whole.finder.discussed
+
+        def told_of(thread: Thread) -> bool:
+            beside = known.commits_of(thread.kind, thread.number) if known else None
+            if beside is None:  # it came after the index was opened: whose it is will be known the next time
+                return False
+            ids = {*history.ids[beside].tolist(), *store.mentioning(f"#{thread.number}")}
+            return not any(self.private(one.touched) for one in store.records(ids=sorted(ids)))
+
+        return [thread for thread in found if told_of(thread)]
 
     def points(self, question: str | Sequence[float], *, limit: int = 0) -> list[Point]:
         """The commits nearest to a vector of the index's model, or those that answer a question in words."""
@@ -151,18 +190,29 @@ class Desk:
         """Whether refs lead elsewhere than the index knows. git is asked only where their files changed."""
         if (seen := self._refs.state()) != self._seen:
             self._seen, self._tips = seen, tips_of(self.where.source, self.where.settings)
-        return self._tips != self.finder.store.fact("tips")
+        return self.ask(lambda desk: self._tips != desk.finder.store.fact("tips"))
 
     @property
     def state(self) -> tuple[object, ...]:
         """:func:`state` of the store as it is now, whatever it was when the desk was opened."""
-        return _state(self.finder.store)
+        return self.ask(lambda desk: _state(desk.finder.store))
+
+    @property
+    def gone(self) -> bool:
+        """Whether the store that was opened is not there any more, or another one is in its place."""
+        return self.finder.store.gone
+
+    def ask(self, question: "Callable[[Desk], T]") -> T:
+        """What a question is answered with; what the database complains of while it is read is an error of ours."""
+        with self.finder.store.complaining():
+            return question(self)
 
     @property
     def touched(self) -> tuple[int | None, ...]:
         """Another value once anyone else has written the store: cheap to ask, and says when to ask for the state."""
         said = self.finder.discussed
-        return self.finder.store.touched(), said.touched() if said else None, threads.touched(self.where.folder)
+        mine = self.ask(lambda desk: desk.finder.store.touched())
+        return mine, said.touched() if said else None, threads.touched(self.where.folder)
 
     def unheard_of(self, given: Sequence[str]) -> list[str]:
         """Those of the files given that nothing is known of: no commit that counts has changed them."""
@@ -180,7 +230,8 @@ class Desk:
         except GitFailed:  # trees are missing: the files that were changed must do
             touches = self.predictor.touches
             candidates = sorted({touches.names[file] for file in touches.files[mask[touches.commits]]})
-
+        private = set(self.private(candidates))
+        candidates = [path for path in candidates if path not in private]
         return self.predictor.predict(
             text_of(task), candidates, mask=mask, limit=limit or self.limit,
             given=[text_of(name) for name in given], contents=partial(texts, self.shadow, commit),

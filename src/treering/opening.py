@@ -83,17 +83,18 @@ def places(repos: Sequence[Path], store: Path | None = None) -> dict[str, Place]
     return found
 
 
-def embedder_of(settings: Settings) -> Callable[[], Embedder]:
+def embedder_of(settings: Settings, threads: int = 0) -> Callable[[], Embedder]:
     """Loads the embedding model that the settings name."""
-    return partial(load_embedder, settings.index.model, settings.index.batch_tokens)
+    return partial(load_embedder, settings.index.model, settings.index.batch_tokens, threads)
 
 
-def embedder(where: Place) -> Embedder:
-    """The embedding model of a repository's index, loaded: many threads may use it at once.
+def embedder(where: Place, threads: int = 0) -> Embedder:
+    """The embedding model of a repository's index, loaded: many threads may use it at once, and it computes by so many
+    of its own (0: as many as cores).
 
     Raises :class:`ModelError` if it is not on this machine.
     """
-    loaded = embedder_of(where.settings)()
+    loaded = embedder_of(where.settings, threads)()
     embed(loaded, ["loaded"])  # what is loaded by the first text must not be loaded by two threads
     return loaded
 

@@ -139,6 +139,11 @@ class Record(Struct, frozen=True):
         """Every path the commit touched, new names of renames included, in the order of ``stats``."""
         return tuple(self.stats)
 
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The same, with the old names of what it renamed."""
+        return (*self.paths, *(one.old_path for one in self.files_renamed))
+
 
 def day_of(seconds: float) -> str:
     """The day of a time, of UTC."""
@@ -291,6 +296,17 @@ class IndexedCommit(Struct, frozen=True):
     patch_id: str | None
     message: str
     lengths: bytes
+
+
+class Headline(Struct, frozen=True):
+    """What a hit shows of its commit. ``time`` is the committer's, in seconds since 1970."""
+
+    hash: str
+    subject: str
+    author: str
+    time: int
+    branch: str
+    paths: tuple[str, ...]
 
 
 Content = Literal["message", "body", "paths", "hunks", "metadata"]

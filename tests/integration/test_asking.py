@@ -26,6 +26,7 @@ from treering.lm.generate import Writer
 from treering.offered import OFFERS, AskAsked, ContextAsked
 from treering.opening import Place
 from treering.report import Reporter
+from treering.text.paths import matching
 
 QUESTION = "why was the retry limit of the client raised?"
 FETCH = "RETRY_LIMIT = {0}\n\n\ndef fetch(url):\n    # give up after {0} attempts\n    return url\n"
@@ -169,7 +170,8 @@ def test_the_same_question_has_the_same_pack_and_another_one_other_marks(opened:
 
 def test_what_is_private_is_left_out_with_all_its_commits(opened: Desk, named: dict[str, str]) -> None:
     sources, found = assisting._sources(opened, "local"), assisting._evidence(opened, QUESTION)
-    told = list(facts(replace(sources, private=lambda paths: "client.py" in set(paths)), found))
+    private = matching(opened.finder.store.paths(), ["client.py"])
+    told = list(facts(replace(sources, finder=opened.finder.without(private)), found))
     assert told
     assert named["raise"] not in {fact.commit_hash for fact in told}
     assert not [fact for fact in told if "client.py" in f"{fact.path} {fact.text}".replace("test_client.py", "")]

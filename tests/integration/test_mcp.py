@@ -34,7 +34,7 @@ from treering.finding import Desk
 from treering.offered import OFFERS, Asked, Offer
 from treering.report import Reporter
 from treering.serve.house import House
-from treering.serve.mcp import LONGEST, mounted, server
+from treering.serve.mcp import LONGEST, RESOURCES, mounted, server
 
 TOOLS = {offer.tool: offer for offer in OFFERS.values() if offer.tool}
 
@@ -177,6 +177,49 @@ def test_a_pack_is_one_for_claude_whoever_reads_it(connected: Door) -> None:
         assert "audience" not in tool.input_schema["properties"]
 
     ask(connected, question)
+
+
+def test_nothing_tells_of_what_is_private(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TREERING_ROUTE_PRIVATE_PATHS", "hr")
+    for number in range(4):  # often enough to be a theme, a hot spot and what changes together
+        for name in ("pay", "tax"):
+            repo.write(f"hr/{name}.csv", f"zanzibar,{name},{number}\n")
+        private = repo.commit(f"Pay for zanzibar {number}", ledger__py=f"STEP = {number}\n")
+    repo.commit("Count the ledger", ledger__py="TOTAL = 1\n")
+    place = opening.place(repo.path)
+    operations.index(place, Reporter())
+    asked: dict[str, dict[str, Any]] = {
+        "search_commits": {"query": "pay for zanzibar in the ledger"},
+        "why_line": {"place": "ledger.py"},
+        "files_for_task": {"task": "change what is paid in the ledger"},
+        "commit_detail": {"commit": private},
+        "context_pack": {"question": "who is paid in the ledger?"},
+        "brief": {},
+        "suggest": {},
+    }
+    assert asked.keys() == TOOLS.keys()
+
+    async def everything(client: Client) -> str:
+        said = [str(await client.call_tool(tool, arguments)) for tool, arguments in asked.items()]
+        said.append(str(await client.call_tool("search_commits", {"query": private[:12]})))
+        said.append(str(await client.call_tool("why_line", {"place": "hr/../hr/pay.csv"})))
+        said += [await resource(client, f"treering://project/{name}") for name in RESOURCES]
+        return "\n".join(said).replace(asked["search_commits"]["query"], "")
+
+    async def question(client: Client) -> None:
+        said = await everything(client)
+        assert "Count the ledger" in said
+        assert not re.findall(r"zanzibar|csv", said.replace("hr/pay.csv is private", ""), re.IGNORECASE)
+        refused = await client.call_tool("commit_detail", {"commit": private})
+        assert "touches a private path" in text_of(refused)
+
+    with House({"project": place}, threads=1) as house:
+        ask(Door(server(house.answer_discreetly, ["project"])), question)
+
+        async def open_to_all(client: Client) -> None:
+            assert len(re.findall("zanzibar", await everything(client), re.IGNORECASE)) > len(asked)
+
+        ask(Door(server(house.answer, ["project"])), open_to_all)
 
 
 def test_a_hit_leads_to_the_commits_detail(connected: Door) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import multiprocessing
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ from serving import Served, serving
 from treering import finding, offered, opening, operations
 from treering.errors import ServiceError, StoreError, UsageError
 from treering.finding import Desk
-from treering.offered import OFFERS, Asked, Offer, SearchAsked
+from treering.offered import OFFERS, Asked, FilesAsked, Offer, SearchAsked
 from treering.report import Reporter
+from treering.search import files
+from treering.search.files import Predictor
+from treering.search.history import Mask
 from treering.serve.app import POST_ONLY
 from treering.serve.house import House
 
@@ -282,6 +286,60 @@ def test_who_leaves_a_stream_ends_the_work_for_it(stories: dict[str, Repo], monk
         while not ended and time.monotonic() < until:
             time.sleep(0.02)
     assert ended == ["unwanted"]
+
+
+def test_a_store_that_is_deleted_while_it_is_served_is_missed_and_found_again(tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "project")
+    repo.commit("Begin", a__py="x = 1\n")
+    place = opening.place(repo.path)
+    operations.index(place, Reporter())
+    with serving({"project": place}) as served:
+        assert served.post("/v1/search", {"query": "begin"}).json()
+        assert served.get("/readyz").status_code == 200
+        shutil.rmtree(place.folder)
+        for path, asked in (("search", {"query": "x"}), ("files", {"task": "x"}), ("commit", {"commit": "HEAD"}),
+                            ("brief", {}), ("status", {})):  # fmt: skip
+            missed = served.post(f"/v1/{path}", asked)
+            assert (missed.status_code, missed.json()["error"]["code"]) == (409, "no_index")
+            assert "treering index" in missed.json()["error"]["hint"]
+        assert served.get("/readyz").status_code == 409
+        assert served.get("/healthz").status_code == served.get("/metrics").status_code == 200
+        assert not place.folder.exists()
+        operations.index(place, Reporter())
+        assert served.get("/readyz").status_code == 200
+        assert served.post("/v1/search", {"query": "begin"}).json()[0]["subject"] == "Begin"
+
+
+def test_a_database_that_breaks_while_it_is_read_is_no_bug_of_ours(
+    stories: dict[str, Repo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reading(desk: Desk, _: Asked) -> object:
+        return desk.finder.store.db.execute("SELECT * FROM nowhere").fetchone()
+
+    monkeypatch.setitem(OFFERS, "status", replace(OFFERS["status"], answer=reading))
+    with serving({"bakery": opening.place(stories["bakery"].path)}) as served:
+        told = served.post("/v1/status")
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "store")
+        assert "treering.db" in told.json()["error"]["message"]
+
+
+def test_what_was_fitted_before_anyone_asked_is_fitted_once_for_all(
+    stories: dict[str, Repo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "STEP", 2)
+    fitted: list[int] = []
+    before = Predictor.examples
+
+    def examples(predictor: Predictor, past: Mask, most: int) -> object:
+        fitted.append(int(past.sum()))
+        return before(predictor, past, most)
+
+    monkeypatch.setattr(Predictor, "examples", examples)
+    asked = FilesAsked(task="change the ledger rule")
+    with House({"market": opening.place(stories["market"].path)}, threads=1) as house:
+        asyncio.run(house.warm("market"))
+        assert asyncio.run(house.answer("market", "files", asked))
+    assert len(fitted) == 1
 
 
 class Slow:

@@ -107,8 +107,8 @@ def brief(
     """
     history = finder.history
     start, end = _period(history.times, since, until)
-    inside = (history.times >= start) & (history.times <= end)
-    period, earlier = telling(history, inside), telling(history, history.times < start)
+    inside = (history.times >= start) & (history.times <= end) & finder.open
+    period, earlier = telling(history, inside), telling(history, (history.times < start) & finder.open)
     merges = int((inside & history.merges).sum())
     about = themes(history, finder.dense, period, earlier, limit)
     refs = read_refs(source, settings.scrape)

@@ -3,7 +3,7 @@ files as they are now, and the commits they belong with. Values only; how they a
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Literal
@@ -62,7 +62,7 @@ class Sources:
     """What facts are taken from: an open index, the files of ``tip``, which files changed together (asked for only if
     it is needed), and what takes secrets out of text.
 
-    ``private`` says whether some paths hold one that must not be told; a commit that touches it is left out whole.
+    Of what the finder keeps to itself nothing is told, whatever was found before.
     ``discussed`` gives what was said of a commit at the forge, a text for each request and issue, without secrets.
     """
 
@@ -71,17 +71,16 @@ class Sources:
     tip: str
     touches: Callable[[], Touches]
     redact: Redact
-    private: Callable[[Iterable[str]], object] = lambda _: False
     discussed: Callable[[Record], Sequence[str]] = lambda _: ()
 
 
 def facts(sources: Sources, found: Evidence) -> Iterator[Fact]:
     """All there is to tell, in the order in which it is worth telling."""
-    both = [(hit, _record(sources.finder, hit.commit_hash)) for hit in found.hits]
-    both = [(hit, record) for hit, record in both if not sources.private(_touched(record))]
-    hits, records = [hit for hit, _ in both], [record for _, record in both]
+    finder = sources.finder
+    hits = [hit for hit in found.hits if finder.open[finder.history.number[hit.commit_hash]]]
+    records = [_record(finder, hit.commit_hash) for hit in hits]
     told = [
-        _told(sources.finder, record, hit.why, found, rank)
+        _told(finder, record, hit.why, found, rank)
         for rank, (record, hit) in enumerate(zip(records, hits, strict=True))
     ]
     now = list(_files(sources, hits, found))
@@ -100,11 +99,6 @@ def facts(sources: Sources, found: Evidence) -> Iterator[Fact]:
 
 def _record(finder: Finder, name: str) -> Record:
     return next(finder.store.records(ids=[int(finder.history.ids[finder.history.number[name]])]))
-
-
-def _touched(record: Record) -> tuple[str, ...]:
-    """Every path of a commit, those that it renamed by both names."""
-    return (*record.paths, *(one.old_path for one in record.files_renamed))
 
 
 def _told(finder: Finder, record: Record, why: str, found: Evidence, rank: int) -> list[Fact]:
@@ -173,10 +167,8 @@ def _related(sources: Sources, record: Record) -> Iterator[Fact]:
     links += [(name, why.format(short)) for name, why in finder.store.later(record.commit_hash)]
     for name, why in links[:LINKS]:
         try:
-            other = _record(finder, finder.history.hashes[finder.history.find(name)])
-        except UsageError:  # it is not in what is indexed
-            continue
-        if sources.private(_touched(other)):
+            other = _record(finder, finder.history.hashes[finder.number(name)])
+        except UsageError:  # it is not in what is indexed, or not told of
             continue
         body = _short(other.message_body.strip(), MESSAGE // 5)
         lines = [
@@ -207,7 +199,7 @@ def _together(sources: Sources, best: list[Fact]) -> Iterator[Fact]:
     counts = np.bincount(known.files[beside], minlength=len(known.names))
     counts[known.number[path]] = 0
     for other in np.argsort(-counts, kind="stable")[:PARTNERS].tolist():
-        if counts[other] >= OFTEN and not sources.private([known.names[other]]):
+        if counts[other] >= OFTEN and known.names[other] not in sources.finder.private:
             last = int(known.commits[beside & (known.files == other)].max())
             text = f"{known.names[other]} changed in {counts[other]} of the {len(theirs)} commits that changed {path}"
             text = one_line(text)

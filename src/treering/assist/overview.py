@@ -108,7 +108,7 @@ def overview_of(finder: Finder, reports: Path, now: float, spending: Callable[[]
         periods=periods,
         themes=lines,
         hot_since=last - QUARTER,
-        hot=tuple(store.most_changed(last - QUARTER, until, HOT)),
+        hot=tuple(one for one in store.most_changed(last - QUARTER, until, HOT) if one.path not in finder.private),
         training=_curve(store, torn),
         search=_bench(reports / "bench.json", torn),
         spent=_spent(spending, torn),
@@ -121,7 +121,8 @@ def themes_over_time(finder: Finder, until: int) -> tuple[tuple[Period, ...], tu
     they had their day. A history of more than :data:`MOST` commits is told by so many of them, taken evenly.
     """
     history = finder.history
-    told = np.array(_evenly(telling(history, (history.times > 0) & (history.times <= until)), MOST), np.int64)
+    seen = (history.times > 0) & (history.times <= until) & finder.open
+    told = np.array(_evenly(telling(history, seen), MOST), np.int64)
     if not len(told):
         return (), ()
     start = int(history.times[told].min()) // DAY * DAY

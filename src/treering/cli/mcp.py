@@ -24,7 +24,7 @@ def _serve(repos: tuple[Path, ...], store: Path | None, *, verbose: bool) -> Non
         from treering.serve.mcp import server
     Reporter.to_stderr(verbose=verbose).say(f"serving {', '.join(places)} on stdin and stdout; end of input ends it")
     with House(places, threads=1) as house:
-        anyio.run(server(house.answer, house.names).run_stdio_async)
+        anyio.run(server(house.answer_discreetly, house.names).run_stdio_async)
 
 
 @click.group(cls=Commands, invoke_without_command=True)

@@ -129,7 +129,7 @@ def proposals(finder: Finder, source: Source, settings: Settings, model: Path | 
     """What may come next in the newest indexed commit of the first ref."""
     history = finder.history
     tip = history.tip(read_refs(source, settings.scrape))
-    mask = history.at(tip)
+    mask = history.at(tip) & finder.open
     touches = touches_of(history)
     there = files_at(source, tip)
     if there is None:  # what was touched must do
@@ -155,7 +155,7 @@ def proposals(finder: Finder, source: Source, settings: Settings, model: Path | 
 def suggest(finder: Finder, source: Source, settings: Settings, model: Path | None, limit: int) -> Suggestions:
     """The same, with what the last commits there are about."""
     history = finder.history
-    told = telling(history, history.at(history.tip(read_refs(source, settings.scrape))))
+    told = telling(history, history.at(history.tip(read_refs(source, settings.scrape))) & finder.open)
     about = themes(history, finder.dense, told[-RECENT:], told[:-RECENT], THEMES)
     come = proposals(finder, source, settings, model, limit)
     return Suggestions(about, come.open, come.files, come.answered_by, come.why)

@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +86,21 @@ class Finder:
         self.discussed: Discussed | None = None
         self._whole = self._discussed = Scope(self.history, self.history.everything)
         self._part: Scope | None = None  # of the last question that knew less
+        self.private: frozenset[str] = frozenset()
+        """Paths of which nothing is told."""
+        self.open = self.history.everything
+        """The commits of which something is: those that touch none of these paths."""
+
+    def without(self, paths: Iterable[str]) -> Self:
+        """The same index for whom some paths are kept from: the commits that touch one are left out whole."""
+        found = copy(self)
+        found.private = frozenset(paths)
+        found.discussed, found._discussed = None, found._whole  # a text may be of a commit that is left out, too
+        ids = np.array(self.store.touching(found.private), np.int64)
+        numbers = self.history.numbers(ids)
+        found.open = self.history.everything.copy()
+        found.open[numbers[numbers >= 0]] = False
+        return found
 
     def discussing(self, texts: Texts, lost: Callable[[StoreError], None] = lambda _: None) -> None:
         """Let commits be found by what was said of them at the forge from now on. ``lost`` is told if it cannot be
@@ -106,9 +123,9 @@ class Finder:
         """
         mask = self.history.everything if mask is None else mask
         cosines = self._beside.submit(self._cosines, query, mask)  # computed while the words are looked up
-        scope = self._scope(mask, merge_texts=merge_texts, discussed=discussed)
-        leg = Lexical(scope, asked_words(query))
-        legs = self._legs(query, leg, cosines, mask, mask if through is None else mask & through)
+        leg = Lexical(self._scope(mask, merge_texts=merge_texts, discussed=discussed), asked_words(query))
+        through = mask & self.open if through is None else mask & self.open & through
+        legs = self._legs(query, leg, cosines, mask, through)
         scores = fused(legs, self.weights)
         order = np.lexsort((-legs.numbers, -scores))
         return Asked(query, legs.numbers[order], scores[order], cosines.result(), leg, legs)
@@ -175,13 +192,13 @@ class Finder:
     def search(self, query: str, *, limit: int, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
         """The commits that best answer a query, best first. ``at`` shows it only what is reachable from a commit."""
         mask = self.history.at(at) if at else self.history.everything
-        through = mask & chosen(self.history, filters)
+        through = mask & self.open & chosen(self.history, filters)
         named = exact(self.history, query, mask)
         if named:
             reason, found = named
             seen = through
             if reason == "that hash":  # a merge that is named is wanted
-                seen = mask & chosen(self.history, replace(filters, include_merges=True))
+                seen = mask & self.open & chosen(self.history, replace(filters, include_merges=True))
             numbers = [number for number in found if seen[number]]
             if numbers or reason != "changes it":  # a file may be called as words are that mean something else
                 return self._hits(_in_order(query, numbers), limit, mask, reason)
@@ -194,7 +211,7 @@ class Finder:
 
     def similar(self, name: str, *, limit: int, filters: Filters = NO_FILTERS) -> list[Hit]:
         """The commits that do most nearly what one commit does, itself and its repetitions left out."""
-        number = self.history.find(name)
+        number = self.number(name)
         ((_, said),) = self.store.features([int(self.history.ids[number])])
         through = chosen(self.history, filters)
         through[number] = False
@@ -203,6 +220,13 @@ class Finder:
         names = sorted(said.identifiers, key=lambda name: -said.identifiers[name])[:20]
         text = " ".join((said.message.partition("\n")[0], *said.paths[:8], *names))
         return self._hits(self.ask(text, through=through), limit, self.history.everything)
+
+    def number(self, name: str) -> int:
+        """The number of a commit by its hash, or the beginning of it. Raises :class:`UsageError`."""
+        number = self.history.find(name)
+        if not self.open[number]:
+            raise UsageError(f"{name} touches a private path", "ask on the machine of its repository")
+        return number
 
     def nearest(self, vector: Scores, *, limit: int) -> list[int]:
         """The numbers of the commits one of whose texts is nearest to a vector, nearest first."""
@@ -219,13 +243,14 @@ class Finder:
         vector = vector / largest  # the square of a huge number is none
         length = float(np.linalg.norm(vector))
         cosines = np.stack(list(self.dense.cosines((vector / length).astype(np.float32)).values()))
-        near = np.nan_to_num(cosines, nan=-np.inf).max(axis=0)
+        near = np.where(self.open, np.nan_to_num(cosines, nan=-np.inf).max(axis=0), -np.inf)
         order = np.argsort(-near, kind="stable")[:limit]
         return [int(number) for number in order if near[number] > -np.inf]
 
     def told(self, reasons: Mapping[str, str], query: str) -> list[Hit]:
         """Commits by their hashes, in the order given, each with the reason given."""
-        asked = _in_order(query, [self.history.number[name] for name in reasons])
+        numbers = [self.history.number[name] for name in reasons]
+        asked = _in_order(query, [number for number in numbers if self.open[number]])
         hits = self._hits(asked, len(reasons), self.history.everything, "-")
         return [replace(hit, why=reasons[hit.commit_hash]) for hit in hits]
 
@@ -235,13 +260,11 @@ class Finder:
         inner = asked_words(phrase.partition(" ")[2].rpartition(" ")[0]) if phrase.count(" ") > 1 else []
         leg = Lexical(self._scope(mask), inner)
         all_words = leg.coverage() > 1 - 1e-9 if inner else mask
+        numbers = np.flatnonzero(mask & all_words)[::-1][:PHRASE_CANDIDATES]
+        ids = self.history.ids[numbers]
+        held = np.isin(ids, list(self.store.holding(phrase, ids.tolist())))
         found = np.zeros(len(self.history), bool)
-        wanted = phrase.casefold()
-        for number in np.flatnonzero(mask & all_words)[::-1][:PHRASE_CANDIDATES]:
-            commit_id = int(self.history.ids[number])
-            ((_, said),) = self.store.features([commit_id])
-            texts = (said.message, *said.paths, *(patch.text for patch in self.store.hunks(commit_id)))
-            found[number] = any(wanted in text.casefold() for text in texts)
+        found[numbers[held]] = True
         return found
 
     def _hits(self, asked: Asked, limit: int, mask: Mask, reason: str = "") -> list[Hit]:
@@ -254,22 +277,20 @@ class Finder:
         numbers = np.array([number for number, _ in best], np.int64)
         held = asked.lexical.held_by(numbers) if asked.lexical else [{}] * len(best)
         merged_by = (asked.lexical.scope if asked.lexical else self._scope(mask)).merged_by
-        for record, (number, score), commit_id, shared in zip(
-            self.store.records(ids=ids), best, ids, held, strict=True
-        ):
+        for told, (number, score), commit_id, shared in zip(self.store.headlines(ids), best, ids, held, strict=True):
             hunks = self.store.hunks(commit_id)
             hunk = best_hunk(hunks, wanted, quoted)
             merge = int(merged_by[number])
             nearness = {kind: of[number] for kind, of in asked.cosines.items()}
             hits.append(
                 Hit(
-                    commit_hash=record.commit_hash,
+                    commit_hash=told.hash,
                     score=round(float(score), 4),
-                    subject=record.message_subject,
-                    author=record.author_name,
-                    date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.commit_timestamp)),
-                    branch=record.branch if whole else "",  # a fact of the refs as they are now
-                    files=record.paths,
+                    subject=told.subject,
+                    author=told.author,
+                    date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told.time)),
+                    branch=told.branch if whole else "",  # a fact of the refs as they are now
+                    files=told.paths,
                     why=reason or why(shared, nearness),
                     merged_by=self.history.hashes[merge] if merge >= 0 else None,
                     hunk_path=hunk.path if hunk else "",
@@ -296,10 +317,9 @@ def _in_order(query: str, numbers: Sequence[int] | Numbers) -> Asked:
 def _best(legs: Iterable[Scores], through: Mask) -> npt.NDArray[np.int64]:
     """The numbers of the best :data:`CANDIDATES` of every leg, in order of the history."""
     allowed = np.flatnonzero(through)
-    chosen: set[int] = set()
-    for leg in legs:
-        scores = leg[allowed]
-        most = min(CANDIDATES, len(allowed))
-        top = allowed[np.argpartition(-scores, most - 1)[:most]] if most else allowed
-        chosen.update(top[leg[top] > -np.inf].tolist())
-    return np.array(sorted(chosen), np.int64)
+    most = min(CANDIDATES, len(allowed))
+    put_up = [allowed[:0]]
+    for leg in legs if most else ():
+        top = allowed[np.argpartition(-leg[allowed], most - 1)[:most]]
+        put_up.append(top[leg[top] > -np.inf])
+    return np.unique(np.concatenate(put_up))

@@ -11,8 +11,10 @@ import numpy as np
 
 from treering.errors import StoreError, UsageError
 from treering.git.history import timestamp
-from treering.search.history import REMEMBERED, History, Mask, Numbers, Scores
+from treering.search.history import History, Mask, Numbers, Scores
 
+REMEMBERED = 512
+"""Words whose texts are kept in memory."""
 KINDS = ("request", "issue")
 Key = tuple[str, int]
 """Of a text: its kind and its number at the forge."""

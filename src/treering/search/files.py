@@ -4,6 +4,7 @@ Each file gets a row of features, a logistic regression weighs them: with weight
 little history, else with weights fitted on this repository's own earlier commits.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ FEATURES = (
 """What a file is judged by, and how it is told."""
 
 Matrix = npt.NDArray[np.float64]
+Fits = dict[str, Matrix]
+"""Weights by the history that they were fitted on."""
 Contents = Callable[[Sequence[str]], Mapping[str, str]]
 """Gives the text of some files as they were; those it does not have are left out."""
 
@@ -74,14 +77,16 @@ def touches_of(history: History) -> Touches:
 
 
 class Predictor:
-    """Predicts files over one history. ``prior`` are the weights to start from, the shipped ones by default."""
+    """Predicts files over one history. ``fits`` keeps the weights that were fitted, by what they were fitted on: it may
+    be shared by predictors of many histories. ``prior`` are the weights to start from, the shipped ones by default.
+    """
 
-    def __init__(self, history: History, prior: Matrix | None = None) -> None:
+    def __init__(self, history: History, fits: Fits | None = None, prior: Matrix | None = None) -> None:
         self.history = history
         self._prior = shipped() if prior is None else prior
         self.touches = touches_of(history)
         self._path_words = [vocabulary(name) for name in self.touches.names]
-        self._fitted: dict[bytes, Matrix] = {}
+        self._fits = {} if fits is None else fits
 
     def features(
         self,
@@ -183,10 +188,13 @@ class Predictor:
             return self._prior
         past = np.zeros(len(mask), bool)
         past[known[:whole]] = True
-        if (key := np.packbits(past).tobytes()) not in self._fitted:
+        # By their names and how much is indexed of each: what was indexed anew otherwise is another past.
+        key = hashlib.sha256(" ".join(self.history.hashes[number] for number in known[:whole].tolist()).encode())
+        key.update(self.history.lengths[past].tobytes())
+        if (name := key.hexdigest()) not in self._fits:
             rows, touched = self.examples(past, EXAMPLES)
-            self._fitted[key] = fitted(rows, touched, self._prior) if touched.sum() >= ENOUGH else self._prior
-        return self._fitted[key]
+            self._fits[name] = fitted(rows, touched, self._prior) if touched.sum() >= ENOUGH else self._prior
+        return self._fits[name]
 
     def examples(self, past: Mask, most: int) -> tuple[Matrix, npt.NDArray[np.bool_]]:
         """Features of files, and whether they were touched, for the newest ``most`` commits of ``past``: all that were,

@@ -1,9 +1,10 @@
 """The indexed history as arrays: what the scores of every leg are aligned to, and which of it a question may see."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -20,11 +21,16 @@ Numbers = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 """One score for each commit of a history."""
 
+Part = tuple[Numbers, Scores]
+"""What some commits, by their numbers in order, get; the others get nothing."""
+
 EMPTY_FROM = 5
 """A message that so many commits have says nothing of any of them."""
 
-REMEMBERED = 512
-"""Words whose postings are kept in memory: those of a common one are some hundred kilobytes."""
+REMEMBERED = 40 << 20
+"""Bytes of the postings that are kept in memory, of the words that were asked for last: those of a common one are some
+hundred kilobytes, those of most a few hundred bytes.
+"""
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LETTERS = bytes(byte if byte > 127 or chr(byte).isalpha() else 32 for byte in range(256))
@@ -38,17 +44,44 @@ class Held:
     ``anywhere`` are all of them.
     """
 
-    fields: Mapping[int, tuple[Numbers, Scores]]
+    fields: Mapping[int, Part]
     anywhere: Numbers
+    bm25: dict[tuple[tuple[int, float], ...], Part | None] = field(default_factory=dict)
+    """What the word adds to BM25, by the weights of the fields that were asked for so far."""
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes, without what follows from it."""
+        arrays = (self.anywhere, *(array for part in self.fields.values() for array in part))
+        return 500 + sum(array.nbytes for array in arrays)
 
     def within(self, mask: Mask) -> "Held":
         """Those of a part of the history."""
         fields = {}
-        for field, (numbers, counts) in self.fields.items():
+        for place, (numbers, counts) in self.fields.items():
             seen = mask[numbers]
             if seen.any():
-                fields[field] = numbers[seen], counts[seen]
+                fields[place] = numbers[seen], counts[seen]
         return Held(fields, self.anywhere[mask[self.anywhere]])
+
+
+class Remembered:
+    """Who holds the words that were asked for last, as far as :data:`REMEMBERED` bytes hold them. For one thread."""
+
+    def __init__(self, look: Callable[[str], Held]) -> None:
+        self._look = look
+        self._known: OrderedDict[str, Held] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, word: str) -> Held:
+        if word in self._known:
+            self._known.move_to_end(word)
+            return self._known[word]
+        held = self._known[word] = self._look(word)
+        self._bytes += held.size
+        while self._bytes > REMEMBERED and len(self._known) > 1:
+            self._bytes -= self._known.popitem(last=False)[1].size
+        return held
 
 
 class History:
@@ -60,7 +93,7 @@ class History:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.held = lru_cache(maxsize=REMEMBERED)(self._held)
+        self.held = Remembered(self._held)
         rows = store.indexed_commits()
         self.ids = np.array([row.id for row in rows], np.int64)
         self.hashes = [row.hash for row in rows]
@@ -93,8 +126,8 @@ class History:
         numbers, counts = numbers[order], records["count"][order].astype(np.float64)
         starts = np.searchsorted(records["field"][order], range(len(FIELDS) + 1)).tolist()
         fields = {
-            field: (numbers[start:end], counts[start:end])
-            for field, (start, end) in enumerate(pairwise(starts))
+            place: (numbers[start:end], counts[start:end])
+            for place, (start, end) in enumerate(pairwise(starts))
             if start < end
         }
         return Held(fields, anywhere)
@@ -154,6 +187,13 @@ class History:
 
     def empty(self, mask: Mask) -> Mask:
         """The commits whose message says nothing: it has no words, or as many as :data:`EMPTY_FROM` have the same."""
+        return self._empty if mask is self.everything else self._empty_in(mask)
+
+    @cached_property
+    def _empty(self) -> Mask:
+        return self._empty_in(self.everything)
+
+    def _empty_in(self, mask: Mask) -> Mask:
         counts = np.bincount(self.message[mask & (self.message >= 0)], minlength=int(self.message.max(initial=0)) + 1)
         return (self.message < 0) | (counts[self.message] >= EMPTY_FROM)
 

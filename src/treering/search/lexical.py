@@ -5,13 +5,12 @@ saturation where they are read as one text (BM25F), and after it where each has 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from treering.search.discussed import KINDS, Discussed
-from treering.search.history import REMEMBERED, Held, History, Mask, Numbers, Scores
+from treering.search.history import Held, History, Mask, Numbers, Part, Remembered, Scores
 from treering.text.document import FIELDS
 from treering.text.words import STEM, words
 
@@ -62,7 +61,7 @@ class Scope:
         self.history = history
         self.mask = mask
         self.seen = int(mask.sum())
-        self.held = lru_cache(maxsize=REMEMBERED)(self._held)
+        self.held = Remembered(self._held)
         merged_by = merged_by if merged_by is not None else history.brought(mask) if merge_texts else np.array(-1)
         self.merged_by = np.where(mask & (merged_by >= 0) & mask[merged_by], merged_by, -1)
         """The number of the merge that brought a commit in, or -1."""
@@ -109,7 +108,8 @@ class Scope:
                 of_all[self._brought] += of_all[self.merged_by[self._brought]]
                 numbers = np.flatnonzero(of_all)
                 found[MESSAGE] = numbers, of_all[numbers]
-                anywhere = np.union1d(anywhere, numbers)
+                of_all[anywhere] = 1
+                anywhere = np.flatnonzero(of_all)
         for field, counts in self._held_by_threads(word):
             if len(numbers := np.flatnonzero(counts)):
                 found[field] = numbers, counts[numbers]
@@ -127,6 +127,30 @@ class Scope:
         for field, (commits, texts, length) in self._said.items():
             yield field, np.bincount(commits, often[texts], len(self.history)) / length
 
+    def bm25(self, held: Held, weights: Mapping[int, float]) -> Part | None:
+        """What one word adds to BM25 of the fields named: for whom and how much; None where nobody holds it there."""
+        key = tuple(weights.items())
+        if key not in held.bm25:
+            held.bm25[key] = self._bm25(held, weights)
+        return held.bm25[key]
+
+    def _bm25(self, held: Held, weights: Mapping[int, float]) -> Part | None:
+        there = [(field, weight) for field, weight in weights.items() if field in held.fields]
+        if not there:
+            return None
+        if len(there) == 1:
+            numbers, counts = held.fields[there[0][0]]
+            counts = counts * there[0][1]
+        else:
+            of_all = np.zeros(len(self.history))
+            for field, weight in there:
+                numbers, counts = held.fields[field]
+                of_all[numbers] += weight * counts
+            numbers = held.anywhere[of_all[held.anywhere] > 0]
+            counts = of_all[numbers]
+        norm = self.norm(weights)[numbers]
+        return numbers, _rarity(len(numbers), self.seen) * counts * (K1 + 1) / (counts + norm)
+
 
 class Lexical:
     """The words of one query, looked up in what it may see."""
@@ -138,27 +162,8 @@ class Lexical:
 
     def bm25(self, weights: Mapping[int, float]) -> Scores:
         """BM25 of the fields named, read as one text in which each counts as often as its weight says."""
-        size, seen = len(self.scope.history), self.scope.seen
-        scores = np.zeros(size)
-        if not seen:
-            return scores
-        norm = self.scope.norm(weights)
-        for held in self._held:
-            there = [(field, weight) for field, weight in weights.items() if field in held.fields]
-            if not there:
-                continue
-            if len(there) == 1:
-                numbers, counts = held.fields[there[0][0]]
-                counts = counts * there[0][1]
-            else:
-                of_all = np.zeros(size)
-                for field, weight in there:
-                    numbers, counts = held.fields[field]
-                    of_all[numbers] += weight * counts
-                numbers = held.anywhere[of_all[held.anywhere] > 0]
-                counts = of_all[numbers]
-            scores[numbers] += _rarity(len(numbers), seen) * counts * (K1 + 1) / (counts + norm[numbers])
-        return scores
+        parts = (self.scope.bm25(held, weights) for held in self._held)
+        return _added([part for part in parts if part], len(self.scope.history))
 
     def rarity(self) -> dict[str, float]:
         """How rare each word is: the inverse document frequency over what may be seen."""
@@ -167,20 +172,40 @@ class Lexical:
 
     def coverage(self) -> Scores:
         """What part of the query a commit holds in any field: its words, weighted by how rare they are; 0 to 1."""
-        found, rarity = np.zeros(len(self.scope.history)), self.rarity()
-        for word, held in zip(self.words, self._held, strict=True):
-            found[held.anywhere] += rarity[word]
-        return found / sum(rarity.values()) if rarity else found
+        rarity = self.rarity()
+        parts = [
+            (held.anywhere, np.full(len(held.anywhere), rarity[word]))
+            for word, held in zip(self.words, self._held, strict=True)
+        ]
+        return _added(parts, len(self.scope.history)) / (sum(rarity.values()) or 1.0)
 
     def held_by(self, commits: Numbers) -> list[dict[int, list[str]]]:
         """The words of the query that each of these commits holds, by field."""
         found: list[dict[int, list[str]]] = [{} for _ in commits]
-        for word, held in zip(self.words, self._held, strict=True):
-            for field, (numbers, _) in held.fields.items():
-                places = np.minimum(np.searchsorted(numbers, commits), len(numbers) - 1)
-                for place in np.flatnonzero(numbers[places] == commits):
-                    found[place].setdefault(field, []).append(word)
+        named = [
+            (word, field, numbers)
+            for word, held in zip(self.words, self._held, strict=True)
+            for field, (numbers, _) in held.fields.items()
+        ]
+        if not named:
+            return found
+        place_of = np.full(len(self.scope.history), -1, np.int64)
+        place_of[commits] = np.arange(len(commits))
+        places = place_of[np.concatenate([numbers for *_, numbers in named])]
+        theirs = np.flatnonzero(places >= 0)
+        ends = np.cumsum([len(numbers) for *_, numbers in named])
+        for one, place in zip(np.searchsorted(ends, theirs, "right").tolist(), places[theirs].tolist(), strict=True):
+            word, field, _ = named[one]
+            found[place].setdefault(field, []).append(word)
         return found
+
+
+def _added(parts: Sequence[Part], size: int) -> Scores:
+    """What each commit gets of all parts, added in their order."""
+    if not parts:
+        return np.zeros(size)
+    numbers = np.concatenate([numbers for numbers, _ in parts])
+    return np.asarray(np.bincount(numbers, np.concatenate([much for _, much in parts]), size), np.float64)
 
 
 def _rarity(holding: int, seen: int) -> float:

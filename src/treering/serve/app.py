@@ -6,7 +6,7 @@ What is asked and answered stands in ``offered.py`` and ``openai.py``; this is w
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -228,6 +228,7 @@ def application(
             if preload:
                 try:
                     await _preload(house, writers)
+                    stack.callback(asyncio.ensure_future(_warm(house)).cancel)
                 except TreeringError as error:  # whoever asks is told the same: the rest can be served
                     say(f"warning: not loaded before it is asked for: {error.message} ({error.hint})")
             yield
@@ -327,7 +328,7 @@ async def _mount(app: FastAPI, house: House, settings: ServeSettings, stack: Asy
     app.include_router(pages.router())
     hosts = [form for name in (settings.host, *settings.names) for form in (name, f"{name}:*")]
     origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
-    routes, under_way = mcp.mounted(mcp.server(house.answer, house.names), hosts, origins)
+    routes, under_way = mcp.mounted(mcp.server(house.answer_discreetly, house.names), hosts, origins)
     app.router.routes.extend(routes)
     await stack.enter_async_context(under_way())
 
@@ -341,6 +342,12 @@ async def _preload(house: House, writers: Writers) -> None:
         await asyncio.gather(*asked)  # each of them opens it
         if not writers.loaded and (model := await asyncio.to_thread(learning.model_name, place)):
             await writers.load(repository, model)
+
+
+async def _warm(house: House) -> None:
+    for repository in house.places:
+        with suppress(TreeringError):  # whoever asks is told
+            await house.warm(repository)
 
 
 def _streaming(kind: type[Asked]) -> type[Asked]:

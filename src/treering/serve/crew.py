@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from treering import finding, opening
-from treering.errors import BudgetError, ModelError, ServiceError, TreeringError, UsageError
+from treering.errors import BudgetError, ModelError, ServiceError, StoreBusy, TreeringError, UsageError
 from treering.finding import Desk
 from treering.offered import OFFERS, Asked
 from treering.opening import Place
@@ -25,6 +25,20 @@ T = TypeVar("T")
 CLOSING_SECONDS = 5.0
 REOPENING = 20.0
 """While a store is being written, a desk is open at least so many times as long as opening it took, and a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An offer by its name, and what is asked of it in a repository; ``discreet`` where it is read elsewhere."""
+
+    repository: str
+    name: str
+    asked: Asked
+    discreet: bool = False
+
+    def answer(self, desk: Desk) -> object:
+        """The answer at a desk. Raises what the operation raises."""
+        return OFFERS[self.name].answer(desk.discreet if self.discreet else desk, self.asked)
 
 
 @dataclass(slots=True)
@@ -61,6 +75,8 @@ class Bench:
 
     @staticmethod
     def _outdated(found: Opened) -> bool:
+        if found.desk.gone:
+            return True
         if time.monotonic() - found.at < max(1.0, REOPENING * found.took):
             return False
         touched = found.desk.touched
@@ -77,17 +93,17 @@ class Bench:
         """
         opened = self.desk(repository)
         try:
-            return question(opened.desk)
+            return opened.desk.ask(question)
         except (UsageError, BudgetError, ServiceError):
             raise
         except Exception:
-            if opened.desk.touched == opened.touched:
+            if not opened.desk.gone and opened.desk.touched == opened.touched:
                 raise
             self.leave(repository)
-            return question(self.desk(repository).desk)
+            return self.desk(repository).desk.ask(question)
 
     def leave(self, repository: str) -> None:
-        with suppress(ServiceError):
+        with suppress(ServiceError, StoreBusy):  # one that could only be read is another one now: it is not asked again
             self.desks.pop(repository).closing.close()
 
     def close(self) -> None:
@@ -96,14 +112,18 @@ class Bench:
 
 
 class Opening:
-    """Opens desks, for many threads; an embedding model is loaded once for all that have the same."""
+    """Opens desks, for many threads; an embedding model is loaded once for all that have the same, and computes by so
+    many ``threads`` (0: as many as cores).
+    """
 
-    def __init__(self, places: Mapping[str, Place]) -> None:
-        self.places = dict(places)
+    def __init__(self, places: Mapping[str, Place], threads: int = 0) -> None:
+        self.places, self._threads = dict(places), threads
         self.notes: dict[str, tuple[str, ...]] = {}
         """What is to be said of the index of a repository as it was asked last."""
         self.lent: Callable[[str], Callable[[Path], Any]] | None = None
         """Of a repository, who lends its models that are loaded."""
+        self.fits: dict[str, Any] = {}
+        """What was fitted at a desk, for all of them: it takes seconds, and holds for long."""
         self._embedders: dict[tuple[str, int], Any] = {}
         self._loading = threading.Lock()
 
@@ -112,7 +132,7 @@ class Opening:
         key = place.settings.index.model, place.settings.index.batch_tokens
         with self._loading:
             if key not in self._embedders:
-                self._embedders[key] = opening.embedder(place)
+                self._embedders[key] = opening.embedder(place, self._threads)
             return self._embedders[key]
 
     def note(self, repository: str, opened: Opened) -> None:
@@ -129,6 +149,7 @@ class Opening:
             embedder = self.embedder(place)
         state = finding.state(place)  # before it is opened: what is written meanwhile is then noticed
         desk = closing.enter_context(finding.desk(place, Reporter(said), embedder=embedder))
+        desk.fits = self.fits
         desk.lent = self.lent(repository) if self.lent else None
         notes = tuple(line.removeprefix("warning: ") for line in said.getvalue().splitlines())
         self.notes[repository] = notes
@@ -140,20 +161,21 @@ def answering(door: Connection, places: Mapping[str, Place]) -> None:
     """What a process beside the server does: answer offers, one after the other, until the door is closed."""
     for sent in (signal.SIGINT, signal.SIGTERM):  # they go to all of a group: the server decides when it is over
         signal.signal(sent, signal.SIG_IGN)
-    opened = Opening(places)
+    opened = Opening(places, threads=1)  # the other cores are the other processes'
     bench = Bench(opened)
     with suppress(EOFError, OSError):
         while True:
-            repository, name, asked = door.recv()
+            question, fits = door.recv()
+            opened.fits.update(fits)
             value: object = None
             failed: BaseException | None = None
             try:
-                value = bench.answer(repository, lambda desk: OFFERS[name].answer(desk, asked))  # noqa: B023
+                value = bench.answer(question.repository, question.answer)
             except TreeringError as error:
                 failed = error
             except Exception as error:  # noqa: BLE001  whoever asked is told
                 failed = RuntimeError(repr(error))
-            door.send((value, failed, opened.notes.get(repository, ())))
+            door.send((value, failed, opened.notes.get(question.repository, ())))
     bench.close()
 
 
@@ -162,31 +184,35 @@ class Mate:
     when it ended. Its questions and answers are pickled between the two, which are one program.
     """
 
-    def __init__(self, places: Mapping[str, Place], notes: dict[str, tuple[str, ...]]) -> None:
-        self._places, self._notes = places, notes
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._told: set[str] = set()
         self._door: Connection | None = None
         self._process: multiprocessing.process.BaseProcess | None = None
 
-    def answer(self, repository: str, name: str, asked: Asked) -> object:
+    def answer(self, question: Question) -> object:
         """The answer of an offer. Raises what the operation raises."""
         for _ in range(2):
             try:
                 door = self._door or self._start()
-                door.send((repository, name, asked))
+                fits = {name: fit for name, fit in self._opening.fits.copy().items() if name not in self._told}
+                door.send((question, fits))
+                self._told.update(fits)
                 value, failed, notes = door.recv()
             except (EOFError, OSError):
                 self.close()
                 continue
-            self._notes[repository] = notes
+            self._opening.notes[question.repository] = notes
             if failed is not None:
                 raise failed
             return value
         raise ServiceError("the process that answers ended twice", "ask again, or serve with `--processes 0`")
 
     def _start(self) -> Connection:
+        self._told.clear()
         fresh = multiprocessing.get_context("spawn")  # threads and models do not survive a fork
         self._door, theirs = fresh.Pipe()
-        self._process = fresh.Process(target=answering, args=(theirs, self._places), daemon=True)
+        self._process = fresh.Process(target=answering, args=(theirs, self._opening.places), daemon=True)
         self._process.start()
         theirs.close()
         return self._door

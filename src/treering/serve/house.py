@@ -16,7 +16,7 @@ from treering.errors import UsageError
 from treering.finding import Desk
 from treering.offered import OFFERS, Asked
 from treering.opening import Place
-from treering.serve.crew import Bench, Mate, Opening
+from treering.serve.crew import Bench, Mate, Opening, Question
 from treering.serve.lanes import Lane, Task
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class House:
     def __enter__(self) -> "House":
         self.quick = Lane("quick", self.threads, self._waiting, lambda: Bench(self.opening))
         self.slow = Lane("slow", SLOW_THREADS, self._waiting, lambda: Bench(self.opening))
-        self.crew = Lane("crew", self.processes, self._waiting, lambda: Mate(self.places, self.opening.notes))
+        self.crew = Lane("crew", self.processes, self._waiting, lambda: Mate(self.opening))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,12 +72,22 @@ class House:
         """What is to be said of the index as it was asked last: that it is behind, or answers by words alone."""
         return self.opening.notes.get(repository, ())
 
-    async def answer(self, repository: str, name: str, asked: Asked) -> object:
+    async def answer_discreetly(self, repository: str, name: str, asked: Asked) -> object:
+        """The same for who reads it elsewhere: nothing of it is private."""
+        return await self.answer(repository, name, asked, discreet=True)
+
+    async def answer(self, repository: str, name: str, asked: Asked, *, discreet: bool = False) -> object:
         """The answer of an offer. Raises what the operation raises, and :class:`Busy`."""
+        repository = self.name(repository)
+        question = Question(repository, name, asked, discreet)
         if self.processes and name in QUICK:
-            repository = self.name(repository)
-            return await self.crew.run(lambda mate, _: mate.answer(repository, name, asked))
-        return await self.ask(repository, lambda desk: OFFERS[name].answer(desk, asked), slow=name not in QUICK)
+            return await self.crew.run(lambda mate, _: mate.answer(question))
+        lane = self.quick if name in QUICK else self.slow
+        return await lane.run(lambda bench, _: bench.answer(repository, question.answer))
+
+    async def warm(self, repository: str) -> None:
+        """Fit what the first question for files would have to wait for, where no search waits for it."""
+        await self.ask(repository, lambda desk: desk.files("the first question"), slow=True)
 
     async def told(self, repository: str, name: str, asked: Asked, tell: Callable[[str], None]) -> object:
         """The same, told piece by piece by whoever answers; ``tell`` is called in the event loop."""

@@ -70,7 +70,7 @@ def mounted(
 ) -> tuple[list[BaseRoute], Callable[[], AbstractAsyncContextManager[None]]]:
     """A server as routes of an ASGI application, and what must be entered for as long as that runs::
 
-        routes, running = mounted(server(house.answer, house.names))
+        routes, running = mounted(server(house.answer_discreetly, house.names))
         application.router.routes.extend(routes)  # not `mount`: it would answer at /mcp/ alone
         async with running(): ...  # in the application's lifespan
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from treering.store.database import Database
-from treering.types import Changed, Commit, FileChange, Placed, Record, Stretch, message_of, record_of
+from treering.types import Changed, Commit, FileChange, Headline, Placed, Record, Stretch, message_of, record_of
 
 BATCH = 256
 """How many commits go in with one transaction."""
@@ -287,6 +287,16 @@ class CommitTables(Database):
         )
         return [row[0] for row in rows]
 
+    def touching(self, paths: Iterable[str]) -> list[int]:
+        """Ids of the reachable commits that change one of these paths, under its old name too."""
+        rows = self.db.execute(
+            "WITH wanted AS (SELECT id FROM paths WHERE path IN (SELECT value FROM json_each(?)))"
+            " SELECT id FROM commits WHERE position IS NOT NULL AND id IN (SELECT commit_id FROM changes"
+            " WHERE path_id IN wanted OR old_path_id IN wanted)",
+            (json.dumps(list(paths)),),
+        )
+        return [row[0] for row in rows]
+
     def of_kind(self, kind: str) -> list[int]:
         """Ids of the reachable commits that change a file of a kind."""
         rows = self.db.execute(
@@ -528,6 +538,27 @@ class CommitTables(Database):
         where = "" if vanished else "WHERE c.position IS NOT NULL"
         for row in self.db.execute(f"{_COMMIT} {where} ORDER BY c.position IS NULL, c.position, c.id"):
             yield self._record(row, repo)
+
+    def headlines(self, ids: Sequence[int]) -> list[Headline]:
+        """What hits show of some commits, in that order: a part of their records, at a tenth of the price."""
+        asked = (json.dumps(ids),)
+        paths: dict[int, dict[str, None]] = {}
+        for commit_id, path in self.db.execute(
+            "SELECT commit_id, paths.path FROM json_each(?) JOIN changes ON commit_id = value"
+            " JOIN paths ON paths.id = path_id ORDER BY commit_id, number",
+            asked,
+        ):
+            paths.setdefault(commit_id, {})[path] = None
+        rows = self.db.execute(
+            "SELECT c.id, hash, subject, author_name, committer_time, coalesce(branch, '') FROM json_each(?)"
+            " JOIN commits c ON c.id = value",
+            asked,
+        )
+        found = {
+            commit_id: Headline(name, subject, author, moment, branch, tuple(paths.get(commit_id, ())))
+            for commit_id, name, subject, author, moment, branch in rows
+        }
+        return [found[commit_id] for commit_id in ids]
 
     def _record(self, row: tuple[Any, ...], repo: str) -> Record:
         (

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -71,6 +71,15 @@ class Unlocked(sqlite3.Connection):
 def _written(path: Path) -> tuple[int, int]:
     state = path.stat()
     return state.st_mtime_ns, state.st_size
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file lies there; None where none does."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
 
 
 def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
@@ -169,6 +178,7 @@ class Database:
         self.folder = folder
         self.path = folder / "treering.db"
         self._db: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._writing = False
 
     @classmethod
@@ -189,6 +199,7 @@ class Database:
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("PRAGMA secure_delete=ON")  # what is taken out of a text leaves the file too
             migrate(self._db, self.path, MIGRATIONS)
+        self._file = _identity(self.path)
         return self
 
     def __exit__(self, _: object, error: object, __: object) -> None:
@@ -204,6 +215,17 @@ class Database:
         if self._db is None:
             raise StoreError(f"the store {self.folder} is not open")
         return self._db
+
+    def complaining(self) -> AbstractContextManager[None]:
+        """Every error of the database inside the block, as ours."""
+        return sqlite_errors(self.path)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the file that was opened has been deleted, or another one lies in its place. What is open goes on
+        answering from what it was.
+        """
+        return _identity(self.path) != self._file
 
     def touched(self) -> int:
         """A number that is another one once another connection has written here. It costs some microseconds."""

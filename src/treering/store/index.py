@@ -1,5 +1,7 @@
 """The tables of the index: what commits say, who holds a word, and what each vector's row is."""
 
+import json
+import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -169,6 +171,35 @@ class IndexTables(CommitTables):
         """The hunks that are indexed of a commit; none if it is not indexed."""
         row = self.db.execute("SELECT hunks FROM documents WHERE commit_id = ?", (commit_id,)).fetchone()
         return msgspec.json.decode(zlib.decompress(row[0]), type=tuple[FilePatch, ...]) if row else ()
+
+    def holding(self, text: str, ids: Sequence[int]) -> set[int]:
+        """Those of some commits whose message, paths or indexed hunks hold a text, in any case."""
+        wanted = text.casefold()
+        # What JSON writes as it stands need not be read to see that it is not there. Beyond ASCII case can be folded
+        # into other letters.
+        plain = wanted.encode() if re.fullmatch(r"[ !#-\[\]-~]+", wanted) else None
+
+        def could_hold(written: bytes) -> bool:
+            return plain is None or not written.isascii() or plain in written.lower()
+
+        features, hunks = msgspec.json.Decoder(Features), msgspec.json.Decoder(tuple[FilePatch, ...])
+        found = set()
+        rows = self.db.execute(
+            "SELECT commit_id, features, hunks FROM json_each(?) JOIN documents ON commit_id = value",
+            (json.dumps(list(ids)),),
+        )
+        for commit_id, written, compressed in rows:
+            texts: Iterable[str] = ()
+            if could_hold(written):
+                said = features.decode(written)
+                texts = (said.message, *said.paths)
+            if not any(wanted in one.casefold() for one in texts):
+                changed = zlib.decompress(compressed)
+                texts = (patch.text for patch in hunks.decode(changed)) if could_hold(changed) else ()
+                if not any(wanted in one.casefold() for one in texts):
+                    continue
+            found.add(commit_id)
+        return found
 
     def want_vectors(self, ids: Iterable[int], kind: str) -> None:
         """Say that these commits have texts of one kind more that become vectors."""

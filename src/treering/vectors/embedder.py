@@ -107,14 +107,16 @@ def _digests(folder: Path) -> Iterator[bytes]:
                 yield hashlib.file_digest(file, "sha256").digest()
 
 
-EMBEDDERS: dict[str, Callable[[int], Embedder]] = {
+EMBEDDERS: dict[str, Callable[[int, int], Embedder]] = {
     NAME: MiniLM,
     f"sentence-transformers/{NAME}": MiniLM,
 }
 
 
-def load_embedder(name: str, batch_tokens: int = 1024) -> Embedder:
-    """The embedder of that name. Raises :class:`ModelError` if it is not here and cannot be fetched."""
+def load_embedder(name: str, batch_tokens: int = 1024, threads: int = 0) -> Embedder:
+    """The embedder of that name. The built-in one computes by so many ``threads``, 0 being as many as cores. Raises
+    :class:`ModelError` if it is not here and cannot be fetched.
+    """
     if name in EMBEDDERS:
-        return EMBEDDERS[name](batch_tokens)
+        return EMBEDDERS[name](batch_tokens, threads)
     return SentenceTransformer(name, batch_tokens)

@@ -105,9 +105,9 @@ class MiniLM:
         f"{PACK['minilm.weights'].sha256} {PACK['minilm.tokenizer'].sha256} {MAX_TOKENS} mean-1".encode()
     ).hexdigest()[:16]
 
-    def __init__(self, batch_tokens: int) -> None:
-        """Raises :class:`ModelError` if a file of the model is not there."""
-        self.batch_tokens = batch_tokens
+    def __init__(self, batch_tokens: int, threads: int = 0) -> None:
+        """``threads`` of 0 are as many as cores. Raises :class:`ModelError` if a file of the model is not there."""
+        self.batch_tokens, self._threads = batch_tokens, threads
         self._weights, self._words = packed("minilm.weights"), packed("minilm.tokenizer")
 
     @cached_property
@@ -116,6 +116,7 @@ class MiniLM:
 
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are numpy's next
+        options.intra_op_num_threads = self._threads
         options.log_severity_level = 3  # errors only: it warns about initialisers nobody can act on
         self._held = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(one) for name, one in weights(self._weights).items()
