@@ -357,7 +357,7 @@ def test_the_weights_of_one_past_are_not_those_of_another_with_the_same_last_com
             told(
                 number,
                 f"Mend the {topics[number % 4]}",
-                parents=[max(1, number - 2)],
+                parents=[max(1, number - 2)] if number > 1 else [],
                 path=f"src/{topics[number % 3]}.py",
             )
             for number in range(1, 13)
