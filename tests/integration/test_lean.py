@@ -115,3 +115,20 @@ def test_a_layer_keeps_what_the_plan_says(kind: str, monkeypatch: pytest.MonkeyP
     shape = shape_of(str(tmp_path))
     told = 4 * 2 * TOKENS * shape.layers * shape.kept_lean
     assert sum(kept.values()) == pytest.approx(told, rel=0.15)
+
+
+def test_the_heap_is_given_back_once_on_the_way_through_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from treering.lm import lean as room
+
+    given: list[int] = []
+    monkeypatch.setattr(room, "give_back", lambda: given.append(1))
+    model = made("llama", adapted=True)
+    with room.leaner(model, remembers=True) as lean:
+        learned(model, lean)
+        with torch.no_grad():
+            model(torch.zeros(1, 2, dtype=torch.long))
+    assert len(given) == 1
+    learned(model)
+    assert len(given) == 1, "the layers are as they were"

@@ -13,6 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 
+from treering.lm.base import layers_of
+from treering.lm.hardware import give_back
+
 Made = Callable[..., torch.Tensor]
 
 ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
@@ -166,11 +169,20 @@ def leaner(model: Any, *, remembers: bool) -> Iterator[Lean]:
     """
     lean = Lean(remembers=remembers)
     with ExitStack() as until_the_end:
+        if remembers and (layers := layers_of(model)):
+            # By then the first half has left as many holes; what lies behind them is in use until the way back.
+            hook = layers[len(layers) // 2].register_forward_pre_hook(_give_back)
+            until_the_end.callback(hook.remove)
         for module in model.modules():
             if forward := _leaner(lean, module):
                 module.forward = forward
                 until_the_end.callback(delattr, module, "forward")
         yield lean
+
+
+def _give_back(*_: object) -> None:
+    if torch.is_grad_enabled():
+        give_back()
 
 
 def _leaner(lean: Lean, module: Any) -> Made | None:
