@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "llama": {
         "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
         "intermediate_size": 160, "max_position_embeddings": 64,
@@ -52,7 +52,7 @@ def learned(model: Any, lean: Any = None, dtype: Any = None) -> tuple[float, dic
         lean.forward() if lean else nullcontext(),
     ):
         loss = chunked_loss(model, ids[:, :-1], ids[:, 1:])
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     return loss.item(), {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
 
 
