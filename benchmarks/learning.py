@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.measuring import TREERING, describe, machine, table, timed
+from benchmarks.measuring import TREERING, Memory, describe, machine, table, timed
 
 
 def main() -> None:
@@ -27,19 +27,46 @@ def main() -> None:
     parser.add_argument("--store", type=Path)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    told = learned(chosen.repo, chosen.store, chosen.minutes)
+    where, bits, (_, low, high) = told["machine"], told["bits_per_byte"], told["relative_change"]
+    if chosen.json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    print(f"{chosen.repo}, {chosen.minutes:g} minute(s) on {told['device']}: {describe(where)}\n")
+    rows = [("model", "bits/byte", "against base"), (f"base ({told['base_model']})", f"{bits['base']:.4f}", "-")]
+    rows += [(name, f"{bits[name]:.4f}", f"{bits[name] / bits['base'] - 1:+.1%}") for name in ("tuned", "ngram")]
+    print(table(rows))
+    print(
+        f"\ntuned against base: 95 % interval {low:+.1%} to {high:+.1%}, over {told['held_out_documents']:,} held-out"
+        f" commits of {told['held_out_bytes']:,} bytes"
+    )
+    print(
+        f"learned from {told['tokens']:,} tokens ({told['epochs_done']:.2f} epochs of"
+        f" {told['train_tokens']:,} tokens of {told['train_documents']:,} commits) in {told['training_seconds']:.0f} s:"
+        f" {told['tokens_per_second']:,.0f} tokens/s, stopped by {told['stopped_by']}"
+    )
+    print(
+        f"the whole process, history and evaluation included: {told['process_seconds']:.0f} s; peak memory"
+        f" {Memory(**told['memory'])}"
+    )
+    print(told["verdict"])
+
+
+def learned(repo: Path, store: Path | None, minutes: float) -> dict[str, Any]:
+    """Train, and tell what came of it."""
     where = machine()
     with tempfile.TemporaryDirectory(prefix="treering-benchmark-") as folder:
-        place = ("--repo", chosen.repo.resolve(), "--store", (chosen.store or Path(folder) / "store").resolve())
-        done = timed([TREERING, "train", *place, "--minutes", str(chosen.minutes), "--json"])
+        place = ("--repo", repo.resolve(), "--store", (store or Path(folder) / "store").resolve())
+        done = timed([TREERING, "train", *place, "--minutes", str(minutes), "--json"])
     if done.code:
         raise SystemExit(f"treering train ended with {done.code}: {done.complaint}")
     report: dict[str, Any] = json.loads(done.stdout)["report"]
     holdout, training = report["holdout"], report["training"]
     bits = holdout["bits_per_byte"]
-    told = {
+    return {
         "machine": where,
-        "repo": str(chosen.repo),
-        "minutes": chosen.minutes,
+        "repo": str(repo),
+        "minutes": minutes,
         "base_model": report["base_model"],
         "bits_per_byte": bits,
         "relative_change": [change / bits["base"] for change in holdout["difference"]],
@@ -57,25 +84,20 @@ def main() -> None:
         "memory": asdict(done.memory),
         "verdict": report["verdict"],
     }
-    if chosen.json:
-        print(json.dumps(told, indent=2, ensure_ascii=False))
-        return
-    print(f"{chosen.repo}, {chosen.minutes:g} minute(s) on {told['device']}: {describe(where)}\n")
-    rows = [("model", "bits/byte", "against base"), (f"base ({report['base_model']})", f"{bits['base']:.4f}", "-")]
-    rows += [(name, f"{bits[name]:.4f}", f"{bits[name] / bits['base'] - 1:+.1%}") for name in ("tuned", "ngram")]
-    print(table(rows))
-    _, low, high = (change / bits["base"] for change in holdout["difference"])
-    print(
-        f"\ntuned against base: 95 % interval {low:+.1%} to {high:+.1%}, over {holdout['documents']:,} held-out commits"
-        f" of {holdout['bytes']:,} bytes"
-    )
-    print(
-        f"learned from {training['tokens']:,} tokens ({training['epochs_done']:.2f} epochs of"
-        f" {report['train_tokens']:,} tokens of {report['train_documents']:,} commits) in {training['seconds']:.0f} s:"
-        f" {training['tokens'] / training['seconds']:,.0f} tokens/s, stopped by {training['stopped_by']}"
-    )
-    print(f"the whole process, history and evaluation included: {done.seconds:.0f} s; peak memory {done.memory}")
-    print(report["verdict"])
+
+
+HEADING = ("repository", "held out", "base", "n-gram", "tuned", "against base", "tokens learned from", "whole process")
+
+
+def row(name: str, told: dict[str, Any]) -> tuple[str, ...]:
+    """As docs/training.md has it, under ``HEADING``."""
+    bits, (change, low, high) = told["bits_per_byte"], told["relative_change"]
+    return (
+        name, f"{told['held_out_documents']}, {told['held_out_bytes']:,} bytes",
+        *(f"{bits[way]:.3f}" for way in ("base", "ngram", "tuned")),
+        f"{change:+.1%} [{100 * low:+.1f}, {100 * high:+.1f}]",
+        f"{told['tokens']:,} ({told['tokens_per_second']:,.0f}/s)", f"{told['process_seconds']:.0f} s",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

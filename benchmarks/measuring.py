@@ -137,6 +137,12 @@ def table(rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """The same as the documentation has it."""
+    heading, *rest = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join([heading, "|" + "---|" * (heading.count("|") - 1), *rest])
+
+
 class _Watch(threading.Thread):
     """Reads the memory of a process and its descendants, again and again until told that it ended.
 

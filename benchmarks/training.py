@@ -1,13 +1,14 @@
 """How fast a training reads: our packed blocks beside a Hugging Face Trainer, packed and padded.
 
 The same model, documents, precision and cores, in turns, each run in a process of its own. *Useful* tokens are those
-of documents: padding is none. The Trainer gets the packed blocks that we train on; or documents cut at the length and
-padded to it (`padding="max_length"`), or each batch padded to its longest. `--memory` compares our loss in chunks with
-one of all logits at once instead. Each run trains twice, for two steps and for `--steps` more than that, and the
-difference is told: what comes before and after the steps is not counted. Peak memory is of the process, loading
-included.
+of documents: padding is none. The Trainer gets the packed blocks that we train on; or documents cut at a length and
+padded to it (`padding="max_length"`), a step as many tokens as ours; or each batch padded to its longest. `--memory`
+compares our loss in chunks with one of all logits at once instead. Each run trains twice, for two steps and for
+`--steps` more than that, and the difference is told: what comes before and after the steps is not counted. Peak memory
+is of the process that trains twice, loading included; all load the same folder of safetensors.
 
-    python benchmarks/training.py REPO --store STORE [--steps 12] [--batch-size 4] [--length 256] [--memory] [--json]
+    python benchmarks/training.py REPO --store STORE [--steps 12] [--batch-size 4] [--length 256] [--padded 256,512]
+        [--memory] [--json]
 """
 
 import argparse
@@ -26,17 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.measuring import describe, machine, table, timed
 
 BASE = "smollm2-135m"
-WAYS = {
-    "treering": "treering, packed",
-    "trainer-packed": "Trainer, the same packed blocks",
-    "trainer-padded": "Trainer, documents padded to the length",
-    "trainer-dynamic": "Trainer, documents padded to their longest",
-}
-MEMORY = {
-    "treering": "treering",
-    "treering-whole": "treering, all logits at once",
-    "trainer-packed": "Trainer",
-}
+OURS, WHOLE, PACKED, DYNAMIC = (
+    "treering",
+    "treering, all logits at once",
+    "Trainer, packed",
+    "Trainer, padded to longest",
+)
+PADDED = "Trainer, padded to "
+SAVE = "the base model, as a Trainer can load it"
 
 
 def main() -> None:
@@ -51,20 +49,24 @@ def main() -> None:
     parser.add_argument("--strategy", default="semantic")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--padded", default="256,512")
     parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.way:
         print(json.dumps(one(chosen)))
         return
     where = machine()
-    ways = MEMORY if chosen.memory else WAYS
+    lengths = [f"{PADDED}{length}" for length in chosen.padded.split(",")]
+    ways = [OURS, WHOLE, PACKED] if chosen.memory else [OURS, PACKED, *lengths, DYNAMIC]
     found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
-    for _ in range(chosen.rounds):
-        for way in ways:
-            done = timed([sys.executable, __file__, *sys.argv[1:], "--way", way])
+    with tempfile.TemporaryDirectory(prefix="treering-benchmark-") as folder:
+        for way in [SAVE, *ways * chosen.rounds]:
+            done = timed([sys.executable, __file__, *sys.argv[1:], "--base", folder, "--way", way])
             if done.code:
                 raise SystemExit(f"{way} ended with {done.code}: {done.complaint}")
-            found[way].append(json.loads(done.stdout.decode().splitlines()[-1]))
+            if way != SAVE:
+                found[way].append(json.loads(done.stdout.decode().splitlines()[-1]))
     medians = {
         way: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for way, runs in found.items()
     }
@@ -72,14 +74,14 @@ def main() -> None:
         print(json.dumps({"machine": where, "ways": medians}, indent=2))
         return
     print(f"{chosen.repo}, {BASE}, {chosen.method}, {chosen.batch_size} x {chosen.length} a step: {describe(where)}\n")
-    ours = medians["treering"]
+    ours = medians[OURS]
     rows: list[tuple[str, ...]] = [
         ("way", "useful tokens/s", "a CPU second", "of all tokens", "peak MB", "speed", "memory")
     ]
     for way, told in medians.items():
         rows.append(
             (
-                ways[way], f"{told['useful'] / told['seconds']:,.0f}", f"{told['useful'] / told['cpu']:,.0f}",
+                way, f"{told['useful'] / told['seconds']:,.0f}", f"{told['useful'] / told['cpu']:,.0f}",
                 f"{told['useful'] / told['all']:.0%}", f"{told['peak'] / 1e6:,.0f}",
                 f"{(ours['useful'] / ours['seconds']) / (told['useful'] / told['seconds']):.2f}",
                 f"{told['peak'] / ours['peak']:.2f}",
@@ -91,14 +93,14 @@ def main() -> None:
 
 def one(chosen: Any) -> dict[str, float]:
     """Train one way, for two steps and for some more: what the others cost."""
+    if chosen.way == SAVE:
+        return {"saved": _saved(chosen)}
     short, long = (_one(chosen, steps) for steps in (2, 2 + chosen.steps))
     return {key: long[key] - (short[key] if key != "peak" else 0) for key in long}
 
 
-def _one(chosen: Any, steps: int) -> dict[str, float]:
-    warnings.simplefilter("ignore")
+def _stream(chosen: Any, steps: int = 0) -> tuple[Any, Any]:
     from treering import learning, opening
-    from treering.lm.data import Blocks, split
     from treering.report import Reporter
     from treering.tokens.pack import read_stream
 
@@ -106,27 +108,37 @@ def _one(chosen: Any, steps: int) -> dict[str, float]:
         "tokens": {"sequence_length": chosen.length, "strategy": chosen.strategy},
         "train": {"method": chosen.method, "batch_size": chosen.batch_size, "max_steps": steps, "gpu": False},
     }
-    folder, _ = learning.tokenize(opening.place(chosen.repo, chosen.store, flags), Reporter())
-    corpus, ids = read_stream(folder)
+    return read_stream(learning.tokenize(opening.place(chosen.repo, chosen.store, flags), Reporter())[0])
+
+
+def _one(chosen: Any, steps: int) -> dict[str, float]:
+    warnings.simplefilter("ignore")
+    from treering.lm.data import Blocks, split
+
+    corpus, ids = _stream(chosen, steps)
     data = split(corpus, ids)
-    if chosen.way.startswith("treering"):
-        return _ours(chosen, data, corpus, steps)
-    if chosen.way == "trainer-packed":
-        blocks = Blocks(data.train, chosen.length)
+    if chosen.way in (OURS, WHOLE):
+        return _ours(chosen, data, steps)
+    batch, length = chosen.batch_size, chosen.length
+    if chosen.way == PACKED:
+        blocks = Blocks(data.train, length)
         texts = [blocks[number][:-1].tolist() for number in range(len(blocks) - 1)]
     else:
+        if chosen.way.startswith(PADDED):
+            length = int(chosen.way.removeprefix(PADDED))
+            batch = max(1, batch * chosen.length // length)
         documents = zip(data.train.starts, data.train.stops, strict=True)
-        texts = [ids[start:stop][: chosen.length].tolist() for start, stop in documents]
-    return _trainer(chosen, texts[-steps * chosen.batch_size :], corpus, steps)
+        texts = [ids[start:stop][:length].tolist() for start, stop in documents]
+    widest = length if chosen.way != DYNAMIC else 0
+    return _trainer(chosen, texts[-steps * batch :], corpus.eos_id, steps, batch, widest)
 
 
-def _loaded(chosen: Any, corpus: Any) -> Any:
-    from treering.lm.base import load_base, load_model
+def _saved(chosen: Any) -> float:
+    """The base model as a folder of safetensors: the Trainer refuses what was read out of a GGUF."""
+    from treering.lm.base import load_base
 
-    model = load_base(BASE, corpus.vocab_size, {}, positions=chosen.length, seed=7)
-    with tempfile.TemporaryDirectory() as folder:  # the Trainer refuses what was read out of a GGUF
-        model.save_pretrained(folder)
-        return load_model(Path(folder))
+    load_base(BASE, _stream(chosen)[0].vocab_size, {}, positions=chosen.length, seed=7).save_pretrained(chosen.base)
+    return 1.0
 
 
 def _told(useful: int, every: int, started: tuple[float, float]) -> dict[str, float]:
@@ -139,7 +151,8 @@ def _told(useful: int, every: int, started: tuple[float, float]) -> dict[str, fl
     }
 
 
-def _ours(chosen: Any, data: Any, corpus: Any, steps: int) -> dict[str, float]:
+def _ours(chosen: Any, data: Any, steps: int) -> dict[str, float]:
+    from treering.lm.base import load_model
     from treering.lm.data import HeldOut
     from treering.lm.hardware import machine as hardware
     from treering.lm.plan import plan
@@ -158,10 +171,10 @@ def _ours(chosen: Any, data: Any, corpus: Any, steps: int) -> dict[str, float]:
     )  # fmt: skip
     planned = replace(
         planned, precision="32-true", batch_size=chosen.batch_size, accumulate=1,
-        chunked_loss=chosen.way != "treering-whole", gradient_checkpointing=False,
+        chunked_loss=chosen.way == OURS, gradient_checkpointing=False,
     )  # fmt: skip
     data = replace(data, validation=HeldOut((), (), ()))  # the Trainer looks at none either
-    model = _loaded(chosen, corpus)
+    model = load_model(chosen.base)
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic(), time.process_time()
         _, told = fine_tune(
@@ -171,23 +184,23 @@ def _ours(chosen: Any, data: Any, corpus: Any, steps: int) -> dict[str, float]:
     return _told(told.tokens, told.tokens, started)
 
 
-def _trainer(chosen: Any, texts: list[list[int]], corpus: Any, steps: int) -> dict[str, float]:
+def _trainer(
+    chosen: Any, texts: list[list[int]], pad: int, steps: int, batch_size: int, widest: int
+) -> dict[str, float]:
+    """Padded to ``widest``; where that is 0, to the longest of a batch."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import Trainer, TrainingArguments
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-    model = _loaded(chosen, corpus)
+    model = AutoModelForCausalLM.from_pretrained(chosen.base)
     if chosen.method == "lora":
         model = get_peft_model(
             model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         )
-    pad = corpus.eos_id
 
     def collate(batch: list[Any]) -> dict[str, Any]:
-        widest = chosen.length if chosen.way == "trainer-padded" else max(len(one["input_ids"]) for one in batch)
-        ids = torch.full((len(batch), widest), pad)
-        labels = torch.full((len(batch), widest), -100)
-        mask = torch.zeros((len(batch), widest), dtype=torch.long)
+        shape = len(batch), widest or max(len(one["input_ids"]) for one in batch)
+        ids, labels, mask = torch.full(shape, pad), torch.full(shape, -100), torch.zeros(shape, dtype=torch.long)
         for row, one in enumerate(batch):
             size = len(one["input_ids"])
             ids[row, :size] = labels[row, :size] = torch.tensor(one["input_ids"])
@@ -203,7 +216,7 @@ def _trainer(chosen: Any, texts: list[list[int]], corpus: Any, steps: int) -> di
             args=TrainingArguments(
                 output_dir=folder,
                 max_steps=steps,
-                per_device_train_batch_size=chosen.batch_size,
+                per_device_train_batch_size=batch_size,
                 learning_rate=1e-3,
                 report_to=[],
                 save_strategy="no",

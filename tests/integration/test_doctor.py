@@ -88,7 +88,7 @@ def test_a_shape_read_from_the_config_is_the_model_that_is_made() -> None:
 
 def test_the_packed_model_has_the_shape_that_its_file_tells() -> None:
     assert shape_of("smollm2-135m") == Shape(
-        134515008, 30, 576, 9, 49152, 8192, 106168320, 305280, 11136, dropout=False
+        134515008, 30, 576, 9, 49152, 8192, 106168320, 305280, 11136, 5760, dropout=False
     )
 
 

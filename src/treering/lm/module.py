@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from torch.utils.checkpoint import checkpoint
 
 from treering.lm.data import Tokens
+from treering.lm.lean import Lean, computed_in
 from treering.lm.plan import chunk
 
 IGNORED = -100
@@ -68,12 +69,6 @@ def whole_loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> torch.
     )
 
 
-def _computed_in(hidden: torch.Tensor) -> torch.dtype:
-    """What products with these states are computed in."""
-    kind: Any = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
-
-
 class _Nats(torch.autograd.Function):
     """The summed cross entropy of hidden states (rows, width) under an output layer (vocabulary, width), some rows at a
     time. Their gradient is made on the way there, from the logits that are there anyway: none is made twice, and none
@@ -82,7 +77,7 @@ class _Nats(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
-        dtype = _computed_in(hidden)
+        dtype = computed_in(hidden)
         of_hidden, of_weight = ctx.needs_input_grad[:2]
         slopes = torch.empty_like(hidden) if of_hidden else None
         weights = torch.zeros_like(weight) if of_weight else None
@@ -123,7 +118,7 @@ def chunked_loss(model: Any, inputs: torch.Tensor, labels: torch.Tensor) -> torc
     flat = labels.flatten()
     size = chunk(hidden.device.type)
     plain = type(head) is torch.nn.Linear and getattr(head, "bias", None) is None
-    if plain and _computed_in(hidden) != torch.float16:
+    if plain and computed_in(hidden) != torch.float16:
         fused: torch.Tensor = _Nats.apply(hidden, head.weight, flat, size)  # type: ignore[no-untyped-call]
         return fused
 
@@ -153,13 +148,14 @@ class LanguageModule(lightning.LightningModule):  # type: ignore[misc]  # Lightn
         parts: int,
         tokens_of: Callable[[int], int],
         chunked: bool,
+        lean: Lean,
         shard: Callable[[Any], None] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.budget = model, budget
         self.seed, self.first_step, self.parts, self.tokens_of = seed, first_step, parts, tokens_of
         self.nats_of: Callable[..., torch.Tensor] = chunked_loss if chunked else whole_loss
-        self._make_optimizer, self._shard = make_optimizer, shard
+        self._make_optimizer, self._shard, self._lean = make_optimizer, shard, lean
         self._nats: Any = 0.0
         self._micro = 0
 
@@ -182,7 +178,8 @@ class LanguageModule(lightning.LightningModule):  # type: ignore[misc]  # Lightn
         # What is drawn at random (dropout) is decided by the place in the training, so a resumed one draws the same.
         torch.manual_seed(hash((self.seed, step, self._micro, self.global_rank)) & 0x7FFF_FFFF_FFFF_FFFF)
         self._micro += 1
-        nats: torch.Tensor = self.nats_of(self.model, *batch)
+        with self._lean.forward():
+            nats: torch.Tensor = self.nats_of(self.model, *batch)
         self._nats = self._nats + nats.detach()
         # Lightning divides by the micro-batches of a device, and the devices' gradients are averaged.
         return nats * (self.parts / self.tokens_of(step))

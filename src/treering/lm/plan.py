@@ -25,8 +25,8 @@ FOUR_BIT = 0.56
 """Bytes of a 4-bit weight: half a one, and the constants of its block."""
 HALF = 0.7
 """What mixed precision leaves of the activations: the norms and what is added up stay in float32 (.67 measured)."""
-HOLES = 1.75
-"""On the CPU the C library's heap keeps holes between activations: up to .87 of them more were measured."""
+HOLES = 0.75
+"""On a CPU the C library's heap keeps holes where arrays were that a layer did not keep: so much more of them."""
 OVERHEAD = {"cpu": 650_000_000, "mps": 500_000_000, "cuda": 300_000_000}
 """The libraries and their work spaces; on the CPU with torch itself (measured). A CUDA context is not free memory."""
 PRESETS = (("cuda-80gb", 70_000_000_000), ("cuda-24gb", 20_000_000_000), ("cuda-8gb", 0))
@@ -144,10 +144,14 @@ def memory_of(
     whole = shape.parameters if method != "qlora" else shape.parameters - shape.linear
     weights = whole * (held + copies) + (shape.parameters - whole) * FOUR_BIT
     tokens = batch * length
-    kept = shape.kept * (HALF if mixed else 1)
-    if machine.device == "mps" or (shape.dropout and machine.device == "cpu"):
-        kept += 3 * shape.heads * length  # no fused attention there: scores are kept, softmax and what is dropped
-    layer = 4 * tokens * kept * (HOLES if machine.device == "cpu" else 1)
+    half, cpu = HALF if mixed else 1, machine.device == "cpu"
+    usual = shape.kept * half
+    scores = 3 * shape.heads * length  # where attention is not fused: as they are, their softmax, what is dropped
+    usual += scores if machine.device == "mps" or (shape.dropout and cpu) else 0
+    lean = cpu and not checkpointing
+    kept = usual - (shape.kept - shape.kept_lean) * half if lean else usual
+    holes = HOLES * usual if cpu else 0
+    layer = 4 * tokens * (kept + holes)
     activations = 4 * tokens * shape.hidden * shape.layers + layer if checkpointing else layer * shape.layers
     rows = min(tokens, chunk(machine.device)) if chunked else tokens
     parts = {

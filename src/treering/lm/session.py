@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -177,6 +177,43 @@ class Session:
         self.progress.batch_size, self.progress.accumulate = size, share // size
 
     def _fit(self) -> None:
+        """Train with what makes the same of the model in less memory and time."""
+        from treering.lm.lean import Lean, leaner
+        from treering.lm.module import chunked_loss, whole_loss
+
+        cheap = self.plan.device == "cpu" and not self.recipe.sharded
+        usual = self._tried(whole_loss) if not self.recipe.sharded else math.nan
+        with ExitStack() as until_the_end:
+            lean = Lean(remembers=False)
+            if cheap:
+                lean = until_the_end.enter_context(leaner(self.model, remembers=not self.plan.gradient_checkpointing))
+                if not math.isclose(usual, self._tried(whole_loss), rel_tol=1e-3):
+                    until_the_end.close()
+                    lean = Lean(remembers=False)
+                    self.report.warn("this model's layers are of another kind: they take the usual memory and time")
+            chunked = self.plan.chunked_loss and not self.recipe.sharded
+            if chunked and not math.isclose(usual, self._tried(chunked_loss), rel_tol=1e-3):
+                chunked = False
+                self.report.warn("this model's logits are more than a product: its loss is not made in chunks")
+            self._run(lean, chunked=chunked)
+
+    def _tried(self, loss: Callable[..., Any]) -> float:
+        """The loss of a few tokens; no number where the model has not what is asked of it."""
+        import torch
+
+        from treering.lm.module import collate
+
+        inputs, labels = (part.to(self.model.device) for part in collate([self.blocks[0][:17]]))
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                return float(loss(self.model, inputs, labels))
+        except AttributeError:
+            return math.nan
+        finally:
+            self.model.train()
+
+    def _run(self, lean: Any, *, chunked: bool) -> None:
         import lightning
         import torch
 
@@ -185,7 +222,7 @@ class Session:
         accumulate = self.progress.accumulate
         module = LanguageModule(
             self.model, self.make_optimizer, self.budget, seed=self.recipe.seed, first_step=self.progress.step,
-            parts=accumulate * count(), tokens_of=self.tokens_of, chunked=self._chunked(),
+            parts=accumulate * count(), tokens_of=self.tokens_of, chunked=chunked, lean=lean,
             shard=partial(shard, self.model) if self.recipe.sharded and self.optimizer is None else None,
         )  # fmt: skip
         session = self
@@ -385,27 +422,6 @@ class Session:
             ),
             validation=tuple((step, round(loss, 4)) for step, loss in progress.validation),
         )
-
-    def _chunked(self) -> bool:
-        """Whether the loss is made in chunks: only where that gives this model the same number."""
-        import torch
-
-        from treering.lm.module import chunked_loss, collate, whole_loss
-
-        if not self.plan.chunked_loss or self.recipe.sharded:
-            return False
-        inputs, labels = (part.to(self.model.device) for part in collate([self.blocks[0][:17]]))
-        self.model.eval()
-        try:
-            with torch.no_grad():
-                whole, chunked = (float(loss(self.model, inputs, labels)) for loss in (whole_loss, chunked_loss))
-        except AttributeError:
-            whole, chunked = 0.0, math.inf
-        self.model.train()
-        if math.isclose(whole, chunked, rel_tol=1e-3):
-            return True
-        self.report.warn("this model's logits are more than a product: its loss is not made in chunks")
-        return False
 
 
 def _watched(validation: HeldOut, separator: int, length: int) -> list[Any]:

@@ -18,8 +18,8 @@ _INNER_KEPT = {"relu": 1, "gelu": 2, "silu": 2}
 class Shape:
     """What the memory of a training depends on. ``linear`` are the parameters of the layers' matrices, which 4-bit
     storing and adapters concern, and ``sides`` the sum of their inputs and outputs: an adapter of rank r has r x sides.
-    ``kept`` is how many numbers a layer keeps of a token for the way back, and ``dropout`` tells whether attention
-    drops some of its scores.
+    ``kept`` is how many numbers a layer keeps of a token for the way back, ``kept_lean`` how many where what is cheap
+    to make again is not kept (``lean.py``), and ``dropout`` tells whether attention drops some of its scores.
     """
 
     parameters: int
@@ -31,6 +31,7 @@ class Shape:
     linear: int
     sides: int
     kept: int
+    kept_lean: int
     dropout: bool
 
 
@@ -61,6 +62,7 @@ def shape_of(base: str) -> Shape:
         if type(module).__name__ in ("Linear", "Conv1D") and module is not head  # GPT-2's are called Conv1D
     ]
     positions = None if folder is None else getattr(text, "max_position_embeddings", None)
+    gated = any("gate" in name for name, _ in model.named_modules())
     return Shape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layers=text.num_hidden_layers,
@@ -70,12 +72,13 @@ def shape_of(base: str) -> Shape:
         positions=positions,
         linear=sum(rows * columns for rows, columns in matrices),
         sides=sum(rows + columns for rows, columns in matrices),
-        kept=_kept(text, gated=any("gate" in name for name, _ in model.named_modules())),
+        kept=_kept(text, gated=gated, lean=False),
+        kept_lean=_kept(text, gated=gated, lean=True),
         dropout=_any(text, "attention_dropout", "attn_pdrop"),
     )
 
 
-def _kept(config: Any, *, gated: bool) -> int:
+def _kept(config: Any, *, gated: bool, lean: bool) -> int:
     """Numbers a layer keeps of a token, counted in torch's saved tensors of SmolLM2, GPT-2 and OPT."""
     hidden: int = config.hidden_size
     heads: int = config.num_attention_heads
@@ -83,8 +86,10 @@ def _kept(config: Any, *, gated: bool) -> int:
     attention = 2 * (heads + (getattr(config, "num_key_value_heads", None) or heads)) * width  # q, k, v, their result
     inner: int = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None) or 4 * hidden
     function = getattr(config, "activation_function", None) or getattr(config, "hidden_act", None)
-    norms = 6 * hidden if gated else 4 * hidden  # gated layers come with RMSNorm, which keeps one more
     dropped = 2 * hidden if _any(config, "dropout", "resid_pdrop", "hidden_dropout") else 0
+    if lean:
+        return 2 * hidden + attention + inner * (2 if gated else 1) + dropped
+    norms = 6 * hidden if gated else 4 * hidden  # gated layers come with RMSNorm, which keeps one more
     return norms + attention + inner * (4 if gated else _INNER_KEPT.get(str(function), 5)) + dropped
 
 
