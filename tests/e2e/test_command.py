@@ -233,7 +233,9 @@ def test_an_interrupt_ends_with_130_and_keeps_what_was_done(story: Repo) -> None
 
 def test_an_interrupt_within_an_import_ends_with_130_too(tmp_path: Path) -> None:
     (tmp_path / "interrupted.py").write_text(
+        "import threading, time\n"
         "from treering.cli.options import guarded\n"
+        "threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n"  # as torch has some
         "code = 'import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)'\n"
         "guarded(lambda: exec(code))()\n"
     )

@@ -83,9 +83,9 @@ def guarded(command: Callable[..., None], log: Path | None = None) -> Callable[.
             fail(error, log)
         except KeyboardInterrupt:
             click.echo("interrupted: what was done is kept, and the next run goes on from it", err=True)
-            # Python ends by the signal and not with our code if the interrupt came within an `exec` (a dataclass of an
-            # import under way is one); a blocked signal leaves the code.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            # Python ends by the signal and not with our code if the interrupt came within an `exec` of a text (a
+            # dataclass of an import under way is one), and forgets that with the next one.
+            exec("pass")  # noqa: S102
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             # The reader went away (`| head`). Python would complain once more when it flushes at exit.
