@@ -55,7 +55,7 @@ def main() -> None:
             del os.environ[name]
     os.environ["TREERING_WATCH_NICE"] = str(chosen.nice)
     print(f"{describe(machine())}, index runs at nice {chosen.nice}")
-    with tempfile.TemporaryDirectory(prefix="treering-benchmark-") as folder:
+    with tempfile.TemporaryDirectory(prefix="treering-benchmark-", ignore_cleanup_errors=True) as folder:
         place = cloned(chosen.repo.resolve(), Path(folder) / "project", chosen.store)
         repo, dice = Repo(place), random.Random(chosen.seed)  # noqa: S311
         told = operations.status(opening.place(place))
