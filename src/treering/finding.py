@@ -154,10 +154,13 @@ class Desk:
 
     def commit(self, name: str) -> CommitDetail:
         """All that is known of one commit, by its hash or the beginning of it, with the hunks that are indexed."""
-        number = self.finder.number(self.named(text_of(name)))
-        commit_id = int(self.finder.history.ids[number])
-        (record,) = self.finder.store.records(ids=[commit_id])
-        return CommitDetail(record, self.finder.store.hunks(commit_id), tuple(self.discussed(record)))
+        finder = self.finder
+        number = finder.number(self.named(text_of(name)))
+        commit_id = int(finder.history.ids[number])
+        (record,) = finder.store.records(ids=[commit_id])
+        if self._whole and not ((merge := finder.history.merged_by[number]) >= 0 and finder.open[merge]):
+            record = replace(record, merged_by=None, merge_message="")
+        return CommitDetail(record, finder.store.hunks(commit_id), tuple(self.discussed(record)))
 
     def discussed(self, record: Record) -> list[Thread]:
         """What was said at the forge of a commit; not where it is of another one, too, that is not told of."""
@@ -235,6 +238,7 @@ class Desk:
         return self.predictor.predict(
             text_of(task), candidates, mask=mask, limit=limit or self.limit,
             given=[text_of(name) for name in given], contents=partial(texts, self.shadow, commit),
+            told=self.finder.open if self._whole else None,
         )  # fmt: skip
 
 
