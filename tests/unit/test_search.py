@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from histories import LetterModel, added, name_of, remember, told
 from treering.errors import UsageError
@@ -224,6 +225,13 @@ def test_the_reason_names_the_diff_and_the_merge_where_they_alone_have_the_word(
     finder = finder_of(commits, merged_by={2: 3})
     (hit,) = finder.search("gate 7654321 hangar", limit=1)
     assert hit.why == "message: gate · identifiers: gate · diff: 7654321 · text of its merge: hangar"
+
+
+def test_a_commit_that_nothing_speaks_for_is_no_hit(finder_of: Remembered) -> None:
+    silent = [structs.replace(told(number, ""), changes=()) for number in (1, 3)]
+    finder = finder_of([silent[0], told(2, "Build a bridge"), silent[1]], model=LetterModel())
+    assert [(hit.subject, bool(hit.why)) for hit in finder.search("gate", limit=10)] == [("Build a bridge", True)]
+    assert finder.search("gate", limit=10, at=name_of(1)) == []
 
 
 def test_a_search_gives_no_more_than_its_limit(four: Finder) -> None:

@@ -174,7 +174,8 @@ class Finder:
         cosines = asked.result()
         near = [self._filled(cosines[kind], mask, kind) for kind in ("message", "code")] if cosines else []
         legs = (text, *(near or [fields[DIFF]]), *([np.nan_to_num(cosines["hunks"], nan=-np.inf)] if cosines else []))
-        numbers = _best(legs, through if near else through & (coverage > 0))
+        telling = np.logical_or.reduce([coverage > 0, *(~np.isnan(of) for of in cosines.values())])
+        numbers = _best(legs, through & telling)
 
         def z(scores: Scores) -> Scores:
             return z_scores(scores[numbers])
