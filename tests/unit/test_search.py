@@ -227,6 +227,12 @@ def test_the_reason_names_the_diff_and_the_merge_where_they_alone_have_the_word(
     assert hit.why == "message: gate · identifiers: gate · diff: 7654321 · text of its merge: hangar"
 
 
+def test_a_hash_may_begin_without_a_digit(finder_of: Remembered) -> None:
+    finder = finder_of([structs.replace(told(1, "Build a bridge"), hash="fadedab1" * 5), told(2, "Paint the defaced")])
+    assert [hit.why for hit in finder.search("FADEDAB", limit=10)] == ["that hash"]
+    assert [hit.subject for hit in finder.search("defaced", limit=10)] == ["Paint the defaced"]
+
+
 def test_a_commit_that_nothing_speaks_for_is_no_hit(finder_of: Remembered) -> None:
     silent = [structs.replace(told(number, ""), changes=()) for number in (1, 3)]
     finder = finder_of([silent[0], told(2, "Build a bridge"), silent[1]], model=LetterModel())

@@ -16,7 +16,7 @@ from treering.types import Filters
 
 Exact = Literal["that hash", "mentions it", "changes it"]
 
-_HASH = re.compile(r"(?=[a-f]*\d)[0-9a-f]{7,64}", re.IGNORECASE)
+_HASH = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _NUMBER = re.compile(r"#\d{1,9}|[\w.-]+(?:/[\w.-]+)+#\d{1,9}")
 _PHRASE = re.compile(r'"([^"]{2,200})"')
 _CODE = re.compile(
