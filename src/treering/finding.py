@@ -107,8 +107,11 @@ class Desk:
         return self.finder.history.tip(read_refs(self.where.source, self.where.settings.scrape))
 
     def named(self, commit: str) -> str:
-        """The hash of the commit that a branch or HEAD names; any other name is a hash already, or begins one."""
-        if not commit or _HASH.fullmatch(commit):
+        """The hash of the commit that a branch or HEAD names; any other name is a hash already, or begins one. What
+        may be both is a hash.
+        """
+        begun = commit.lower() if _HASH.fullmatch(commit) else " "
+        if not commit or any(name.startswith(begun) for name in self.finder.history.hashes):
             return commit
         refs = read_refs(self.where.source, self.where.settings.scrape)
         return next((ref.tip for ref in refs if ref.name == commit), self.tip if commit == "HEAD" else commit)
