@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -57,7 +58,12 @@ def ask(
 
     @cache
     def told(audience: Audience = "local") -> Sequence[Fact]:
-        return list(facts(_sources(desk, audience), found))
+        seen = found
+        if audience == "claude" and desk.discreet is not desk:  # a reason may tell of what is private, too
+            known = {hit.commit_hash for hit in found.hits}
+            seen = _evidence(desk.discreet, question)
+            seen = replace(seen, hits=tuple(hit for hit in seen.hits if hit.commit_hash in known))
+        return list(facts(_sources(desk, audience), seen))
 
     def packed(audience: Audience, most: int) -> ContextPack:
         return pack(

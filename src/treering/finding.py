@@ -107,8 +107,11 @@ class Desk:
         return self.finder.history.tip(read_refs(self.where.source, self.where.settings.scrape))
 
     def named(self, commit: str) -> str:
-        """The hash of the commit that a branch or HEAD names; any other name is a hash already, or begins one."""
-        if not commit or _HASH.fullmatch(commit):
+        """The hash of the commit that a branch or HEAD names; any other name is a hash already, or begins one. What
+        may be both is a hash.
+        """
+        begun = commit.lower() if _HASH.fullmatch(commit) else " "
+        if not commit or any(name.startswith(begun) for name in self.finder.history.hashes):
             return commit
         refs = read_refs(self.where.source, self.where.settings.scrape)
         return next((ref.tip for ref in refs if ref.name == commit), self.tip if commit == "HEAD" else commit)
@@ -154,10 +157,13 @@ class Desk:
 
     def commit(self, name: str) -> CommitDetail:
         """All that is known of one commit, by its hash or the beginning of it, with the hunks that are indexed."""
-        number = self.finder.number(self.named(text_of(name)))
-        commit_id = int(self.finder.history.ids[number])
-        (record,) = self.finder.store.records(ids=[commit_id])
-        return CommitDetail(record, self.finder.store.hunks(commit_id), tuple(self.discussed(record)))
+        finder = self.finder
+        number = finder.number(self.named(text_of(name)))
+        commit_id = int(finder.history.ids[number])
+        (record,) = finder.store.records(ids=[commit_id])
+        if self._whole and not ((merge := finder.history.merged_by[number]) >= 0 and finder.open[merge]):
+            record = replace(record, merged_by=None, merge_message="")
+        return CommitDetail(record, finder.store.hunks(commit_id), tuple(self.discussed(record)))
 
     def discussed(self, record: Record) -> list[Thread]:
         """What was said at the forge of a commit; not where it is of another one, too, that is not told of."""
@@ -235,6 +241,7 @@ class Desk:
         return self.predictor.predict(
             text_of(task), candidates, mask=mask, limit=limit or self.limit,
             given=[text_of(name) for name in given], contents=partial(texts, self.shadow, commit),
+            told=self.finder.open if self._whole else None,
         )  # fmt: skip
 
 

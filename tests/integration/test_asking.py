@@ -207,6 +207,38 @@ def test_a_commit_that_moves_a_private_file_into_the_open_is_private(
     assert "Publish the plan" not in text
 
 
+def test_a_private_merge_speaks_for_no_commit_no_file_and_no_reason(
+    repo: Repo, fake: FakeClaude, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo.commit("Start the ledger", ledger__py="TOTAL = 0\n", market__py="SUM = 0\n")
+    for number in range(4):
+        repo.commit("Quokka", market__py=f"SUM = {number}\n", **{"secrets/plan.txt": f"{number}\n"})
+    repo.git("switch", "--quiet", "-c", "topic")
+    repo.commit("Buy it", **{"secrets/plan.txt": "zanzibar\n"})
+    brought = repo.commit("Count the ledger twice", ledger__py="TOTAL = 1\n")
+    repo.git("switch", "--quiet", "main")
+    repo.git("merge", "--quiet", "--no-ff", "-m", "Merge the zanzibar acquisition", "topic")
+    operations.index(opening.place(repo.path), Reporter())
+    question = "count the ledger twice: zanzibar?"
+    fake.answer = lambda _: f"It was [{brought[:10]}]."
+
+    def told() -> tuple[str, list[float]]:
+        with desk(opening.place(repo.path), Reporter()) as made:
+            assert assisting.ask(made, question, by="claude", purse=Till()).answered_by == "claude"
+            detail, foretold = made.discreet.commit(brought), made.discreet.files("quokka")
+        return f"{fake.asked[-1]['messages'][0]['content'][0]['text']} {detail}", [one.score for one in foretold]
+
+    text, scores = told()
+    assert "text of its merge: zanzibar" in text
+    assert "merge_message='Merge the zanzibar acquisition'" in text
+    assert max(scores) > 0.1
+    monkeypatch.setenv("TREERING_ROUTE_PRIVATE_PATHS", "secrets")
+    text, scores = told()
+    assert "Count the ledger twice" in text
+    assert "zanzibar" not in text
+    assert max(scores) < 0.1
+
+
 def test_half_of_a_secret_is_not_told_where_a_file_is_cut(guarded: Repo) -> None:
     with desk(opening.place(guarded.path), Reporter()) as made:
         told = facts(assisting._sources(made, "claude"), assisting._evidence(made, "harvest_of_moon"))

@@ -689,6 +689,8 @@ def test_a_branch_and_head_name_commits(workshop: Workshop) -> None:
     head = workshop.git("rev-parse", "HEAD")
     assert search(workshop, "retry limit", at="HEAD") == search(workshop, "retry limit", at=head)
     assert search(workshop, "retry limit", at="main") == search(workshop, "retry limit", at=head)
+    workshop.git("branch", "2024", head)
+    assert search(workshop, "retry limit", at="2024") == search(workshop, "retry limit", at=head)
     treering(workshop, "search", "retry limit", "--at", "no/branch", code=2)
 
 

@@ -186,6 +186,12 @@ def test_nothing_tells_of_what_is_private(repo: Repo, monkeypatch: pytest.Monkey
             repo.write(f"hr/{name}.csv", f"zanzibar,{name},{number}\n")
         private = repo.commit(f"Pay for zanzibar {number}", ledger__py=f"STEP = {number}\n")
     repo.commit("Count the ledger", ledger__py="TOTAL = 1\n")
+    repo.git("switch", "--quiet", "-c", "topic")
+    repo.commit("Pay zanzibar more", hr_0_pay__csv="zanzibar,9\n")
+    brought = repo.commit("Pay the ledger twice", ledger__py="TOTAL = 2\n")
+    repo.git("switch", "--quiet", "main")
+    repo.git("merge", "--quiet", "--no-ff", "-m", "Merge zanzibar (#77)\n\nSo zanzibar is paid", "topic")
+    merge = repo.git("rev-parse", "HEAD")
     place = opening.place(repo.path)
     operations.index(place, Reporter())
     asked: dict[str, dict[str, Any]] = {
@@ -203,13 +209,18 @@ def test_nothing_tells_of_what_is_private(repo: Repo, monkeypatch: pytest.Monkey
         said = [str(await client.call_tool(tool, arguments)) for tool, arguments in asked.items()]
         said.append(str(await client.call_tool("search_commits", {"query": private[:12]})))
         said.append(str(await client.call_tool("why_line", {"place": "hr/../hr/pay.csv"})))
+        said.append(str(await client.call_tool("commit_detail", {"commit": brought})))
+        said.append(str(await client.call_tool("search_commits", {"query": "twice", "at": merge})))
+        said.append(text_of(await client.call_tool("search_commits", {"query": "#77"})))
         said += [await resource(client, f"treering://project/{name}") for name in RESOURCES]
         return "\n".join(said).replace(asked["search_commits"]["query"], "")
 
     async def question(client: Client) -> None:
         said = await everything(client)
         assert "Count the ledger" in said
-        assert not re.findall(r"zanzibar|csv", said.replace("hr/pay.csv is private", ""), re.IGNORECASE)
+        assert said.count("Pay the ledger twice") > 2
+        leaked = rf"zanzibar|csv|{merge}|mentions it"
+        assert not re.findall(leaked, said.replace("hr/pay.csv is private", ""), re.IGNORECASE)
         refused = await client.call_tool("commit_detail", {"commit": private})
         assert "touches a private path" in text_of(refused)
 
@@ -217,7 +228,10 @@ def test_nothing_tells_of_what_is_private(repo: Repo, monkeypatch: pytest.Monkey
         ask(Door(server(house.answer_discreetly, ["project"])), question)
 
         async def open_to_all(client: Client) -> None:
-            assert len(re.findall("zanzibar", await everything(client), re.IGNORECASE)) > len(asked)
+            said = await everything(client)
+            assert len(re.findall("zanzibar", said, re.IGNORECASE)) > len(asked)
+            assert merge in said
+            assert "mentions it" in said
 
         ask(Door(server(house.answer, ["project"])), open_to_all)
 

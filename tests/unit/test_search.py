@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from histories import LetterModel, added, name_of, remember, told
 from treering.errors import UsageError
 from treering.pipeline.index import index_vectors
 from treering.report import Reporter
+from treering.search import commits as search
 from treering.search import files
 from treering.search.commits import Finder
 from treering.search.files import fitted
@@ -59,9 +61,9 @@ def four(finder_of: Remembered) -> Finder:
     return finder_of([told(number, message) for number, message in enumerate(MESSAGES, start=1)])
 
 
-def found(finder: Finder, query: str, **filters: bool) -> list[int]:
+def found(finder: Finder, query: str, *, at: str = "", **filters: bool) -> list[int]:
     """The numbers of the commits that answer, best first."""
-    hits = finder.search(query, limit=100, filters=Filters(**filters))  # type: ignore[arg-type]  # one is a bool
+    hits = finder.search(query, limit=100, filters=Filters(**filters), at=at)  # type: ignore[arg-type]  # one is a bool
     return [int(hit.commit_hash, 16) for hit in hits]
 
 
@@ -225,6 +227,19 @@ def test_the_reason_names_the_diff_and_the_merge_where_they_alone_have_the_word(
     assert hit.why == "message: gate · identifiers: gate · diff: 7654321 · text of its merge: hangar"
 
 
+def test_a_hash_may_begin_without_a_digit(finder_of: Remembered) -> None:
+    finder = finder_of([structs.replace(told(1, "Build a bridge"), hash="fadedab1" * 5), told(2, "Paint the defaced")])
+    assert [hit.why for hit in finder.search("FADEDAB", limit=10)] == ["that hash"]
+    assert [hit.subject for hit in finder.search("defaced", limit=10)] == ["Paint the defaced"]
+
+
+def test_a_commit_that_nothing_speaks_for_is_no_hit(finder_of: Remembered) -> None:
+    silent = [structs.replace(told(number, ""), changes=()) for number in (1, 3)]
+    finder = finder_of([silent[0], told(2, "Build a bridge"), silent[1]], model=LetterModel())
+    assert [(hit.subject, bool(hit.why)) for hit in finder.search("gate", limit=10)] == [("Build a bridge", True)]
+    assert finder.search("gate", limit=10, at=name_of(1)) == []
+
+
 def test_a_search_gives_no_more_than_its_limit(four: Finder) -> None:
     assert len(four.search("src", limit=3)) == 3
     assert len(four.search("src", limit=10)) == 4
@@ -253,6 +268,18 @@ def test_a_phrase_without_a_word_is_looked_for_as_it_stands(finder_of: Remembere
     assert [hit.subject for hit in finder.search('"->"', limit=9, at=name_of(2))] == ["begin", hits[1].subject]
     assert [hit.subject for hit in finder.search('"->" and, "():"', limit=9)] == []
     assert [hit.subject for hit in finder.search('"->", "()"', limit=9)] == ["else"]
+
+
+def test_a_phrase_is_found_however_many_commits_are_newer(
+    finder_of: Remembered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "PHRASE_CANDIDATES", 3)
+    newer = [told(number, f"Count receipts, part {number}") for number in range(3, 9)]
+    finder = finder_of([told(1, "generic skeleton"), told(2, "skeleton, generic"), *newer])
+    assert found(finder, '"generic skeleton"') == [1]
+    assert found(finder, '"GENERIC"') == [2, 1]
+    assert found(finder, '"generic skeleton"', at=name_of(1)) == [1]
+    assert found(finder, '"part 7"') == [7]
 
 
 def test_an_index_of_nothing_has_no_hits(finder_of: Remembered) -> None:
@@ -339,8 +366,9 @@ def test_a_message_that_fewer_commits_have_is_a_message(finder_of: Remembered) -
 
 
 def test_a_message_without_words_says_nothing(finder_of: Remembered) -> None:
-    history = finder_of([told(1, "... 12 !"), told(2, "Count receipts")]).history
-    assert history.empty(history.everything).tolist() == [True, False]
+    messages = ["... 12 !", "\N{ROCKET}" * 4, "\N{EM DASH}" * 9, "Count receipts", "чиним", "a" * 40]
+    history = finder_of([told(number, message) for number, message in enumerate(messages, start=1)]).history
+    assert history.empty(history.everything).tolist() == [True, True, True, False, False, False]
 
 
 # files -----------------------------------------------------------------------------------------------------------
@@ -370,6 +398,25 @@ def test_the_weights_of_one_past_are_not_those_of_another_with_the_same_last_com
     both = files.Predictor(history)
     assert both.weights(one).tolist() != alone.tolist()
     assert both.weights(other).tolist() == alone.tolist()
+
+
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [
+        ("mend the Makefile", "Makefile"),
+        ("what is in .gitignore", ".gitignore"),
+        ("mend `src/market.py`", "src/market.py"),
+        ("the market is slow", "src/market.py"),
+        ("nothing of them", ""),
+    ],
+)
+def test_a_file_is_named_by_a_task_that_holds_its_name(finder_of: Remembered, task: str, file: str) -> None:
+    paths = ("Makefile", ".gitignore", "src/market.py", "src/b.py", "src/Dockerfile.old")
+    history = finder_of([told(number, "Start", path=path) for number, path in enumerate(paths, start=1)]).history
+    predictor = files.Predictor(history)
+    rows = predictor.features(task, history.everything, paths)
+    named = rows[:, files.FEATURES.index("named")]
+    assert [path for path, one in zip(paths, named, strict=True) if one] == [file] * bool(file)
 
 
 # the hunk that is shown ------------------------------------------------------------------------------------------

@@ -71,5 +71,5 @@ def evidence(finder: Finder, question: str) -> Evidence:
             for number, of in zip(asked.numbers[:JUDGED], near, strict=True)
         ]
         best = max(judged, key=lambda one: one[0] + (one[1] or 0.0), default=best)
-    named = exact(history, question, history.everything) is not None
+    named = exact(history, question, history.everything, lambda: history.merged_by) is not None
     return Evidence(question, hits, rarity, tuple(missing), *best, named)

@@ -194,7 +194,7 @@ def _together(sources: Sources, best: list[Fact]) -> Iterator[Fact]:
     known = sources.touches() if path else None
     if known is None or path not in known.number:
         return
-    theirs = np.unique(known.commits[known.files == known.number[path]])
+    theirs = np.unique(known.commits[(known.files == known.number[path]) & sources.finder.open[known.commits]])
     beside = np.isin(known.commits, theirs)
     counts = np.bincount(known.files[beside], minlength=len(known.names))
     counts[known.number[path]] = 0

@@ -241,7 +241,8 @@ def _show(hits: list[Any], *, as_json: bool, as_format: str) -> None:
 def _text(hit: Any) -> None:
     files = ", ".join(hit.files[:3]) + (f" and {len(hit.files) - 3:,} more" if len(hit.files) > 3 else "")
     click.echo(one_line(f"[{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
-    click.echo(one_line(f"         {hit.date[:10]} {hit.author}, {hit.branch}: {files}"))
+    branch = f", {hit.branch}" if hit.branch else ""
+    click.echo(one_line(f"         {hit.date[:10]} {hit.author}{branch}: {files}"))
     click.echo(one_line(f"         {hit.why}"))
     for line in hit.hunk.split("\n")[:6] if hit.hunk else ():
         click.echo(one_line(f"         | {line[:160]}"))

@@ -42,7 +42,9 @@ from treering.vectors.index import VectorIndex
 CANDIDATES = 200
 """How many commits each leg puts up."""
 PHRASE_CANDIDATES = 5000
-"""How many commits that hold all words of a quoted phrase are read for the phrase itself."""
+"""How many commits that hold the inner words of a quoted phrase are read for the phrase itself."""
+PHRASE_HOLDERS = 20_000
+"""How many that hold all of its words are."""
 
 TEXT = {MESSAGE: 2.0, PATHS: 1.0, IDENTIFIERS: 1.0, PROSE: 1.0}
 """BM25 over one text of these: the best mix of its kind over six repositories (docs/quality.md)."""
@@ -85,21 +87,24 @@ class Finder:
         self.weights = weights
         self.discussed: Discussed | None = None
         self._whole = self._discussed = Scope(self.history, self.history.everything)
-        self._part: Scope | None = None  # of the last question that knew less
+        self._part: tuple[Mask, Scope] | None = None  # of the last question that knew less
         self.private: frozenset[str] = frozenset()
         """Paths of which nothing is told."""
         self.open = self.history.everything
         """The commits of which something is: those that touch none of these paths."""
 
     def without(self, paths: Iterable[str]) -> Self:
-        """The same index for whom some paths are kept from: the commits that touch one are left out whole."""
+        """The same index for whom some paths are kept from: the commits that touch one are left out whole, and so is
+        what such a merge says of those that it brought in.
+        """
         found = copy(self)
         found.private = frozenset(paths)
-        found.discussed, found._discussed = None, found._whole  # a text may be of a commit that is left out, too
         ids = np.array(self.store.touching(found.private), np.int64)
         numbers = self.history.numbers(ids)
         found.open = self.history.everything.copy()
         found.open[numbers[numbers >= 0]] = False
+        found.discussed, found._part = None, None  # a text may be of a commit that is left out, too
+        found._whole = found._discussed = Scope(self.history, found.open, merged_by=self.history.merged_by)
         return found
 
     def discussing(self, texts: Texts, lost: Callable[[StoreError], None] = lambda _: None) -> None:
@@ -143,14 +148,15 @@ class Finder:
         return {kind: np.where(seen.get(kind, mask), near, np.nan) for kind, near in found.items()}
 
     def _scope(self, mask: Mask, *, merge_texts: bool = True, discussed: bool = False) -> Scope:
+        seen = mask & self.open if self.private else mask
         if not merge_texts:
-            return Scope(self.history, mask, merge_texts=False)
+            return Scope(self.history, seen, merge_texts=False)
         if mask is self.history.everything:
             return self._discussed if discussed else self._whole
         of = self.discussed if discussed else None
-        if self._part is None or self._part.mask is not mask or self._part.discussed is not of:
-            self._part = Scope(self.history, mask, discussed=of)
-        return self._part
+        if self._part is None or self._part[0] is not mask or self._part[1].discussed is not of:
+            self._part = mask, Scope(self.history, seen, merged_by=self.history.brought(mask), discussed=of)
+        return self._part[1]
 
     def _filled(self, cosines: Scores, mask: Mask, kind: str) -> Scores:
         """A commit without such a text is as far away as the farthest of ``mask``; one whose vector is still to be made
@@ -168,7 +174,8 @@ class Finder:
         cosines = asked.result()
         near = [self._filled(cosines[kind], mask, kind) for kind in ("message", "code")] if cosines else []
         legs = (text, *(near or [fields[DIFF]]), *([np.nan_to_num(cosines["hunks"], nan=-np.inf)] if cosines else []))
-        numbers = _best(legs, through if near else through & (coverage > 0))
+        telling = np.logical_or.reduce([coverage > 0, *(~np.isnan(of) for of in cosines.values())])
+        numbers = _best(legs, through & telling)
 
         def z(scores: Scores) -> Scores:
             return z_scores(scores[numbers])
@@ -193,7 +200,7 @@ class Finder:
         """The commits that best answer a query, best first. ``at`` shows it only what is reachable from a commit."""
         mask = self.history.at(at) if at else self.history.everything
         through = mask & self.open & chosen(self.history, filters)
-        named = exact(self.history, query, mask)
+        named = exact(self.history, query, mask, lambda: self._scope(mask).merged_by)
         if named:
             reason, found = named
             seen = through
@@ -256,11 +263,16 @@ class Finder:
 
     def _holding(self, phrase: str, mask: Mask) -> Mask:
         """The commits that hold a phrase literally, in any case."""
+
+        def newest(said: str, most: int) -> Numbers:
+            asked = asked_words(said)
+            seen = mask & (Lexical(self._scope(mask), asked).coverage() > 1 - 1e-9) if asked else mask
+            return np.flatnonzero(seen)[-most:]
+
         # The first and the last word may be parts of longer ones.
-        inner = asked_words(phrase.partition(" ")[2].rpartition(" ")[0]) if phrase.count(" ") > 1 else []
-        leg = Lexical(self._scope(mask), inner)
-        all_words = leg.coverage() > 1 - 1e-9 if inner else mask
-        numbers = np.flatnonzero(mask & all_words)[::-1][:PHRASE_CANDIDATES]
+        numbers = newest(phrase.partition(" ")[2].rpartition(" ")[0], PHRASE_CANDIDATES)
+        if asked_words(phrase):
+            numbers = np.union1d(numbers, newest(phrase, PHRASE_HOLDERS))
         ids = self.history.ids[numbers]
         held = np.isin(ids, list(self.store.holding(phrase, ids.tolist())))
         found = np.zeros(len(self.history), bool)

@@ -153,9 +153,8 @@ class Predictor:
     def _named(self, task: str) -> Scores:
         lowered = task.lower()
         names = (name.lower().rpartition("/")[2] for name in self.touches.names)
-        return np.array(
-            [float(name in lowered or (len(name) > 5 and name.rpartition(".")[0] in lowered)) for name in names]
-        )
+        # `Makefile` and `.gitignore` have no other name than their own.
+        return np.array([float(((len(name) > 5 and name.rpartition(".")[0]) or name) in lowered) for name in names])
 
     def predict(
         self,
@@ -166,10 +165,14 @@ class Predictor:
         limit: int,
         given: Sequence[str] = (),
         contents: Contents | None = None,
+        told: Mask | None = None,
     ) -> list[FilePrediction]:
-        """The candidates that a task will most probably touch, best first; those that are given are left out."""
+        """The candidates that a task will most probably touch, best first; those that are given are left out. Only the
+        commits that may be ``told`` speak for a file.
+        """
         candidates = [name for name in candidates if name not in set(given)]
-        rows = self.features(task, mask, candidates, given, contents)
+        seen = mask if told is None else mask & told
+        rows = self.features(task, seen, candidates, given, contents, self.history.brought(mask))
         weights = self.weights(mask)
         scores = _probability(rows, weights)
         order = np.lexsort((np.arange(len(candidates)), -scores))[:limit]

@@ -35,7 +35,7 @@ hundred kilobytes, those of most a few hundred bytes.
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _LETTERS = bytes(byte if byte > 127 or chr(byte).isalpha() else 32 for byte in range(256))
 SHORT = 16
-"""So many bytes may still be without a word."""
+"""So many letters of ASCII are hardly without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class History:
 def _said(message: str) -> bytes:
     """The words of a message, equal for messages that differ in case, numbers and marks alone; empty without words."""
     words = b" ".join(message.lower().encode().translate(_LETTERS).split())
-    return words if len(words) >= SHORT or _WORD.search(message) else b""
+    return words if (len(words) >= SHORT and words.isascii()) or _WORD.search(message) else b""
 
 
 def _grouped(names: Sequence[bytes]) -> Numbers:

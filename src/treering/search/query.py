@@ -3,7 +3,7 @@ and which commits it asks about.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from treering.types import Filters
 
 Exact = Literal["that hash", "mentions it", "changes it"]
 
-_HASH = re.compile(r"(?=[a-f]*\d)[0-9a-f]{7,64}", re.IGNORECASE)
+_HASH = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _NUMBER = re.compile(r"#\d{1,9}|[\w.-]+(?:/[\w.-]+)+#\d{1,9}")
 _PHRASE = re.compile(r'"([^"]{2,200})"')
 _CODE = re.compile(
@@ -59,9 +59,9 @@ def code_words(query: str) -> list[str]:
     return list(dict.fromkeys(next(filter(None, found)) for found in _CODE.findall(query)))
 
 
-def exact(history: History, query: str, mask: Mask) -> tuple[Exact, list[int]] | None:
+def exact(history: History, query: str, mask: Mask, merged_by: Callable[[], Numbers]) -> tuple[Exact, list[int]] | None:
     """The commits that a query names outright, newest first; None if it is in words. Who came in with a merge that
-    mentions a number is told only if the merge is in ``mask``.
+    mentions a number is told only if the merge is in ``mask``; ``merged_by`` gives which that is, or -1.
     """
     text = query.strip()
     if _HASH.fullmatch(text):
@@ -70,7 +70,7 @@ def exact(history: History, query: str, mask: Mask) -> tuple[Exact, list[int]] |
             return "that hash", found[::-1]
     if _NUMBER.fullmatch(text):
         own = _numbers(history, history.store.mentioning(text))
-        brought = np.flatnonzero(np.isin(history.brought(mask), own[mask[own]]))
+        brought = np.flatnonzero(np.isin(merged_by(), own[mask[own]]))
         return "mentions it", np.union1d(own, brought)[::-1].tolist()
     if history.store.knows_path(text):
         return "changes it", np.sort(_numbers(history, history.store.of_path(text)))[::-1].tolist()

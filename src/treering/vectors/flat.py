@@ -63,8 +63,8 @@ class FlatMatrix:
             rows = np.memmap(self.path, dtype="<f4", mode="r", shape=(named, self.dimensions))
         except (OSError, ValueError) as error:
             raise self._torn() from error
-        some = np.array(rows[:: max(1, named // LOOKED_AT)], np.float64)
         with np.errstate(invalid="ignore", over="ignore"):
+            some = np.array(rows[:: max(1, named // LOOKED_AT)], np.float64)
             whole = np.abs(np.einsum("ij,ij->i", some, some) - 1) < 1e-2
         if not whole.all():
             raise StoreError(
