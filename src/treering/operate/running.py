@@ -337,7 +337,8 @@ def _follow(
             if not wanted():
                 return begun, "stopped"
             if now > min(limits.until, begun + limits.seconds if begun else began + UNPACKING_SECONDS):
-                return begun, "time"
+                # One that starves us of time to look is told by what it does.
+                return begun, (watched.look(limits, places) if begun is not None else None) or "time"
             if now >= next_look and begun is not None:
                 if excess := watched.look(limits, places):
                     return begun, excess
