@@ -37,18 +37,24 @@ EAT = "import os\nwhile True:\n    os.fork() if len(eaten) == 2 else 0\n    eate
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of tests: what they do, and what the gate must say."""
+    """One kind of tests: what they do, and what the gate must say. A fork bomb may die out at the kernel's limit before
+    it is seen; what it left behind then sleeps until time is up, and ``or_else`` is right.
+    """
 
     name: str
     command: tuple[str, ...]
     verdict: str
+    or_else: str = ""
+
+    def right(self, verdict: str) -> bool:
+        return verdict in (self.verdict, self.or_else)
 
 
 KINDS = (
     Kind("pass", ("sh", "-c", "grep -q VALUE value.py"), "passed"),
     Kind("fail", ("sh", "-c", "grep -q OTHER value.py"), "failed"),
     Kind("hang, deaf to signals", ("sh", "-c", f"trap '' TERM INT HUP; (setsid {MARK} &); {MARK}"), "timed_out"),
-    Kind("fork bomb", ("sh", "-c", f"f() {{ f | f & }}; f; {MARK}"), "failed"),
+    Kind("fork bomb", ("sh", "-c", f"f() {{ f | f & }}; f; {MARK}"), "failed", "timed_out"),
     Kind("write everywhere", ("sh", "-c",
          "for to in $VICTIM $HOME /usr /etc / /tmp . ..; do echo x > $to/x; done; rm -rf .git *; exit 1"), "failed"),
     Kind("write gigabytes", ("sh", "-c", "dd if=/dev/zero of=big bs=1M count=4000"), "failed"),
@@ -127,11 +133,11 @@ def weather(repo: Path, folder: Path, gates: int, at_once: int) -> dict[str, Any
         own = [(verdict, took) for one, verdict, took in found if one is kind]
         if own:
             took = sorted(took for _, took in own)
-            right = sum(verdict.verdict == kind.verdict for verdict, _ in own)
+            right = sum(kind.right(verdict.verdict) for verdict, _ in own)
             rows.append({"tests that": kind.name, "gates": len(own), "right": right,
                          "median": round(statistics.median(took), 2), "slowest": round(took[-1], 2)})  # fmt: skip
     wrong = [
-        (kind.name, verdict.verdict, verdict.reason) for kind, verdict, _ in found if verdict.verdict != kind.verdict
+        (kind.name, verdict.verdict, verdict.reason) for kind, verdict, _ in found if not kind.right(verdict.verdict)
     ]
     passed = sum(verdict.verdict == "passed" for _, verdict, _ in found)
     branches = len(git(repo, "for-each-ref", "refs/heads/treering/").splitlines())
