@@ -29,6 +29,7 @@ from treering import gating, opening
 from treering.cli.main import main
 from treering.errors import DiskFull, NoSandbox, RepositoryError, UsageError
 from treering.gating import Verdict
+from treering.operate import running
 
 pytestmark = pytest.mark.sandbox
 
@@ -237,6 +238,23 @@ def test_hostile_tests_get_the_right_verdict_and_leave_nothing(untouched: Repo, 
     assert time.monotonic() - started < 15
     assert len(found.log) < 70_000
     assert not left_running(NAP)
+
+
+def test_one_that_leaves_no_time_to_look_is_told_by_what_it_does_and_not_by_the_time(
+    untouched: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+
+    def look(*_: object) -> str | None:
+        looks.append(None)
+        return "processes" if len(looks) > 1 else None
+
+    monkeypatch.setattr(running._Watched, "look", look)
+    monkeypatch.setattr(running, "TICK", 99)  # after the first look the next comes when time is up
+    found = gate(
+        untouched, patch_of(untouched, **GOOD), "sh", "-c", "while :; do echo x; sleep 0.1; done", gate={"seconds": 1}
+    )
+    assert (found.verdict, "processes" in found.reason) == ("failed", True)
 
 
 def left_running(words: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from treering.errors import ModelError, StoreError, UsageError
-from treering.files import os_errors, read_json, replacing, write_json
+from treering.files import flush, os_errors, read_json, replacing, swap, write_json
 from treering.lm.gguf import QUANTIZATIONS, modelfile, write_gguf
 
 REPORT = "training_report.json"
@@ -54,29 +53,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         with os_errors(folder):
             for path in new.rglob("*"):
                 if path.is_file():
-                    _flushed(path)
-            shutil.rmtree(old, ignore_errors=True)  # of one that is there in its new state
-            if folder.exists():
-                folder.rename(old)
-            try:
-                new.rename(folder)
-            except OSError:
-                if old.exists():
-                    old.rename(folder)
-                raise
-            _flushed(folder.parent)
-            shutil.rmtree(old, ignore_errors=True)
+                    flush(path)
+        swap(new, folder, old)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def _flushed(path: Path) -> None:
-    """See that a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_model(folder: Path, model: Any, eos_id: int, report: object, *, weights_format: str = "safetensors") -> None:

@@ -24,7 +24,7 @@ import msgspec
 
 from treering import __version__
 from treering.errors import DataError, DiskFull, ModelError, NoStore, StoreBusy, StoreError
-from treering.files import holder, os_errors, replacing
+from treering.files import holder, os_errors, replacing, swap
 from treering.operate.asked import queue_of
 from treering.operate.folders import WAYS_OUT
 from treering.operate.inbox import Inbox
@@ -250,7 +250,7 @@ def restore(file: Path, folder: Path, report: Reporter, *, force: bool = False) 
         with alone(folder, "treering restore") if there else nullcontext():
             if there:
                 _carry(folder, new, manifest.repo, report)
-            _swap(new, folder)
+            swap(new, folder, _before(folder))
     finally:
         shutil.rmtree(new, ignore_errors=True)
     size = sum(entry.bytes for entry in manifest.files.values())
@@ -298,24 +298,6 @@ def _repo_of(folder: Path) -> str:
 def _repo(db: sqlite3.Connection) -> str:
     row = db.execute("SELECT value FROM facts WHERE key = 'repo'").fetchone()
     return str(row[0]) if row else ""
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Let a folder take the place of another one. Killed in between, the old one lies beside it under a name that says
-    so.
-    """
-    old = _before(folder)
-    with os_errors(folder):
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _read(file: Path, to: Path) -> Manifest:

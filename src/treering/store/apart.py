@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 from treering.errors import StoreError
 from treering.files import os_errors
-from treering.store.database import connect, make_folder, migrate, use_wal, whole
+from treering.store.database import connect, identity, make_folder, migrate, use_wal, whole
 from treering.store.schema import meant, sqlite_errors
 
 
@@ -54,7 +54,7 @@ class Apart:
             except BaseException:
                 db.close()
                 raise
-        self._db, self._file = db, _number(self.path)
+        self._db, self._file = db, identity(self.path)
         return self
 
     def __exit__(self, _: object, error: object, __: object) -> None:
@@ -87,7 +87,7 @@ class Apart:
     @property
     def gone(self) -> bool:
         """Whether another file, or none, has the name of the one that is open: what is written here then is lost."""
-        return _number(self.path) != self._file
+        return identity(self.path) != self._file
 
     def drop_log(self) -> None:
         """Remove what a file that was taken away left beside it: SQLite would take its log for that of the next one."""
@@ -104,11 +104,3 @@ class Apart:
         """One transaction. What SQLite complains of is an error of ours that names the file and the way out."""
         with sqlite_errors(self.path, self.lost), whole(self.db):
             yield self.db
-
-
-def _number(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

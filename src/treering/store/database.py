@@ -73,7 +73,7 @@ def _written(path: Path) -> tuple[int, int]:
     return state.st_mtime_ns, state.st_size
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
     """Which file lies there; None where none does."""
     try:
         state = path.stat()
@@ -199,7 +199,7 @@ class Database:
             self._db.execute("PRAGMA foreign_keys=ON")
             self._db.execute("PRAGMA secure_delete=ON")  # what is taken out of a text leaves the file too
             migrate(self._db, self.path, MIGRATIONS)
-        self._file = _identity(self.path)
+        self._file = identity(self.path)
         return self
 
     def __exit__(self, _: object, error: object, __: object) -> None:
@@ -225,7 +225,7 @@ class Database:
         """Whether the file that was opened has been deleted, or another one lies in its place. What is open goes on
         answering from what it was.
         """
-        return _identity(self.path) != self._file
+        return identity(self.path) != self._file
 
     def touched(self) -> int:
         """A number that is another one once another connection has written here. It costs some microseconds."""
