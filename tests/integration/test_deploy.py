@@ -231,9 +231,11 @@ def test_a_command_line_that_is_none_of_ours_is_told() -> None:
 @pytest.fixture(scope="module")
 def served(indexed_story: Repo) -> Iterator[Served]:
     """A server as the containers start it: for others, by its names, with a token."""
-    names = {name for line in command_lines() if line[0] == "serve" for name in parsed(line).params["names"]}
+    compose, kubernetes = (parsed(line).params for line in command_lines() if line[0] == "serve")
+    assert compose["host"] == kubernetes["host"] == "0.0.0.0"
+    assert {"treering"} == set(compose["names"]) < set(kubernetes["names"])
     places = {"project": opening.place(indexed_story.path)}
-    with serving(places, host="0.0.0.0", names=tuple(names), token=TOKEN) as one:
+    with serving(places, host="0.0.0.0", names=kubernetes["names"], token=TOKEN) as one:
         one.client.headers["authorization"] = f"Bearer {TOKEN}"
         assert one.post("/v1/search", {"query": "parser"}).status_code == 200
         yield one
