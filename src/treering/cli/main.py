@@ -15,6 +15,7 @@ from treering import __version__
 from treering.cli import ask, care, find, improve, learn, qdrant, route
 from treering.cli.brief import brief
 from treering.cli.doctor import doctor
+from treering.cli.fleet import fleet
 from treering.cli.forge import forge
 from treering.cli.gate import gate
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
@@ -256,6 +257,7 @@ for command in (
     improve.monitor,
     learn.generate,
     doctor,
+    fleet,
     forge,
     learn.message,
     learn.suggest,
