@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from treering.cli.learn import trained
 from treering.cli.options import PATH, chosen, emit, guarded, settings_of
-from treering.errors import Incomplete
+from treering.errors import Incomplete, UsageError
 from treering.report import Reporter, one_line
 
 
@@ -71,6 +72,50 @@ def update(
             f" {failed[0].cause}",
             "run it again once they can be read: it does only what is missing",
         )
+
+
+@fleet.command()
+@of_fleet
+@click.option("--weight", "weights", metavar="NAME=N", multiple=True, help="How often a repository's commits come.")
+@click.option("--apart", metavar="NAME", multiple=True, help="Judge on this repository, and learn nothing from it.")
+@click.option("--verbose", is_flag=True, help="Say more on stderr.")
+@trained
+def train(
+    folder: Path,
+    as_json: bool,
+    verbose: bool,
+    weights: tuple[str, ...],
+    apart: tuple[str, ...],
+    resume: bool,
+    **flags: Any,
+) -> None:
+    """Fine-tune the base model on all of a fleet, and judge it on later commits."""
+    from treering import pooling
+
+    weighed = dict(map(_weighed, weights))
+    done = pooling.train(
+        folder, Reporter.to_stderr(verbose=verbose), flags=settings_of(flags), weights=weighed, apart=apart,
+        resume=resume,
+    )  # fmt: skip
+    if done is None:
+        return
+    if as_json:
+        emit(done)
+        return
+    click.echo(f"{done.report.verdict}\nModel: {one_line(done.folder)}")
+    for share in done.shares:
+        repeats = f", {share.repeats:,} repeat others" if share.repeats else ""
+        click.echo(one_line(f"  {share.name}: {share.documents:,} commits, {share.tokens:,} tokens{repeats}"))
+    if done.elsewhere:
+        click.echo(one_line(f"On {', '.join(share.name for share in done.apart)}: {done.elsewhere.verdict}"))
+
+
+def _weighed(given: str) -> tuple[str, float]:
+    name, _, weight = given.rpartition("=")
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise UsageError(f"{given!r} is no weight", "write it as NAME=2 or NAME=0.5") from None
 
 
 @fleet.command()
