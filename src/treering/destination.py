@@ -17,7 +17,7 @@ from treering.files import flush, locked, os_errors
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss"})
 """Where an upload is not there before all of it is. Elsewhere a file is renamed when it is."""
-_NEW = ".new-"
+_NEW = ".treering-new-"
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 """Protocols whose library is an extra of ours."""
 
@@ -33,7 +33,7 @@ class Destination:
         protocol = url.partition("://")[0] if "://" in url else "file"
         try:
             if protocol == "file":
-                self.fs, self.root = fsspec.filesystem("file"), str(Path(url.removeprefix("file://")).absolute())
+                self.fs, self.root = fsspec.filesystem("file"), str(Path(url.removeprefix("file://")).resolve())
             else:
                 self.fs, self.root = fsspec.core.url_to_fs(url)
         except ValueError as error:
@@ -60,9 +60,11 @@ class Destination:
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder for files that are not whole yet. What a kill left of an earlier one here is removed."""
-        if self.local:
-            for left in Path(self.root).glob(f"{_NEW}*"):
-                shutil.rmtree(left, ignore_errors=True)
+        for left in filter(lambda name: name.startswith(_NEW), self._listed()):
+            if self.local:
+                shutil.rmtree(self._path(left), ignore_errors=True)
+            else:
+                self.remove(left)
         with TemporaryDirectory(prefix=_NEW, dir=self.root if self.local else None) as folder:
             yield Path(folder)
 
@@ -93,13 +95,7 @@ class Destination:
 
     def names(self) -> list[str]:
         """What lies there, on the first level, but for what is hidden."""
-        with self._named(""):
-            try:
-                found = self.fs.ls(self.root, detail=False)
-            except FileNotFoundError:
-                return []
-        names = (one.rstrip("/").rpartition("/")[2] for one in found if one.rstrip("/") != self.root.rstrip("/"))
-        return sorted(name for name in names if not name.startswith("."))
+        return [name for name in self._listed() if not name.startswith(".")]
 
     def files(self, folder: str) -> dict[str, int]:
         """Every file below a folder, by its name, with its bytes."""
@@ -115,6 +111,14 @@ class Destination:
         if self.local:
             with suppress(OSError):
                 Path(self._path(name)).parent.rmdir()
+
+    def _listed(self) -> list[str]:
+        with self._named(""):
+            try:
+                found = self.fs.ls(self.root, detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted(one.rstrip("/").rpartition("/")[2] for one in found if one.rstrip("/") != self.root.rstrip("/"))
 
     def _path(self, name: str) -> str:
         return f"{self.root.rstrip('/')}/{name}".rstrip("/")

@@ -10,7 +10,7 @@ from treering.errors import DiskFull, NoStore, StoreError, UsageError
 from treering.opening import Place, stores_of
 from treering.pipeline import dataset
 from treering.pipeline.datacard import Total
-from treering.report import Reporter
+from treering.report import Reporter, one_line
 from treering.store import Store
 
 WHO = "treering dataset"
@@ -67,7 +67,7 @@ def publish_fleet(fleet: Path, destination: str, report: Reporter, only: Sequenc
                 raise
             except StoreError as error:
                 failed[name] = f"{error.message} ({error.hint})"
-                report.warn(f"{name}: {failed[name]}")
+                report.warn(f"{one_line(name)}: {failed[name]}")
                 continue
             if draft:
                 made.put(draft)

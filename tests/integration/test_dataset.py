@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from repositories import Repo, at_home, tell_story
+from repositories import Repo, at_home, read_only, tell_story
 from treering import opening, operations, publishing
 from treering.destination import Destination
 from treering.errors import DataError, MissingExtra, NoStore, ServiceError, StoreBusy, StoreError, UsageError
@@ -504,6 +506,18 @@ def test_a_store_that_is_not_there_is_told_and_nothing_is_taken_out(small: Fleet
     assert bytes_of(tmp_path / "out") == before
 
 
+@pytest.mark.parametrize("way", ["x/../out", "link/out", "out/"])
+def test_a_folder_is_the_same_however_it_is_named(
+    small: Fleet, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "x").mkdir()
+    small.publish(tmp_path / "out")
+    monkeypatch.chdir(tmp_path)
+    assert small.publish(way).unchanged == ("one", "two")
+    assert small.publish(f"file://{tmp_path}/out").unchanged == ("one", "two")
+
+
 def test_a_fleet_that_is_not_there_empties_nothing(small: Fleet, tmp_path: Path) -> None:
     small.publish(tmp_path / "out")
     before = state_of(tmp_path / "out")
@@ -518,8 +532,10 @@ def test_a_folder_that_holds_other_things_is_left_alone(small: Fleet, tmp_path: 
     other = tmp_path / "out" / "commits" / "repo=three" / "part-0.parquet"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"precious")
+    before = sorted((tmp_path / "out").rglob("*"))
     with pytest.raises(UsageError, match="holds other things"):
         small.publish(tmp_path / "out")
+    assert sorted((tmp_path / "out").rglob("*")) == before
     assert other.read_bytes() == b"precious"
 
 
@@ -578,7 +594,7 @@ def test_a_run_that_ends_while_it_puts_files_leaves_whole_ones_and_a_true_card(
         assert counts(rows_of(out, "commits")).keys() == {"one", "two"}
     assert small.publish(out).written == ("one",)
     see_that_the_card_is_true(out)
-    assert not list(out.glob(".new-*"))
+    assert not list(out.glob(".treering-new-*"))
 
 
 def test_a_run_killed_at_any_moment_leaves_a_dataset_that_can_be_read(story: Repo, tmp_path: Path) -> None:
@@ -598,7 +614,7 @@ def test_a_run_killed_at_any_moment_leaves_a_dataset_that_can_be_read(story: Rep
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         ) as process:  # fmt: skip
             began = time.monotonic()
-            while not list(out.glob(".new-*")) and process.poll() is None and time.monotonic() - began < 60:
+            while not list(out.glob(".treering-new-*")) and process.poll() is None and time.monotonic() - began < 60:
                 time.sleep(0.005)
             time.sleep(dice.uniform(0, 0.4))
             process.kill()
@@ -612,7 +628,7 @@ def test_a_run_killed_at_any_moment_leaves_a_dataset_that_can_be_read(story: Rep
     see_that_the_card_is_true(out)
     fleet.publish(tmp_path / "at once")
     assert bytes_of(out) == bytes_of(tmp_path / "at once")
-    assert not list(out.glob(".new-*"))
+    assert not list(out.glob(".treering-new-*"))
 
 
 # the command -------------------------------------------------------------------------------------------------------
@@ -668,6 +684,25 @@ def test_any_file_system_of_fsspec_will_do(small: Fleet, tmp_path: Path, in_memo
     (small.folder / "stores" / "one").rename(tmp_path / "elsewhere")
     assert small.publish(in_memory).taken_out == ("one",)
     assert not [name for name in memory.find("/") if "repo=one" in name]
+
+
+def test_a_store_that_may_only_be_read_is_read(small: Fleet, in_memory: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        store = Path(folder) / "stores" / "one"
+        shutil.copytree(small.folder / "stores" / "one", store)
+        with read_only(store):
+            assert publishing.publish_fleet(Path(folder), in_memory, Reporter()).written == ("one",)
+
+
+def test_what_an_upload_that_broke_left_is_removed(small: Fleet, in_memory: str) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    small.publish(in_memory)
+    memory.pipe_file("/made/of it/.treering-new-commits-repo=gone-part-0.parquet", b"half")
+    small.publish(in_memory)
+    assert not [name for name in memory.find("/") if ".treering-new-" in name]
 
 
 def test_an_upload_that_breaks_leaves_the_old_file(

@@ -52,7 +52,7 @@ def dataset(
     if made.failed:
         name, why = next(iter(made.failed.items()))
         raise Incomplete(
-            f"{len(made.failed):,} repositories were left as they were, {name} first: {why}",
+            f"{len(made.failed):,} repositories were left as they were, {one_line(name)} first: {why}",
             "mend their stores, or take them out of the fleet, and run it again: the others are done",
         )
     check(report, strictly=strict)

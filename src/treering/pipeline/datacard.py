@@ -132,7 +132,7 @@ duckdb.sql("SELECT repo, count(*) FROM read_parquet('commits/*/*.parquet') GROUP
 polars.scan_parquet("commits/*/*.parquet")
 pyarrow.dataset.dataset("commits", partitioning=None)  # `repo` as the files have it: text, whatever the name
 datasets.load_dataset(".", "commits")
-spark.read.parquet("commits")
+spark.read.parquet("commits")  # not tried
 ```
 
 ## What is not in it

@@ -102,10 +102,6 @@ class Dataset:
     def __init__(self, destination: Destination, scratch: Path) -> None:
         self._destination, self._scratch = destination, scratch
         self._kept = destination.read(CARD)
-        if self._kept is None and destination.names():
-            raise UsageError(
-                f"{destination.shown} holds other things than a dataset", "give a new folder, or an empty one"
-            )
         self._repositories = dict(_card(self._kept, destination.shown).repositories) if self._kept else {}
         self._files = {name: size for table in TABLES for name, size in destination.files(table).items()}
         if self._kept is None:
@@ -114,8 +110,7 @@ class Dataset:
     @property
     def names(self) -> set[str]:
         """The repositories that the card names, and those that a killed run left without it."""
-        folders = {file.split("/")[1] for file in self._files}
-        return {*self._repositories, *(unquote(one[len(_KEY) :]) for one in folders if one.startswith(_KEY))}
+        return {*self._repositories, *filter(None, map(_owner, self._files))}
 
     @property
     def card(self) -> Card:
@@ -142,7 +137,7 @@ class Dataset:
 
             def commits() -> Iterator[Row]:
                 nonlocal partial
-                for record in report.track(store.records(), store.count(), f"writing {name}"):
+                for record in report.track(store.records(), store.count(), "writing commits"):
                     secrets.update(record.redacted)
                     partial += not record.diff_complete
                     yield to_builtins(record)
@@ -171,8 +166,7 @@ class Dataset:
         """Remove a partition; the card forgets it first."""
         self._repositories.pop(name, None)
         self._keep_card()
-        folders = tuple(f"{_partition(table, name)}/" for table in TABLES)
-        for file in [one for one in self._files if one.startswith(folders)]:
+        for file in [one for one in self._files if _owner(one) == name]:
             self._destination.remove(file)
             del self._files[file]
 
@@ -219,6 +213,8 @@ def opened(url: str, who: str) -> Iterator[Dataset]:
     with needs("export"):
         import pyarrow  # noqa: F401  (before a history is read, not after)
     destination = Destination(url)
+    if destination.read(CARD) is None and destination.names():
+        raise UsageError(f"{destination.shown} holds other things than a dataset", "give a new folder, or an empty one")
     with destination.alone(who), destination.scratch() as scratch:
         yield Dataset(destination, scratch)
 
@@ -243,6 +239,12 @@ def _partition(table: str, name: str) -> str:
         char if char.isalnum() or char in "-_." or not char.isascii() else f"%{ord(char):02X}" for char in name
     )
     return f"{table}/{_KEY}{told}"
+
+
+def _owner(file: str) -> str:
+    """The repository whose partition a file is in; empty where it is in none."""
+    _, folder, *within = file.split("/")
+    return unquote(folder[len(_KEY) :]) if within and folder.startswith(_KEY) else ""
 
 
 @contextmanager
