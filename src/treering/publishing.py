@@ -1,12 +1,12 @@
 """The operation that hands whole histories on: a dataset of Parquet files, of one repository or of a fleet."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from treering import operations
 from treering.errors import DiskFull, NoStore, StoreError, UsageError
+from treering.files import as_text
 from treering.opening import Place, stores_of
 from treering.pipeline import dataset
 from treering.pipeline.datacard import Total
@@ -32,7 +32,7 @@ def publish(where: Place, destination: str, report: Reporter) -> Published:
     with dataset.opened(destination, WHO) as made:
         operations.scrape(where, report, patches=True)
         with where.store() as store:
-            name = _name(store.fact("repo") or where.source.name)
+            name = store.fact("repo") or where.source.name
             draft = made.draft(name, store, report)
         if draft:
             made.put(draft)
@@ -85,11 +85,6 @@ def _folders(fleet: Path) -> dict[str, Path]:
         raise NoStore(f"there is no store in {fleet / 'stores'}", "give --fleet the folder of a fleet that was indexed")
     found: dict[str, Path] = {}
     for path in sorted((fleet / "stores").iterdir()):
-        if path.is_dir() and found.setdefault(_name(path.name), path) != path:
-            raise UsageError(f"{found[_name(path.name)]} and {path} would be one partition", "rename one of them")
+        if path.is_dir() and found.setdefault(as_text(path.name), path) != path:
+            raise UsageError(f"{found[as_text(path.name)]} and {path} would be one partition", "rename one of them")
     return found
-
-
-def _name(name: str) -> str:
-    """A name as text: bytes that are no UTF-8 are told as such."""
-    return os.fsencode(name).decode("utf-8", "replace")

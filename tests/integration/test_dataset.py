@@ -645,6 +645,13 @@ def test_the_command_writes_the_repository_we_are_in(repo: Repo, tmp_path: Path)
     assert json.loads(chosen.stdout)["tables"]["commits"]["rows"] == 0
 
 
+def test_a_repository_in_a_folder_that_is_no_utf8_is_read(make_repo: Callable[..., Repo], tmp_path: Path) -> None:
+    latin = make_repo(LATIN)
+    tell_little(latin)
+    treering("dataset", tmp_path / "out", "--repo", latin.path)
+    assert counts(rows_of(tmp_path / "out", "commits")) == {"caf\N{REPLACEMENT CHARACTER}": 1}
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
