@@ -366,6 +366,12 @@ def test_two_updates_at_once_do_not_meet(tmp_path: Path) -> None:
         fleets.update(tmp_path / "fleet", ["/srv/shop"], Reporter())
 
 
+def test_a_cluster_that_is_not_there_is_said_at_once(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(ServiceError, match=r"no Ray answers at 127\.0\.0\.1:9"):
+        fleets.update(tmp_path / "fleet", [str(many / "ledger")], Reporter())
+
+
 def test_a_fleet_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(NoStore, match="no fleet"):
         fleets.status(tmp_path)
