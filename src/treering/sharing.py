@@ -68,5 +68,5 @@ def forget(collections: Iterable[tuple[str, str]], names: Sequence[str]) -> None
             with Server(url, timeout) as server:
                 server.forget(collection, names)
         except StoreError as error:
-            hint = f"{error.hint}; or leave its points in `{collection}`: --leave-points"
+            hint = f"run it again when it does, or leave its points in `{collection}`: --leave-points"
             raise type(error)(f"nothing was forgotten here: {error.message}", hint) from error
