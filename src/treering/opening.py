@@ -83,6 +83,11 @@ def places(repos: Sequence[Path], store: Path | None = None) -> dict[str, Place]
     return found
 
 
+def stores_of(fleet: Path) -> dict[str, Path]:
+    """The stores of a fleet, by the names of their repositories: the folders in ``stores`` that hold an index."""
+    return {path.parent.name: path.parent for path in sorted(fleet.glob("stores/*/treering.db"))}
+
+
 def embedder_of(settings: Settings, threads: int = 0) -> Callable[[], Embedder]:
     """Loads the embedding model that the settings name."""
     return partial(load_embedder, settings.index.model, settings.index.batch_tokens, threads)

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from treering.cli.learn import trained
 from treering.cli.options import PATH, chosen, emit, guarded, settings_of
-from treering.errors import Incomplete
+from treering.errors import Incomplete, UsageError
 from treering.report import Reporter, one_line
 
 
@@ -35,6 +36,8 @@ def of_fleet(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--workers", type=click.IntRange(min=1), help="How many processes [default: as many as cores].")
 @click.option("--tokens", is_flag=True, help="Make token streams for a training, too.")
 @click.option("--largest", type=click.FloatRange(min=0), default=20.0, show_default=True, help="GB of a repository.")
+@click.option("--qdrant", metavar="COLLECTION", help="Push all into this collection, each under its name here.")
+@click.option("--qdrant-url", help="Where the server is [default: http://localhost:6333].")
 @click.option("--verbose", is_flag=True, help="Say more on stderr.")
 @chosen
 def update(
@@ -47,17 +50,21 @@ def update(
     workers: int | None,
     tokens: bool,
     largest: float,
+    qdrant: str | None,
+    qdrant_url: str | None,
     **flags: Any,
 ) -> None:
     """Add repositories to a fleet, and bring all of it up to date."""
     from treering import fleets
 
+    if qdrant_url and not qdrant:
+        raise UsageError("--qdrant-url says where, but not what", "name the collection with --qdrant")
     report = Reporter.to_stderr(verbose=verbose)
     named = [*sources, *(one for file in lists for one in fleets.listed(file))]
     named += [one for owner in owners for one in fleets.organisation(owner)]
     done = fleets.update(
         folder, named, report, flags=settings_of(flags), workers=workers or 0, tokens=tokens,
-        largest=int(largest * 1e9),
+        largest=int(largest * 1e9), qdrant=qdrant or "", qdrant_url=qdrant_url,
     )  # fmt: skip
     if as_json:
         emit(done)
@@ -71,6 +78,50 @@ def update(
             f" {failed[0].cause}",
             "run it again once they can be read: it does only what is missing",
         )
+
+
+@fleet.command()
+@of_fleet
+@click.option("--weight", "weights", metavar="NAME=N", multiple=True, help="How often a repository's commits come.")
+@click.option("--apart", metavar="NAME", multiple=True, help="Judge on this repository, and learn nothing from it.")
+@click.option("--verbose", is_flag=True, help="Say more on stderr.")
+@trained
+def train(
+    folder: Path,
+    as_json: bool,
+    verbose: bool,
+    weights: tuple[str, ...],
+    apart: tuple[str, ...],
+    resume: bool,
+    **flags: Any,
+) -> None:
+    """Fine-tune the base model on all of a fleet, and judge it on later commits."""
+    from treering import pooling
+
+    weighed = dict(map(_weighed, weights))
+    done = pooling.train(
+        folder, Reporter.to_stderr(verbose=verbose), flags=settings_of(flags), weights=weighed, apart=apart,
+        resume=resume,
+    )  # fmt: skip
+    if done is None:
+        return
+    if as_json:
+        emit(done)
+        return
+    click.echo(f"{done.report.verdict}\nModel: {one_line(done.folder)}")
+    for share in done.shares:
+        repeats = f", {share.repeats:,} repeat others" if share.repeats else ""
+        click.echo(one_line(f"  {share.name}: {share.documents:,} commits, {share.tokens:,} tokens{repeats}"))
+    if done.elsewhere:
+        click.echo(one_line(f"On {', '.join(share.name for share in done.apart)}: {done.elsewhere.verdict}"))
+
+
+def _weighed(given: str) -> tuple[str, float]:
+    name, _, weight = given.rpartition("=")
+    try:
+        return name, float(weight)
+    except ValueError:
+        raise UsageError(f"{given!r} is no weight", "write it as NAME=2 or NAME=0.5") from None
 
 
 @fleet.command()
@@ -103,11 +154,12 @@ def _tell(repositories: list[Any]) -> None:
 @fleet.command()
 @of_fleet
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-def forget(folder: Path, as_json: bool, names: tuple[str, ...]) -> None:
+@click.option("--leave-points", is_flag=True, help="Leave what Qdrant has of them.")
+def forget(folder: Path, as_json: bool, names: tuple[str, ...], leave_points: bool) -> None:
     """Take repositories out of a fleet, with all that was made of them."""
     from treering import fleets
 
-    gone = fleets.forget(folder, names)
+    gone = fleets.forget(folder, names, leave_points=leave_points)
     if as_json:
         emit(gone)
     else:

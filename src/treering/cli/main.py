@@ -14,6 +14,7 @@ import click
 from treering import __version__
 from treering.cli import ask, care, find, improve, learn, qdrant, route
 from treering.cli.brief import brief
+from treering.cli.dataset import dataset
 from treering.cli.doctor import doctor
 from treering.cli.fleet import fleet
 from treering.cli.forge import forge
@@ -281,5 +282,6 @@ for command in (
     hooks,
     watch,
     n8n,
+    dataset,
 ):
     main.add_command(command)
