@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from treering.config import Settings, load
-from treering.errors import DataError, ModelError, StoreError, UsageError
+from treering.errors import DataError, ModelError, NoStore, StoreError, UsageError
 from treering.git.reader import Source, locate
 from treering.operate.threads import FILE as THREADS
 from treering.operate.threads import Threads
@@ -22,6 +22,7 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.fusion import LEARNED
 from treering.store import FOLDER, Store, store_folder
+from treering.store.database import holds_store
 from treering.vectors.embedder import Embedder, embed, load_embedder
 
 BEHIND = "the index is behind the repository: run `treering index`, or keep `treering watch` on"
@@ -80,6 +81,15 @@ def places(repos: Sequence[Path], store: Path | None = None) -> dict[str, Place]
             raise UsageError(f"{name} would have the store of another one", "a store is of one repository")
         names = (name, *(f"{name}-{number}" for number in range(2, len(repos) + 2)))
         found[next(one for one in names if one not in found)] = where
+    return found
+
+
+def stores_of(fleet: Path) -> dict[str, Path]:
+    """The stores of a fleet, by the names of their repositories. Raises :class:`NoStore` if it has none."""
+    folder = fleet / "stores"
+    found = {path.name: path for path in sorted(folder.iterdir()) if holds_store(path)} if folder.is_dir() else {}
+    if not found:
+        raise NoStore(f"there is no store in {folder}", "a fleet has one for each repository, as `stores/NAME`")
     return found
 
 
