@@ -5,7 +5,7 @@ import resource
 import shutil
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from treering.errors import DataError, StoreError, UsageError
 from treering.gathering import Gathering
 from treering.report import Reporter
 from treering.search.commits import Finder
+from treering.search.history import History
 from treering.search.lexical import Lexical, Scope, asked_words
 from treering.search.shards import Shards
 from treering.store import Store
@@ -47,6 +48,7 @@ def tell_shop(repo: Repo) -> Repo:
     repo.git("switch", "--quiet", "main")
     repo.commit("Settle a dispute with a customer", src_0_dispute__py="def settle(dispute):\n    return dispute\n")
     repo.git("merge", "--quiet", "--no-ff", "-m", "Merge basket\n\nPenguins may buy fish now (#77).", "basket")
+    repo.clock = 1_500_000_000  # a clock that went wrong
     repo.commit("Write receipts", src_0_ledger__py="def receipt(order):\n    return [order]\n")
     return repo
 
@@ -199,6 +201,25 @@ def test_a_word_is_as_rare_as_it_is_in_all_repositories(stores: Stores, minilm: 
         assert dict(zip(words, map(len, own), strict=True)) == held
 
 
+def test_how_much_the_messages_of_a_repository_say_is_told_by_its_own(stores: Stores, make_repo: Any) -> None:
+    mute = make_repo("mute")
+    for number in range(8):
+        mute.commit("wip", **{f"src_0_oracle_{number}__py": f"def oracle_{number}(value):\n    return value\n"})
+    operations.index(opening.place(mute.path), Reporter())
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(Store.existing(folder)) for name, folder in stores.items()}
+        opened["mute"] = stack.enter_context(Store.existing(mute.path / ".treering"))
+        many = Finder(Shards(opened), None)
+        legs = many.ask("the oracle rule of the client").legs
+        assert legs
+        for place, (name, store) in enumerate(opened.items()):
+            theirs = Finder(store, None).ask("the oracle rule of the client").legs
+            told = legs.share[many.history.repository[legs.numbers] == place]
+            assert theirs
+            assert set(told.tolist()) == set(theirs.share.tolist()), name
+        assert legs.share.max() == 1
+
+
 # which repositories ----------------------------------------------------------------------------------------------
 
 
@@ -261,6 +282,31 @@ def test_who_may_see_nothing_is_told_that_there_is_nothing(stores: Stores, minil
 # forks -----------------------------------------------------------------------------------------------------------
 
 
+def test_what_one_repository_is_built_of_is_its_own(repos: dict[str, Repo], stores: Stores, tmp_path: Path) -> None:
+    """Of two that have all commits of the bank, its merge too, and of the fork."""
+    twin = repos["bank"].copied(tmp_path / "twin")
+    shutil.rmtree(twin.path / ".treering")
+    newest = twin.commit("Only the twin has this", twin__py="TWIN = 2\n")
+    operations.index(opening.place(twin.path), Reporter())
+    many = only(stores, "bank") | {"twin": twin.path / ".treering"} | only(stores, "fork")
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(Store.existing(folder)) for name, folder in many.items()}
+        history = History(Shards(opened))
+        parts = {name: History(store) for name, store in opened.items()}
+        places = {name: np.flatnonzero(history.repository == place) for place, name in enumerate(many)}
+        brought = history.brought(history.everything.copy())
+        for name, part in parts.items():
+            own = places[name]
+            assert [history.hashes[number] for number in own] == part.hashes
+            assert np.array_equal(history.lengths[own], part.lengths)
+            for told, known in ((history.merged_by, part.merged_by), (brought, part.brought(part.everything.copy()))):
+                assert np.array_equal(told[own], np.where(known >= 0, own[known], -1))
+        assert sum(len(part) for part in parts.values()) == len(history)
+        reached = np.flatnonzero(history.at(newest))
+        assert set(reached) == set(places["twin"][np.flatnonzero(parts["twin"].at(newest))])
+        assert len(reached) > 20
+
+
 def test_a_merge_tells_only_of_the_commits_that_it_brought_into_its_own_repository(
     repos: dict[str, Repo], stores: Stores, minilm: Embedder
 ) -> None:
@@ -298,7 +344,7 @@ def test_a_commit_of_two_repositories_is_found_by_its_hash(
     with gathered(stores, minilm) as opened:
         (hit,) = opened.search(first)
         assert hit.why == "that hash"
-        assert opened.similar(first)
+        assert opened.similar(first[:12]) == opened.similar(first)
         for name in ("bank", "fork"):
             assert of(opened.search(first, filters=Filters(repositories=(name,)))) == {name}
 
@@ -415,6 +461,11 @@ def test_a_repository_without_vectors_is_found_by_its_words(
         first, *_ = opened.search("raise the retry limit of the client")
         assert first.repository == "shop"
         assert "meaning" not in first.why
+        history, dense = opened._finder(None).history, opened._finder(None).dense
+        assert dense
+        for waiting in dense.waiting.values():  # neither near nor far
+            assert {history.store.repositories[place] for place in history.repository[waiting]} == {"shop"}
+            assert waiting.sum() == 9
         everything = opened.search("how is a dispute settled", limit=EVERYTHING)
         assert all(("meaning" in hit.why) == (hit.repository != "shop") for hit in everything)
         assert "shop" in of(everything)
@@ -454,7 +505,7 @@ def test_a_store_that_was_made_anew_while_it_was_open_is_read_anew(
     report = Reporter()
     with gathered(stores, minilm, report) as opened:
         before = answers(opened)
-        torn_postings(stores["shop"])
+        torn_hunks(stores["shop"])
         shutil.rmtree(stores["shop"])
         shutil.copytree(repos["shop"].path / ".treering", stores["shop"])
         assert answers(opened) == before
@@ -468,15 +519,20 @@ def test_what_is_indexed_while_it_is_open_is_not_taken_for_another_repository(
     grown.commit("Start to grow", grown__py="GROWN = 1\n")
     operations.index(opening.place(grown.path), Reporter())
     many = {"grown": grown.path / ".treering"} | stores
-    with gathered(many, minilm) as opened:
-        before = answers(opened, path="src"), answers(opened, author="ada"), answers(opened)
-        opened._finders.clear()  # nothing of it is remembered
-        finder = opened._finder(None)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(Store.existing(folder)) for folder in many.values()]
+        asked = Finder(Shards(dict(zip(many, opened, strict=True))), minilm)
+        before = [asked.search(one, limit=EVERYTHING) for one in QUESTIONS]
+        late = Shards(dict(zip(many, opened, strict=True)))
+        never = Finder(Shards(dict(zip(many, opened, strict=True))), minilm)
         for number in range(5):
             grown.commit(f"Settle dispute {number} of it", src_0_more__py=f"def dispute_{number}():\n    pass\n")
         operations.index(opening.place(grown.path), Reporter())
-        assert (answers(opened, path="src"), answers(opened, author="ada"), answers(opened)) == before
-        assert opened._finder(None) is finder
+        for finder in (asked, never, Finder(late, minilm)):
+            assert [finder.search(one, limit=EVERYTHING) for one in QUESTIONS] == before
+            assert finder.search("dispute", limit=9, filters=Filters(path="src/more.py")) == []
+        fresh = Finder(Shards(dict(zip(many, opened, strict=True))), minilm)
+        assert fresh.search("dispute", limit=9, filters=Filters(path="src/more.py"))
 
 
 def test_more_stores_than_may_be_open_are_told_before_any_is_opened(
