@@ -283,12 +283,12 @@ def test_who_may_see_nothing_is_told_that_there_is_nothing(stores: Stores, minil
 
 
 def test_what_one_repository_is_built_of_is_its_own(repos: dict[str, Repo], stores: Stores, tmp_path: Path) -> None:
-    """Of two that have all commits of the bank, its merge too, and of the fork."""
+    """Of two that have all commits of the bank, its merge too, of the fork, and of the shop with its wrong clock."""
     twin = repos["bank"].copied(tmp_path / "twin")
     shutil.rmtree(twin.path / ".treering")
     newest = twin.commit("Only the twin has this", twin__py="TWIN = 2\n")
     operations.index(opening.place(twin.path), Reporter())
-    many = only(stores, "bank") | {"twin": twin.path / ".treering"} | only(stores, "fork")
+    many = only(stores, "bank") | {"twin": twin.path / ".treering"} | only(stores, "fork", "shop")
     with ExitStack() as stack:
         opened = {name: stack.enter_context(Store.existing(folder)) for name, folder in many.items()}
         history = History(Shards(opened))
