@@ -160,20 +160,20 @@ class _Watch(threading.Thread):
         while not self.ended.wait(SAMPLE_SECONDS):
             own_peak, together = _resident(self.pid)
             largest = self.memory.largest_child
-            for child in _descendants(self.pid):
+            for child in descendants(self.pid):
                 peak, now = _resident(child)
                 largest, together = max(largest, peak), together + now
             self.memory = Memory(max(self.memory.process, own_peak), largest, max(self.memory.together, together))
 
 
-def _descendants(pid: int) -> Iterable[int]:
+def descendants(pid: int) -> Iterable[int]:
     own = _read(f"/proc/{pid}/cmdline")
     for thread in _listed(f"/proc/{pid}/task"):
         for child in _read(f"/proc/{pid}/task/{thread}/children").split():
             # Between fork and exec a child shows its parent's memory, and its command line.
             if _read(f"/proc/{child}/cmdline") != own:
                 yield int(child)
-            yield from _descendants(int(child))
+            yield from descendants(int(child))
 
 
 def _resident(pid: int) -> tuple[int, int]:

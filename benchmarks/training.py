@@ -124,7 +124,7 @@ def _one(chosen: Any, steps: int) -> dict[str, float]:
         blocks = Blocks(data.train, length)
         texts = [blocks[number][:-1].tolist() for number in range(len(blocks) - 1)]
     else:
-        if chosen.way.startswith(PADDED):
+        if chosen.way.startswith(PADDED) and chosen.way != DYNAMIC:
             length = int(chosen.way.removeprefix(PADDED))
             batch = max(1, batch * chosen.length // length)
         documents = zip(data.train.starts, data.train.stops, strict=True)

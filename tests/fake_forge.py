@@ -51,6 +51,8 @@ class FakeForge:
         self.wrong: list[str] = []
         self.tokens: set[str] = set()
         self.page = 100
+        self.owned: list[str] = []
+        """The addresses of the organisation's repositories; the first one is ada's, too."""
         self.before_create: Callable[[], object] = lambda: None
         self._numbers = itertools.count(1001)
         self._lock = threading.Lock()
@@ -131,6 +133,8 @@ class FakeForge:
                     self.wrong.append(f"{method} {path}: {body!r}")
                     return 422, {"message": "Validation Failed"}, {}
                 return handle(*(int(one) if one.isdigit() else one for one in found.groups()), query=query, body=body)
+        if found := re.fullmatch(r"/api/v[34]/(orgs|groups|users)/(\w+)/(repos|projects)", path):
+            return self._owned(*found.groups())
         if not re.match(self._root(), path):
             return 404, {"message": "Not Found"}, {}
         self.wrong.append(f"{method} {path}")
@@ -138,6 +142,14 @@ class FakeForge:
 
     def _root(self) -> str:
         return f"/api/v3/repos/{NAME}/" if self.kind == "github" else "/api/v4/projects/acme%2Fshop/"
+
+    def _owned(self, what: str, owner: str, _: str) -> Answer:
+        mine = {"acme": ("orgs", "groups"), "ada": ("users",)}.get(owner, ())
+        key = "clone_url" if self.kind == "github" else "http_url_to_repo"
+        owned = self.owned if owner == "acme" else self.owned[:1]
+        return (
+            (200, [{"id": 1, key: one} for one in owned], {}) if what in mine else (404, {"message": "Not Found"}, {})
+        )
 
     def _one(self, number: int, told: Callable[[dict[str, Any]], Any]) -> Answer:
         if number not in self.requests:

@@ -40,7 +40,7 @@ def export_n8n(where: Place, folder: Path, *, server: str = "", notify: str = ""
         _address("--url", server).rstrip("/") if server else f"http://127.0.0.1:{where.settings.serve.port or 8080}"
     )
     notify = _address("--notify", notify) if notify else ""
-    name = where.source.name.encode("utf-8", "replace").decode()
+    name = where.source.name
     written = []
     for kind in n8n.KINDS:
         made = n8n.workflow(kind, name, server, notify)

@@ -11,7 +11,7 @@
     ├── DataError            5  a file given as input is torn, empty or made for something else; an index holds nothing
     ├── ModelError           6  a model is not on this machine, or is not what it should be
     │   └── MissingExtra        an optional part of treering is not installed
-    ├── Incomplete           7  the work was done but is partial, and --strict was given
+    ├── Incomplete           7  the work was done but is partial, and --strict was given, or a part of it failed
     ├── BudgetError          8  a ceiling of spending is reached, or a price is not known: nothing was spent
     ├── ServiceError         9  a service that is asked does not answer or refuses, or ours cannot start
     │   ├── NoKey               there is no key to ask it with

@@ -67,6 +67,11 @@ def swap(new: Path, folder: Path, old: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def as_text(name: str) -> str:
+    """A file's name as text that can be stored and shown: bytes that are no UTF-8 are told as such."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
 def flush(path: Path) -> None:
     """See that a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)

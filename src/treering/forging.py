@@ -26,7 +26,7 @@ from treering.opening import Place
 from treering.operate import webhooks
 from treering.operate.comment import Posted as Posted
 from treering.operate.comment import markdown, post
-from treering.operate.forge import Address, Change, Kind, address, hosts, number_of, opened, token_of
+from treering.operate.forge import KINDS, Address, Change, Kind, account, address, hosts, number_of, opened, token_of
 from treering.operate.inbox import Figures as Figures
 from treering.operate.inbox import Inbox as Inbox
 from treering.operate.inbox import Waiting as Waiting
@@ -124,6 +124,17 @@ def _git_token(host: str, settings: ForgeSettings) -> tuple[str, str]:
     """Who fetches from a host, with which token: only from one that the token is for."""
     kind = hosts(settings).get(host)
     return (USERS[kind], token_of(kind, settings, os.environ)) if kind else ("", "")
+
+
+def organisation(named: str, settings: ForgeSettings, pause: Pause = time.sleep) -> list[str]:
+    """The addresses of all repositories of ``github:NAME`` or ``gitlab:GROUP``, that the token may see."""
+    prefix, _, name = named.partition(":")
+    kind = next((one for one in KINDS if one == prefix), None)
+    if not kind or not name:
+        raise UsageError(f"{named!r} is no organisation", "write it as github:NAME or gitlab:GROUP")
+    at = account(kind, name, settings)
+    with opened(at, token_of(at.kind, settings, os.environ), settings, pause) as forge:
+        return list(forge.repositories())
 
 
 # the comment ----------------------------------------------------------------------------------------------------------

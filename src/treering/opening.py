@@ -13,6 +13,7 @@ from pathlib import Path
 
 from treering.config import Settings, load
 from treering.errors import DataError, ModelError, NoStore, StoreError, UsageError
+from treering.files import as_text
 from treering.git.reader import Source, locate
 from treering.operate.threads import FILE as THREADS
 from treering.operate.threads import Threads
@@ -22,7 +23,6 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.fusion import LEARNED
 from treering.store import FOLDER, Store, store_folder
-from treering.store.database import holds_store
 from treering.vectors.embedder import Embedder, embed, load_embedder
 
 BEHIND = "the index is behind the repository: run `treering index`, or keep `treering watch` on"
@@ -85,11 +85,13 @@ def places(repos: Sequence[Path], store: Path | None = None) -> dict[str, Place]
 
 
 def stores_of(fleet: Path) -> dict[str, Path]:
-    """The stores of a fleet, by the names of their repositories. Raises :class:`NoStore` if it has none."""
-    folder = fleet / "stores"
-    found = {path.name: path for path in sorted(folder.iterdir()) if holds_store(path)} if folder.is_dir() else {}
+    """The stores of a fleet, by the names of their repositories: the folders in ``stores`` that hold an index.
+
+    Raises :class:`NoStore` where there is none at all.
+    """
+    found = {as_text(path.parent.name): path.parent for path in sorted(fleet.glob("stores/*/treering.db"))}
     if not found:
-        raise NoStore(f"there is no store in {folder}", "a fleet has one for each repository, as `stores/NAME`")
+        raise NoStore(f"there is no store in {fleet / 'stores'}", "give --fleet the folder of a fleet that was indexed")
     return found
 
 

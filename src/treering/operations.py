@@ -5,7 +5,7 @@ What the faces offer is read from here, ``finding.py``, ``learning.py`` and, fro
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ from treering.text.document import best_names
 from treering.text.words import plain_words
 from treering.tracing import span
 from treering.types import Trend
+from treering.vectors.embedder import Embedder
 
 
 def scrape(where: Place, report: Reporter, *, patches: bool = False) -> scrape_stage.Scraped:
@@ -95,12 +96,16 @@ def sql(
     return ask(path, query, seconds=seconds)
 
 
-def index(where: Place, report: Reporter, *, rebuild: bool = False) -> index_stage.Indexed:
-    """Bring the store and its search index up to date; with ``rebuild``, make the index anew."""
+def index(
+    where: Place, report: Reporter, *, rebuild: bool = False, embedder: Callable[[], Embedder] | None = None
+) -> index_stage.Indexed:
+    """Bring the store and its search index up to date; with ``rebuild``, make the index anew. ``embedder`` gives the
+    model that the settings name where somebody has it loaded.
+    """
     scrape(where, report, patches=True)
     with where.store() as store:
         indexed = index_stage.index(
-            store, where.source, where.settings, report, embedder_of(where.settings), rebuild=rebuild
+            store, where.source, where.settings, report, embedder or embedder_of(where.settings), rebuild=rebuild
         )
         keep_log(store, where.settings, report)
     index_threads(where, report)

@@ -99,13 +99,12 @@ def from_csv(path: Path, wanted: Rows) -> Rows:
 def from_parquet(path: Path) -> Rows:
     rows: Rows = pq.read_table(path).to_pylist()
     for row in rows:
-        for name in ("references", "redacted"):
-            if name in row:
-                row[name] = dict(row[name])
         if "stats" in row:
             row["stats"] = {
                 one["path"]: {name: one[name] for name in ("insertions", "deletions")} for one in row["stats"]
             }
+            row["references"] = {one["kind"]: one["values"] for one in row["references"]}
+            row["redacted"] = {one["rule"]: one["count"] for one in row["redacted"]}
     return rows
 
 

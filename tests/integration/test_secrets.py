@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from repositories import Repo
-from treering import exports, learning, opening, operations
+from treering import exports, learning, opening, operations, publishing
 from treering.opening import Place
 from treering.report import Reporter
 from treering.store import Store
@@ -142,14 +142,16 @@ def write_everything(repo: Repo, written: Path) -> None:
             operations.export(
                 where, written / f"{table}.{form}", report, table=table, as_format=None, patches=table == "commits"
             )
+    publishing.publish(where, str(written / "dataset"), report)
     exports.export_history(repo.path, written / "history.jsonl", written / "history.json", report)
     folder, _ = learning.tokenize(where, report)
     tokenizer = load_tokenizer("gpt2")
     (written / "tokens.txt").write_text(tokenizer.decode(read_stream(folder)[1].tolist()))
     import pyarrow.parquet as pq
 
-    for path in sorted(written.glob("*.parquet")):  # what it holds is packed
-        (written / f"{path.name}.txt").write_text(json.dumps(pq.read_table(path).to_pylist(), ensure_ascii=False))
+    for path in sorted(written.rglob("*.parquet")):  # what it holds is packed
+        rows = pq.read_table(path, partitioning=None).to_pylist()
+        path.with_name(f"{path.name}.txt").write_text(json.dumps(rows, ensure_ascii=False))
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +215,14 @@ def test_the_manifest_counts_secrets_by_rule_and_by_commit(planted: Planted) -> 
     assert total == sum(sum(rules.values()) for rules in told_of["by_commit"].values())
     assert total > 3 * len(CASES)
     assert len(told_of["by_rule"]) >= 20
+
+
+def test_a_dataset_tells_of_secrets_and_holds_what_was_put_in_their_place(planted: Planted) -> None:
+    card = json.loads((planted.written / "dataset" / "card.json").read_text("utf-8"))
+    assert card["secrets"] == dict(sorted(manifest(planted.repo)["secrets"]["by_rule"].items()))
+    for table in ("commits", "changes", "documents", "hunks"):
+        (text,) = (path.read_text() for path in (planted.written / "dataset").glob(f"{table}/*/*.txt"))
+        assert "[redacted:github-token]" in text, table
 
 
 def test_check_secrets_lists_the_commits(planted: Planted) -> None:

@@ -1,6 +1,7 @@
 """The commands that learn: tokenize, train, evaluate, generate; and those that use it: message, suggest."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +40,33 @@ def tokenize(repo: Path, store: Path | None, as_json: bool, verbose: bool, **fla
         click.echo(f"{corpus.total_tokens:,} tokens of {len(corpus.documents):,} commits in {folder}")
 
 
+def trained(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a training, whatever it learns from."""
+    for option in (
+        click.option(
+            "--resume/--no-resume", default=True, show_default=True, help="Go on with one that was cut short."
+        ),
+        click.option("--save-seconds", type=float, help="How often a checkpoint is written [default: 60]."),
+        click.option("--sharded", is_flag=True, default=None, help="Spread it over torchrun's processes (FSDP)."),
+        GPU,
+        click.option("--seed", type=int, help="Decides the order and every random start."),
+        click.option("--learning-rate", type=float, help="The peak learning rate."),
+        SEQUENCE_LENGTH,
+        BATCH_SIZE,
+        click.option("--epochs", type=int, help="How often the history is read at most."),
+        click.option("--max-tokens", type=int, help="Tokens to learn from at most."),
+        click.option("--max-steps", type=int, help="Optimizer steps at most."),
+        METHOD,
+        MODEL,
+        MINUTES,
+    ):
+        command = option(command)
+    return command
+
+
 @click.command(cls=OneLine)
-@MINUTES
-@MODEL
 @STRATEGY
-@METHOD
-@click.option("--max-steps", type=int, help="Optimizer steps at most.")
-@click.option("--max-tokens", type=int, help="Tokens to learn from at most.")
-@click.option("--epochs", type=int, help="How often the history is read at most.")
-@BATCH_SIZE
-@SEQUENCE_LENGTH
-@click.option("--learning-rate", type=float, help="The peak learning rate.")
-@click.option("--seed", type=int, help="Decides the order and every random start.")
-@GPU
-@click.option("--sharded", is_flag=True, default=None, help="Spread the model over torchrun's processes (FSDP).")
-@click.option("--save-seconds", type=float, help="How often a checkpoint is written [default: 60].")
-@click.option("--resume/--no-resume", default=True, show_default=True, help="Go on where a training was interrupted.")
+@trained
 @click.option("--continue", "onward", is_flag=True, help="Go on from the current model, on the commits since.")
 @common
 def train(

@@ -14,7 +14,9 @@ import click
 from treering import __version__
 from treering.cli import ask, care, find, improve, learn, qdrant, route
 from treering.cli.brief import brief
+from treering.cli.dataset import dataset
 from treering.cli.doctor import doctor
+from treering.cli.fleet import fleet
 from treering.cli.forge import forge
 from treering.cli.gate import gate
 from treering.cli.learn import MINUTES, MODEL, STRATEGY, WHICH
@@ -256,6 +258,7 @@ for command in (
     improve.monitor,
     learn.generate,
     doctor,
+    fleet,
     forge,
     learn.message,
     learn.suggest,
@@ -279,5 +282,6 @@ for command in (
     hooks,
     watch,
     n8n,
+    dataset,
 ):
     main.add_command(command)

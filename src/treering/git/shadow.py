@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from treering.errors import RepositoryError, StoreError
-from treering.files import os_errors, replacing
+from treering.files import as_text, os_errors, replacing
 
 REF_SECONDS = 60.0
 """How long reading refs may take; a config that includes a FIFO would wait for ever."""
@@ -255,8 +255,7 @@ def _holds(worktree: Path, git_dir: Path) -> bool:
 
 def _name(place: Path) -> str:
     """What people call the repository: its folder, without ``.git``, and past folders that only say "repo"."""
-    name = place.name.removesuffix(".git")
-    return name or place.parent.name
+    return as_text(place.name.removesuffix(".git") or place.parent.name)
 
 
 class Shadow:

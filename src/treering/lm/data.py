@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,18 @@ WINDOW = 64
 budget may never reach the rest."""
 
 
+class Readable(Protocol):
+    """Token ids in a row, of which slices within one document are read: a memory map is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, wanted: slice, /) -> npt.NDArray[Any]: ...
+
+
 class Stream:
     """Documents of a memory map read end to end, an end-of-text after each. Only what is asked for is in memory."""
 
-    def __init__(self, ids: npt.NDArray[Any], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> None:
+    def __init__(self, ids: Readable, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> None:
         self.ids, self.starts, self.stops = ids, starts, stops
         self._ends = np.cumsum(stops - starts)
 
@@ -80,7 +88,7 @@ class Split:
     """Older commits that came in with a held-out merge, and so are in no part."""
 
 
-def split(corpus: Corpus, ids: npt.NDArray[Any], *, after: str = "", seed: int = 0) -> Split:
+def split(corpus: Corpus, ids: Readable, *, after: str = "", seed: int = 0) -> Split:
     """Hold out the newest tenth of the documents: at most 64, or 16k tokens if that is 8; of a short history up to a
     quarter.
     Documents that repeat an earlier one are in no part, and a merge is never parted from the commits it brought: over

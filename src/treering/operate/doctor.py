@@ -51,7 +51,8 @@ EXTRAS = {
     "claude": (("anthropic",), "`ask`, `brief` and `route` through Claude"),
     "qdrant": (("qdrant_client", "qdrant_edge"), "`qdrant`, and vectors.backend = qdrant or edge"),
     "st": (("sentence_transformers",), "index.model of another name"),
-    "export": (("pyarrow",), "`export` to Parquet"),
+    "export": (("pyarrow", "fsspec"), "`dataset`, and `export` to Parquet"),
+    "s3": (("s3fs",), "`dataset` to S3"),
 }
 PROGRAMS = {
     "node": "n8n, and llama.cpp's benchmark",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 from urllib.parse import urlsplit
 
 from msgspec import Struct
@@ -18,6 +18,7 @@ from treering.errors import UsageError
 from treering.git.mirror import remote
 
 Kind = Literal["github", "gitlab"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 PUBLIC: dict[str, tuple[Kind, str]] = {
     "github.com": ("github", "https://api.github.com"),
     "gitlab.com": ("gitlab", "https://gitlab.com/api/v4"),
@@ -114,6 +115,9 @@ class Forge(Protocol):
 
     def commit_url(self, commit: str) -> str: ...
 
+    def repositories(self) -> Iterator[str]:
+        """Where those of an account are fetched from: the address names the account, not one of them."""
+
 
 class Address(Struct, frozen=True):
     """Where a repository is: its forge, that one's API, the host of its pages, and its full name there."""
@@ -141,11 +145,9 @@ def address(settings: ForgeSettings, environment: Mapping[str, str], origin: str
     if not api and by_origin and by_origin[0] in PUBLIC and kind in (None, PUBLIC[by_origin[0]][0]):
         kind, api = PUBLIC[by_origin[0]]
     if not api and kind:
-        api = next(url for of, url in PUBLIC.values() if of == kind)
+        api = _public(kind)
     if not api:
         raise UsageError("the forge of this repository is not known", "set TREERING_FORGE_API (and _REPOSITORY)")
-    parts = urlsplit(api)
-    host = (parts.hostname or "").lower()
     name = settings.repository or _of_ci(environment, ci) or (by_origin[1] if by_origin else "")
     if not _NAME.fullmatch(name):
         raise UsageError(
@@ -154,6 +156,21 @@ def address(settings: ForgeSettings, environment: Mapping[str, str], origin: str
             else "which repository at the forge it is, is not known",
             "give --repository OWNER/NAME, or set TREERING_FORGE_REPOSITORY",
         )
+    return _at(kind, api, name)
+
+
+def account(kind: Kind, name: str, settings: ForgeSettings) -> Address:
+    """Where an organisation, a group or a person is, at the forge that was set, or at the public one."""
+    return _at(kind, settings.api or _public(kind), name)
+
+
+def _public(kind: Kind) -> str:
+    return next(url for of, url in PUBLIC.values() if of == kind)
+
+
+def _at(kind: Kind | None, api: str, name: str) -> Address:
+    parts = urlsplit(api)
+    host = (parts.hostname or "").lower()
     shown = "github.com" if host == "api.github.com" else parts.netloc.lower()
     return Address(kind or _kind(host, parts.path), api, shown, name)
 

@@ -79,6 +79,10 @@ class _Issue(Struct):
     pull_request: dict[str, object] | None = None
 
 
+class _Repository(Struct):
+    clone_url: str
+
+
 class GitHub:
     """One repository of GitHub, or of an Enterprise Server. Use ``with``."""
 
@@ -113,6 +117,15 @@ class GitHub:
             ),
             said.html_url,
         )  # fmt: skip
+
+    def repositories(self) -> Iterator[str]:
+        owner = quote(self._where.name, safe="")
+        for path in (f"/orgs/{owner}/repos", f"/users/{owner}/repos"):  # a person is no organisation
+            with suppress(Missing):
+                for page in self._api.pages(path, _Repository, type="all"):
+                    yield from (one.clone_url for one in page)
+                return
+        raise Missing(f"there is no {self._where.name} at {self._where.host}", "look at the name, and at the token")
 
     def me(self) -> str:
         with suppress(Refused, Missing):  # a token of an app, and that of Actions, is of no user

@@ -65,6 +65,10 @@ class _Note(Struct):
     system: bool = False
 
 
+class _Project(Struct):
+    http_url_to_repo: str
+
+
 class GitLab:
     """One project of a GitLab. Use ``with``."""
 
@@ -93,6 +97,18 @@ class GitLab:
             frozenset(one.id for one in commits), (said.diff_refs.base_sha or "") if said.diff_refs else "",
             tuple(files), said.web_url,
         )  # fmt: skip
+
+    def repositories(self) -> Iterator[str]:
+        owner = quote(self._where.name, safe="")
+        for path, more in (
+            (f"/groups/{owner}/projects", {"include_subgroups": "true"}),
+            (f"/users/{owner}/projects", {}),
+        ):
+            with suppress(Missing):
+                for page in self._api.pages(path, _Project, simple="true", **more):
+                    yield from (one.http_url_to_repo for one in page)
+                return
+        raise Missing(f"there is no {self._where.name} at {self._where.host}", "look at the name, and at the token")
 
     def me(self) -> str:
         with suppress(Refused, Missing):

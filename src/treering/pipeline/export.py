@@ -3,23 +3,19 @@
 import csv
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
 import msgspec
 
 from treering.errors import UsageError, needs
 from treering.files import replacing, write_json_array, write_json_lines
 from treering.lm.export import FORMATS
-from treering.pipeline.common import batched
+from treering.pipeline.parquet import Columns, Row, columns_of, write_parquet
 from treering.store import Store
 from treering.types import Record
 
 Format = Literal["jsonl", "json", "csv", "parquet"]
 Table = Literal["commits", "changes"]
-ROWS = 1000
-"""How many rows a group of a Parquet file holds."""
-
-Row = dict[str, Any]
 
 
 def format_of(output: Path, table: str, as_format: str | None) -> str:
@@ -85,9 +81,8 @@ def changes(store: Store) -> Iterator[Row]:
 
 def _write_csv(path: Path, rows: Iterator[Row], table: str) -> None:
     """Lists and tables inside a row become JSON, because CSV has none."""
-    names = [name for name, _ in _typed(table)]
     with replacing(path) as file:
-        writer = csv.DictWriter(_Text(file), names, lineterminator="\n")
+        writer = csv.DictWriter(_Text(file), list(_columns(table)), lineterminator="\n")
         writer.writeheader()
         for row in rows:
             writer.writerow(
@@ -109,33 +104,9 @@ class _Text:
 
 
 def _write_parquet(path: Path, rows: Iterator[Row], table: str) -> None:
-    with needs("export"):
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    text, number = pa.string(), pa.int64()
-    lines = pa.struct([("path", text), ("insertions", number), ("deletions", number)])
-    kinds = {
-        str: text, int: number, bool: pa.bool_(), float: pa.float64(),
-        "stats": pa.list_(lines), "files_renamed": pa.list_(pa.struct([("old_path", text), ("path", text)])),
-        "references": pa.map_(text, pa.list_(text)), "redacted": pa.map_(text, number),
-        "patches": pa.list_(pa.struct([("path", text), ("text", text), ("cut", number)])),
-    }  # fmt: skip
-    schema = pa.schema([(name, kinds.get(name) or kinds.get(kind, pa.list_(text))) for name, kind in _typed(table)])
-
-    def shaped(row: Row) -> Row:
-        if "stats" in row:
-            row["stats"] = [{"path": path, **lines} for path, lines in row["stats"].items()]
-        return {name: list(value.items()) if isinstance(value, dict) else value for name, value in row.items()}
-
-    with replacing(path) as file, pq.ParquetWriter(file, schema) as writer:
-        for batch in batched(rows, ROWS):
-            writer.write_table(pa.Table.from_pylist([shaped(row) for row in batch], schema))
+    with replacing(path) as file:
+        write_parquet(file, _columns(table), rows)
 
 
-def _typed(table: str) -> list[tuple[str, object]]:
-    """The columns of a table with their Python types; of one that may be missing, what it is when it is there."""
-    typed: list[tuple[str, object]] = []
-    for field in msgspec.structs.fields(Record if table == "commits" else Change):
-        kinds = [kind for kind in get_args(field.type) if kind is not type(None)]
-        typed.append((field.name, kinds[0] if len(kinds) == 1 else field.type))
-    return typed
+def _columns(table: str) -> Columns:
+    return columns_of(Record if table == "commits" else Change)

@@ -13,8 +13,8 @@ from treering.config import Settings
 from treering.errors import DataError, ModelError
 from treering.files import locked, read_json, replacing
 from treering.lm import processes
-from treering.lm.base import SCRATCH, check_base, load_base
-from treering.lm.data import TOO_FEW, HeldOut, Split, split
+from treering.lm.base import SCRATCH, check_base, load_base, load_model
+from treering.lm.data import TOO_FEW, HeldOut, Readable, Split, split
 from treering.lm.evaluate import HoldOut, document_losses, judge, ngram_losses
 from treering.lm.export import REPORT, replacing_folder, sum_up, write_model
 from treering.lm.hardware import machine
@@ -25,7 +25,7 @@ from treering.lm.train import fine_tune
 from treering.pipeline.common import fingerprint_of, sizes_of, write_manifest
 from treering.report import Reporter
 from treering.store import Store
-from treering.tokens.pack import Ids, read_stream
+from treering.tokens.pack import read_stream
 from treering.tokens.tokenizer import TextTokenizer, load_tokenizer
 from treering.types import Corpus
 
@@ -129,7 +129,7 @@ class _Course:
         return document_losses(model, documents, self.tokenizer.eos_id, recipe.sequence_length, gpu=recipe.gpu)
 
 
-def _course(corpus: Corpus, ids: Ids, base: str, recipe: Recipe, *, after: str = "") -> _Course:
+def _course(corpus: Corpus, ids: Readable, base: str, recipe: Recipe, *, after: str = "") -> _Course:
     """Check that base and tokens fit, split in time, plan. Raises :class:`ModelError` or :class:`DataError`."""
     check_base(base)
     tokenizer = _tokenizer_of(corpus, base)
@@ -161,14 +161,14 @@ def _planned(base: str, recipe: Recipe) -> Plan:
     return msgspec.json.decode(processes.shared("plan", made), type=Plan)
 
 
-def _identity(corpus: Corpus, ids: Ids) -> str:
+def _identity(corpus: Corpus, ids: Readable) -> str:
     """Decided by the documents and all tokens; of a file that does not say so, by its newest tokens."""
     return corpus.sha256 or fingerprint_of(corpus.tokenizer_fingerprint, len(ids), ids[-(1 << 20) :].tolist())
 
 
 def learn(
     corpus: Corpus,
-    ids: Ids,
+    ids: Readable,
     base: str,
     recipe: Recipe,
     folder: Path,
@@ -320,14 +320,30 @@ def _is_better(holdout: HoldOut) -> bool:
 
 
 def follow(store: Store, folder: Path, settings: Settings, *, resume: bool = True, parent: Path | None = None) -> None:
-    """The same training in another process than the first, which alone judges, writes and tells."""
+    """:func:`train` in another process than the first."""
     corpus, ids = read_stream(folder)
     recipe = recipe_of(settings)
     base = settings.train.model
     target = _target(store, folder, corpus, base, recipe)
     if not resume or not (target / REPORT).is_file():
-        course = _course(corpus, ids, base, recipe, after=_after(store, parent))
-        course.tuned(Reporter(), checkpoints_of(target), target / "adapter", resume=resume)
+        learn_beside(corpus, ids, base, recipe, target, resume=resume, after=_after(store, parent))
+
+
+def learn_beside(
+    corpus: Corpus, ids: Readable, base: str, recipe: Recipe, folder: Path, *, resume: bool = True, after: str = ""
+) -> None:
+    """:func:`learn` in another process than the first, which alone judges, writes and tells."""
+    course = _course(corpus, ids, base, recipe, after=after)
+    course.tuned(Reporter(), checkpoints_of(folder), folder / "adapter", resume=resume)
+
+
+def judged_elsewhere(corpus: Corpus, ids: Readable, base: str, recipe: Recipe, folder: Path) -> HoldOut:
+    """What a model is worth beside its base on the newest of a history that it learned nothing from. Its n-gram has
+    read what that history holds before.
+    """
+    course = _course(corpus, ids, base, recipe)
+    before = course.losses(course.load())
+    return _judged(course.data, course.tokenizer, before, course.losses(load_model(folder)), recipe.seed)
 
 
 def _after(store: Store, parent: Path | None) -> str:

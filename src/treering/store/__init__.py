@@ -2,12 +2,12 @@
 
 from treering.store.commits import BATCH
 from treering.store.database import FOLDER, Ran, store_folder
-from treering.store.index import IndexTables
+from treering.store.rows import Rows
 
 __all__ = ["BATCH", "FOLDER", "Ran", "Store", "store_folder"]
 
 
-class Store(IndexTables):
+class Store(Rows):
     """An open store, with all of its tables."""
 
     repositories: tuple[str, ...] = ("",)

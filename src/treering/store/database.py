@@ -238,6 +238,16 @@ class Database:
             yield
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read inside the block is of one moment, whoever writes meanwhile."""
+        self.db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            if self.db.in_transaction:
+                self.db.execute("ROLLBACK")
+
+    @contextmanager
     def writing(self, who: str, *, patience: float = 30.0) -> Iterator[None]:
         """Be the one writer inside the block. Waits up to ``patience`` seconds for another, then raises
         :class:`StoreBusy` naming it. Re-entrant. A killed writer's lock is gone with it.

@@ -1,0 +1,366 @@
+"""The operations on a fleet: many repositories, each with a store of its own, brought up to date by many processes.
+
+What is done with one repository is what the other commands do with it; who drives it is Ray.
+"""
+
+import os
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from treering import forging, learning, opening, operations
+from treering.config import load
+from treering.errors import NoStore, RepositoryError, ServiceError, StoreBusy, TreeringError, UsageError
+from treering.files import locked, os_errors, reading
+from treering.git import mirror as mirroring
+from treering.operate.cluster import cluster, spread
+from treering.report import Reporter
+from treering.store.fleet import Fleet, Repository, State, mirror_of, store_of
+from treering.vectors.embedder import Embedder
+
+WAVE = 4096
+"""Repositories that the driver knows of at once."""
+TRIES = 3
+"""How often a repository is worked on whose worker dies of it."""
+PAUSES = (1.0, 4.0)
+"""Seconds between the tries of what another machine, or another process, did not give."""
+LOOK_SECONDS = 2.0
+"""How often the size of a mirror is looked at while it is fetched."""
+LARGEST = 20 << 30
+_NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
+
+Flags = Mapping[str, Mapping[str, object]]
+
+
+class Orders(Struct, frozen=True):
+    """What is to be done with each repository. ``run`` names the run: a try of an earlier one does not count."""
+
+    fleet: str
+    run: str
+    flags: dict[str, dict[str, object]] = {}
+    tokens: bool = False
+    largest: int = LARGEST
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """What an update came to: repositories by state, and what there is of all of them now."""
+
+    states: dict[State, int]
+    commits: int
+    new: int
+    vectors: int
+    seconds: float
+    repeated: int
+    """How many entries of the list named again what it named before, in the same words."""
+    incomplete: list[Repository] = field(default_factory=list)
+    """Those that are not complete, with the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStatus:
+    states: dict[State, int]
+    commits: int
+    vectors: int
+    bytes: int
+    running: tuple[str, ...]
+    repositories: list[Repository]
+
+
+# which repositories ---------------------------------------------------------------------------------------------------
+
+
+def listed(file: Path) -> list[str]:
+    """The entries of a list: a path or an address a line; what begins with # and empty lines are passed over."""
+    with reading(file) as lines:
+        told = [os.fsdecode(line).strip() for line in lines]
+    return [line for line in told if line and not line.startswith("#")]
+
+
+def organisation(named: str) -> list[str]:
+    """The addresses of all repositories of ``github:NAME`` or ``gitlab:GROUP``."""
+    return forging.organisation(named, load(None, os.environ).forge)
+
+
+def _is_address(source: str) -> bool:
+    return "://" in source or (bool(re.match(r"(?:[\w.-]+@)?[\w.-]+:(?!/)", source)) and not Path(source).exists())
+
+
+def _meant(source: str) -> tuple[str, str]:
+    """What is the same for two spellings of one repository, and what it may be called.
+
+    Raises :class:`UsageError` for an address that nothing is fetched from.
+    """
+    if not _is_address(source):
+        path = Path(source).expanduser().resolve()
+        path = path.parent if path.name == ".git" else path
+        return str(path), path.name.removesuffix(".git")
+    where = mirroring.remote(source)
+    path_there = where.path.removesuffix(".git")
+    return f"{where.host}/{path_there}", "-".join(path_there.split("/")[-2:])
+
+
+def _added(register: Fleet, sources: Iterable[str]) -> int:
+    """Add the repositories that are new; those that repeat another or cannot be are put down as that. Returns how many
+    entries repeat an earlier one word by word.
+    """
+    known = {_meant(one.source)[0]: one.name for one in register.repositories() if one.name}
+    names = set(register.names())
+    given, repeated, fresh = set[str](), 0, list[Repository]()
+    for source in sources:
+        repeated += source in given
+        if source in given or register.known(source):
+            given.add(source)
+            continue
+        given.add(source)
+        try:
+            key, wanted = _meant(source)
+        except UsageError as error:
+            fresh.append(_failed(Repository(source=source), "list", error))
+            continue
+        if key in known:
+            cause = f"it is {known[key]} by another name"
+            fresh.append(Repository(source=source, state="duplicate", stage="list", cause=cause))
+            continue
+        name = known[key] = _name(wanted, names)
+        names.add(name)
+        fresh.append(Repository(source=source, name=name))
+    register.keep(fresh)
+    return repeated
+
+
+def _name(wanted: str, taken: set[str]) -> str:
+    """A name that is a folder's on every system, and that no other repository of the fleet has."""
+    plain = _NOT_IN_A_NAME.sub("-", wanted).strip(".-")[:100] or "repository"
+    lowered = {one.lower() for one in taken}
+    return next(
+        name for number in range(1, len(taken) + 2)
+        if (name := plain if number == 1 else f"{plain}-{number}").lower() not in lowered
+    )  # fmt: skip
+
+
+# the work on one ------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """Works on one repository after the other. There is one in each process."""
+
+    def __init__(self, orders: Orders) -> None:
+        self.orders, self.fleet = orders, Path(orders.fleet)
+        self._embedders: dict[str, Embedder] = {}
+        self._stage = ""
+
+    def __call__(self, line: bytes) -> bytes:
+        return msgspec.json.encode(self.work(msgspec.json.decode(line, type=Repository)))
+
+    def work(self, before: Repository) -> Repository:
+        """What becomes of a repository. Whatever happens to it is told and not raised."""
+        started, self._stage = time.time(), "fetch"
+        try:
+            with self._trying(before.name) as tries:
+                if tries > TRIES:
+                    raise RepositoryError(
+                        f"its worker died of it {TRIES} times", "look for too little memory, or index it by itself"
+                    )
+                done = self._worked(before)
+        except TreeringError as error:
+            done = _failed(before, self._stage, error)
+        except Exception as error:  # noqa: BLE001  of one repository: it must not end the work on the others
+            done = _failed(before, self._stage, TreeringError(f"{type(error).__name__}: {error}", "this is a bug"))
+        now = time.time()
+        return replace(done, seconds=round(now - started, 3), finished=now)
+
+    def _worked(self, before: Repository) -> Repository:
+        report, orders = Reporter(), self.orders
+        where = opening.place(self._fetched(before), store_of(self.fleet, before.name), orders.flags)
+        if (size := _size(where.source.objects)) > orders.largest:
+            raise _too_large(size, orders.largest)
+        self._stage = "index"
+        indexed = operations.index(where, report, embedder=lambda: self._embedder(where))
+        tokens = 0
+        if orders.tokens:
+            self._stage = "tokens"
+            tokens = learning.tokenize(where, report)[1].total_tokens
+        self._stage = "index"
+        model = self._embedders.get(where.settings.index.model)
+        with where.store(existing=True) as store:
+            partial, waiting = store.partial(), len(store.unembedded(model.fingerprint)) if model else store.count()
+            missing = [f"{partial:,} commits have a partial diff: objects are missing"] if partial else []
+            missing += [f"{waiting:,} commits are found by words only"] if waiting else []
+            return Repository(
+                source=before.source, name=before.name, added=before.added,
+                state="partial" if missing else "complete", stage="index" if missing else "", cause="; ".join(missing),
+                commits=store.count(), new=indexed.commits, vectors=store.vectors(),
+                tokens=tokens or before.tokens, bytes=_size(where.folder),
+            )  # fmt: skip
+
+    def _embedder(self, where: opening.Place) -> Embedder:
+        name = where.settings.index.model
+        if name not in self._embedders:
+            self._embedders[name] = opening.embedder_of(where.settings, threads=1)()
+        return self._embedders[name]
+
+    def _fetched(self, one: Repository) -> Path:
+        """Where the repository is on this machine, as it is now."""
+        if not _is_address(one.source):
+            return Path(one.source).expanduser()
+        where, folder = mirroring.remote(one.source), mirror_of(self.fleet, one.name)
+        mirroring.make(folder, where)
+        size, looked = 0, time.monotonic()
+
+        def too_large() -> bool:
+            nonlocal size, looked
+            if time.monotonic() - looked > LOOK_SECONDS:
+                size, looked = _size(folder), time.monotonic()
+            return size > self.orders.largest
+
+        settings = load(None, os.environ, self.orders.flags).forge
+        for pause in (*PAUSES, None):
+            try:
+                forging.fetch(forging.Mirror(one.name, where, folder), settings, unwanted=too_large)
+                break
+            except (ServiceError, StoreBusy, RepositoryError):
+                if size > self.orders.largest:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise _too_large(size, self.orders.largest) from None
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        return folder
+
+    @contextmanager
+    def _trying(self, name: str) -> Iterator[int]:
+        """Say that a worker is at it; gives how often this run has begun with it. Who dies leaves the mark."""
+        mark = self.fleet / "running" / name
+        run, _, tries = mark.read_text("utf-8").partition(" ") if mark.is_file() else ("", "", "")
+        count = int(tries) + 1 if run == self.orders.run and tries.isdecimal() else 1
+        with os_errors(mark):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.write_text(f"{self.orders.run} {count}", "utf-8")
+        try:
+            yield count
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+def _failed(before: Repository, stage: str, error: TreeringError) -> Repository:
+    """With the figures of what is there from before, which nothing has touched."""
+    return replace(
+        before, state="failed", stage=stage, cause=error.message, hint=error.hint, code=error.exit_code, new=0
+    )
+
+
+def _too_large(size: int, largest: int) -> RepositoryError:
+    return RepositoryError(
+        f"it has {size / 1e9:,.1f} GB, more than {largest / 1e9:,.1f}", "raise --largest, or index it by itself"
+    )
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for parent, _, files in os.walk(folder):
+        for name in files:
+            with suppress(OSError):  # it went meanwhile
+                total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118  a Path each takes ten times as long
+    return total
+
+
+# the operations -------------------------------------------------------------------------------------------------------
+
+
+def update(
+    fleet: Path,
+    sources: Sequence[str],
+    report: Reporter,
+    *,
+    flags: Flags | None = None,
+    workers: int = 0,
+    tokens: bool = False,
+    largest: int = LARGEST,
+) -> Updated:
+    """Add repositories to a fleet, and bring all of it up to date: fetched, read, indexed, and with ``tokens``
+    tokenised. What cannot be done for one is put down, and the others go on; run again, it does what is missing.
+
+    Raises :class:`ServiceError` where Ray cannot be had.
+    """
+    started, workers = time.time(), workers or os.cpu_count() or 1
+    chosen = {section: dict(values) for section, values in (flags or {}).items()}
+    load(None, os.environ, chosen)  # a flag that cannot be is said once
+    if workers > 1:
+        chosen.setdefault("scrape", {}).setdefault("workers", 1)
+    orders = Orders(
+        fleet=str(fleet.absolute()), run=f"{os.getpid()}-{started:.0f}", flags=chosen, tokens=tokens, largest=largest
+    )
+    with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet update"):
+        repeated = _added(register, sources)
+        names = register.names()
+        if not names:
+            raise UsageError(f"the fleet in {fleet} has no repository", "name some, or give --list")
+        new = 0
+        with cluster(workers):
+            for one in report.track(_waves(register, orders, workers), len(names), "repositories"):
+                register.keep([one])
+                new += one.new
+                told = f"{one.name}: {one.cause}" if one.cause else f"{one.name}: {one.commits:,} commits"
+                report.detail(f"{told} ({one.seconds:.1f} s)")
+        found = _status(register, ())
+        incomplete = [one for one in found.repositories if one.state not in ("complete", "waiting")]
+        return Updated(
+            found.states, found.commits, new, found.vectors, round(time.time() - started, 3), repeated, incomplete
+        )
+
+
+def _waves(register: Fleet, orders: Orders, workers: int) -> Iterator[Repository]:
+    """What becomes of each; so many at once that the driver needs no more memory for many than for few."""
+    last = ""
+    while wave := list(register.repositories(after=last, most=WAVE)):
+        last = wave[-1].source
+        # What took long goes first: at the end all should have something to do.
+        wave = sorted((one for one in wave if one.name), key=lambda one: -one.seconds)
+        lines = [msgspec.json.encode(one) for one in wave]
+        for line in spread(lines, partial(Worker, orders), workers) if lines else ():
+            yield msgspec.json.decode(line, type=Repository)
+
+
+def status(fleet: Path) -> FleetStatus:
+    """What a fleet holds, what became of each repository, and which are being worked on. Makes nothing."""
+    if not (fleet / Fleet.file).is_file():
+        raise NoStore(f"there is no fleet in {fleet}", "run `treering fleet update` first")
+    running = fleet / "running"
+    with Fleet(fleet, reading=True) as register:
+        return _status(register, tuple(sorted(one.name for one in running.iterdir())) if running.is_dir() else ())
+
+
+def _status(register: Fleet, running: tuple[str, ...]) -> FleetStatus:
+    repositories = list(register.repositories())
+    states = Counter(one.state for one in repositories)
+    commits, vectors, size = (
+        sum(getattr(one, figure) for one in repositories) for figure in ("commits", "vectors", "bytes")
+    )
+    return FleetStatus(dict(states), commits, vectors, size, running, repositories)
+
+
+def forget(fleet: Path, names: Sequence[str]) -> list[str]:
+    """Take repositories out of a fleet, with their stores and mirrors. Returns what they were named by."""
+    with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet forget"):
+        found = {name: register.named(name) for name in names}
+        if unknown := [name for name, one in found.items() if one is None]:
+            raise UsageError(f"the fleet has no {', '.join(unknown)}", "see `treering fleet status`")
+        sources = [one.source for one in found.values() if one]
+        for name in names:
+            for folder in (store_of(fleet, name), mirror_of(fleet, name)):
+                with os_errors(folder):
+                    if folder.exists():
+                        shutil.rmtree(folder)
+        register.forget(sources)  # last: until then it can be done again
+    return sources

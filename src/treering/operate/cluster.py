@@ -1,0 +1,121 @@
+"""Work spread over many processes, on one machine or many, by Ray Data. The only module that knows Ray.
+
+A row of work is a line of JSON, and so is what became of it. Who works is made once in each process, does one row after
+the other, and must not raise. A process that dies is made anew, and the row that it was at is given to another one.
+"""
+
+import logging
+import os
+import secrets
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from treering.errors import ServiceError, needs
+
+ADDRESS = "RAY_ADDRESS"
+"""The environment variable that names a cluster; without it one is started here, and ended with the work."""
+OBJECTS = 128 << 20
+"""Bytes of shared memory of a cluster that is started here: rows are short."""
+AHEAD = 2
+"""Rows that wait at a process while it is at one: more would wait behind a large repository while others are idle."""
+
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+"""What Ray need not do or say; the user's environment comes first."""
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+"""A cluster that is started here listens on the loopback only, and to nobody without its token."""
+
+Work = Callable[[bytes], bytes]
+
+
+@contextmanager
+def cluster(workers: int) -> Iterator[None]:
+    """Ray, as the environment says, or of so many processes on this machine. Raises :class:`ServiceError`."""
+    address = os.environ.get(ADDRESS, "")
+    os.environ |= QUIET | ({} if address else ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}) | os.environ
+    with needs("fleet"), _silent():
+        import ray
+        import ray.data
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    here: dict[str, Any] = {
+        "num_cpus": workers, "num_gpus": 0, "object_store_memory": OBJECTS, "include_dashboard": False,
+    }  # fmt: skip
+    try:
+        with _silent():
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else here),
+            )
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        raise ServiceError(
+            f"no Ray answers at {address}: {error}" if address else f"Ray does not start: {error}",
+            f"look at {ADDRESS}" if address else "look at the logs in /tmp/ray",
+        ) from error
+    with _turned(1, 2):  # it tells there what becomes of its processes; data is not its to write
+        try:
+            yield
+        except ray.exceptions.RayError as error:
+            said = str(error).strip().splitlines()
+            raise ServiceError(
+                f"Ray ended before the work did: {said[0] if said else type(error).__name__}",
+                "run it again: what was done is kept",
+            ) from error
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """What Ray's libraries write to stderr while they start goes nowhere: what is wrong, they raise."""
+    with Path(os.devnull).open("wb") as nowhere, _turned(2, nowhere.fileno()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _turned(stream: int, to: int) -> Iterator[None]:
+    """What is written to a stream inside the block, by C++ too, goes to another one."""
+    for one in (sys.stdout, sys.stderr):
+        one.flush()
+    kept = os.dup(stream)
+    os.dup2(to, stream)
+    try:
+        yield
+    finally:
+        for one in (sys.stdout, sys.stderr):
+            one.flush()
+        os.dup2(kept, stream)
+        os.close(kept)
+
+
+class _Hand:
+    """Who works, as Ray wants it: a row is a table's."""
+
+    def __init__(self, made: Callable[[], Work]) -> None:
+        self._work = made()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"line": self._work(row["line"])}
+
+
+def spread(lines: Sequence[bytes], made: Callable[[], Work], workers: int) -> Iterator[bytes]:
+    """What becomes of each line, as it is done, in any order. ``made`` is called in each of so many processes."""
+    import ray.data
+
+    with _silent():
+        context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    rows = ray.data.from_items([{"line": line} for line in lines], override_num_blocks=len(lines))
+    done = rows.map(
+        _Hand,  # type: ignore[arg-type]  # a class is made in each process
+        fn_constructor_args=(made,), num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=AHEAD),
+    )  # fmt: skip
+    for row in done.iter_rows():
+        yield row["line"]

@@ -1,0 +1,133 @@
+"""Token streams of many repositories → one, read where they lie: weighted, without what repeats, the newest last."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
+
+from treering.errors import DataError
+from treering.lm.data import HOLD_OUT_DOCUMENTS
+from treering.pipeline.common import fingerprint_of
+from treering.tokens.pack import Ids
+from treering.types import Corpus, Span
+
+FINGERPRINT = "mixture-1"
+MOST = 64
+"""How often a document is repeated at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """The token stream of one repository. ``patches`` names what each commit did: equal for the same patch anywhere."""
+
+    name: str
+    corpus: Corpus
+    ids: Ids
+    patches: Mapping[str, str]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a repository is in a mixture: ``repeats`` are documents that an earlier one says already, here or in
+    another repository.
+    """
+
+    name: str
+    sha256: str
+    weight: float
+    documents: int
+    tokens: int
+    repeats: int
+
+
+class Shards:
+    """Documents of several memory maps, as if they lay end to end in one. A slice is of one document."""
+
+    def __init__(self, streams: Sequence[Ids], of: npt.ArrayLike, places: npt.ArrayLike, sizes: npt.ArrayLike) -> None:
+        """For each document the number of its stream, where it begins there, and how many tokens it has."""
+        self._streams = streams
+        self._of, self._places = np.asarray(of, np.int64), np.asarray(places, np.int64)
+        self._starts = np.concatenate(([0], np.cumsum(np.asarray(sizes, np.int64))))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, wanted: slice) -> Ids:
+        start, stop, _ = wanted.indices(len(self))
+        document = int(np.searchsorted(self._starts, start, "right")) - 1
+        if stop > start and stop > self._starts[document + 1]:
+            raise IndexError(f"the tokens {start} to {stop} are of more than one document")
+        place = int(self._places[document] + start - self._starts[document]) if stop > start else 0
+        return self._streams[int(self._of[document]) if stop > start else 0][place : place + max(0, stop - start)]
+
+
+def mixed(shards: Sequence[Shard], name: str, seed: int) -> tuple[Corpus, Shards, list[Share]]:
+    """One corpus of all: each history spread over the whole, so that its end holds the newest of every repository, from
+    which a split in time holds out. Of what comes before that, a document comes as often as its repository's weight
+    says, by the seed where that is no whole number. Of equal patches the first one alone is told.
+
+    Raises :class:`DataError` where the streams do not fit together.
+    """
+    first = shards[0].corpus
+    for shard in shards:
+        for what in ("tokenizer_fingerprint", "vocab_size", "strategy", "eos_id", "added_tokens"):
+            if getattr(shard.corpus, what) != getattr(first, what):
+                raise DataError(
+                    f"the tokens of {shard.name} were made otherwise than those of {shards[0].name} ({what})",
+                    "make all anew: `treering fleet update --tokens`, with the same --model and --strategy",
+                )
+    random = np.random.default_rng(seed)
+    turns = random.permutation(len(shards)).tolist()  # at the end are the newest of all, and not all are held out
+    order = sorted(
+        (
+            ((number + 1) / len(shard.corpus.documents), turns[one], one, number)
+            for one, shard in enumerate(shards)
+            for number in range(len(shard.corpus.documents))
+        )
+    )
+    spans: list[tuple[int, int, Span]] = []
+    seen: set[str] = set()
+    for *_, one, number in order:
+        span = shards[one].corpus.documents[number]
+        patch = shards[one].patches.get(span.commit_hash, "") or span.commit_hash
+        if span.duplicate_of is None and patch in seen:
+            span = replace(span, duplicate_of=span.commit_hash)
+        seen.add(patch)
+        spans.append((one, number, span))
+    told = [place for place, (*_, span) in enumerate(spans) if span.duplicate_of is None and span.tokens]
+    newest = set(told[-HOLD_OUT_DOCUMENTS:])
+    often = [
+        1 if place in newest or span.duplicate_of is not None else _times(shards[one].weight, random)
+        for place, (one, _, span) in enumerate(spans)
+    ]
+    chosen = [entry for entry, times in zip(spans, often, strict=True) for _ in range(times)]
+    ends = 1 if first.eos_id >= 0 else 0
+    places = [np.cumsum([0, *(span.tokens + ends for span in shard.corpus.documents)]) for shard in shards]
+    documents = tuple(span for *_, span in chosen)
+    ids = Shards(
+        [shard.ids for shard in shards], [one for one, *_ in chosen],
+        [places[one][number] for one, number, _ in chosen], [span.tokens + ends for span in documents],
+    )  # fmt: skip
+    shares = [_share(one, shard, chosen) for one, shard in enumerate(shards)]
+    corpus = replace(
+        first, repo=name, documents=documents, total_tokens=len(ids),
+        num_sequences=-(-len(ids) // first.sequence_length),
+        sha256=fingerprint_of(FINGERPRINT, seed, [(one.name, one.sha256, one.weight) for one in shares]),
+    )  # fmt: skip
+    return corpus, ids, shares
+
+
+def _times(weight: float, random: np.random.Generator) -> int:
+    return min(MOST, int(weight) + (random.random() < weight % 1))
+
+
+def _share(one: int, shard: Shard, chosen: Sequence[tuple[int, int, Span]]) -> Share:
+    mine = [span for of, _, span in chosen if of == one]
+    learned = [span for span in mine if span.duplicate_of is None]
+    return Share(
+        shard.name, shard.corpus.sha256, shard.weight, len(learned), sum(span.tokens for span in learned),
+        len(mine) - len(learned),
+    )  # fmt: skip

@@ -1,0 +1,385 @@
+"""Many repositories: what becomes of each, by a worker in this process and by Ray's."""
+
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from fake_forge import TOKEN, fake_forge
+from repositories import Repo, at_home
+from treering import finding, fleets, opening, operations
+from treering.errors import NoStore, ServiceError, StoreBusy, UsageError
+from treering.files import locked
+from treering.fleets import Orders, Worker
+from treering.report import Reporter
+from treering.store import Store
+from treering.store.fleet import Fleet, Repository, mirror_of, store_of
+
+
+def small(path: Path, topic: str, commits: int = 3) -> Repo:
+    repo = Repo(path)
+    for number in range(commits):
+        repo.commit(f"Teach the {topic} rule {number}", **{f"{topic}__py": f"def {topic}_{number}():\n    pass\n"})
+    return repo
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Worker:
+    return Worker(Orders(fleet=str(tmp_path / "fleet"), run="1"))
+
+
+@pytest.fixture
+def register(tmp_path: Path) -> Iterator[Fleet]:
+    with Fleet(tmp_path / "fleet") as opened:
+        yield opened
+
+
+# which repositories ---------------------------------------------------------------------------------------------------
+
+
+def test_each_repository_gets_a_name_of_its_own(register: Fleet) -> None:
+    sources = [
+        "/srv/one/shop.git", "/srv/two/Shop", "https://git.example/acme/shop.git", "git@git.example:acme/tool",
+        "/srv/ugly name\n", "/srv/..",
+    ]  # fmt: skip
+    assert fleets._added(register, sources) == 0
+    names = {one.source: one.name for one in register.repositories()}
+    assert names["/srv/one/shop.git"] == "shop"
+    assert names["/srv/two/Shop"] == "Shop-2", "a folder's name may differ by more than case"
+    assert names["https://git.example/acme/shop.git"] == "acme-shop"
+    assert names["git@git.example:acme/tool"] == "acme-tool"
+    assert len({name.lower() for name in names.values()}) == len(sources)
+    for name in names.values():
+        assert store_of(Path("/f"), name).resolve().parent == Path("/f/stores"), name
+
+
+def test_what_repeats_another_is_said_to(register: Fleet) -> None:
+    sources = [
+        "/srv/shop",
+        "/srv/shop",
+        "/srv/../srv/shop/.git",
+        "https://h.example/a/b.git",
+        "ssh://git@h.example/a/b",
+    ]
+    assert fleets._added(register, sources) == 1
+    assert fleets._added(register, ["/srv/x/../shop"]) == 0, "nor later"
+    found = {one.source: one for one in register.repositories()}
+    assert [one.source for one in found.values() if one.state == "waiting"] == [
+        "/srv/shop",
+        "https://h.example/a/b.git",
+    ]
+    assert found["/srv/../srv/shop/.git"].cause == found["/srv/x/../shop"].cause == "it is shop by another name"
+    assert found["ssh://git@h.example/a/b"].cause == "it is a-b by another name"
+    assert register.names() == ["a-b", "shop"]
+
+
+def test_an_address_that_cannot_be_is_put_down_without_its_password(register: Fleet) -> None:
+    assert fleets._added(register, ["ftp://h.example/x", "https://ada:geheim@h.example/x.git"]) == 0
+    for one in register.repositories():
+        assert (one.state, one.stage, one.code, one.name) == ("failed", "list", UsageError.exit_code, "")
+        assert "geheim" not in one.cause + one.hint
+
+
+def test_a_list_is_lines(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"# ours\n\n /srv/one \nhttps://h.example/two\n/srv/\xff\n")
+    assert fleets.listed(tmp_path / "list") == ["/srv/one", "https://h.example/two", os.fsdecode(b"/srv/\xff")]
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+def test_an_organisation_is_listed_page_by_page(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_forge(kind) as forge:
+        forge.page = 2
+        forge.owned = [f"https://h.example/acme/{number}.git" for number in range(5)]
+        monkeypatch.setenv("TREERING_FORGE_API", forge.api)
+        monkeypatch.setenv("TREERING_FORGE_TOKEN", TOKEN)
+        assert fleets.organisation(f"{kind}:acme") == forge.owned
+        assert fleets.organisation(f"{kind}:ada") == forge.owned[:1], "a person has some, too"
+        with pytest.raises(ServiceError, match="no nobody at"):
+            fleets.organisation(f"{kind}:nobody")
+        assert forge.tokens == {TOKEN}
+        assert not forge.wrong
+    with pytest.raises(UsageError, match="no organisation"):
+        fleets.organisation("acme")
+
+
+# the work on one ------------------------------------------------------------------------------------------------------
+
+
+def test_a_repository_is_indexed_as_it_would_be_alone(worker: Worker, tmp_path: Path) -> None:
+    repo = small(tmp_path / "shop", "ledger")
+    done = worker.work(Repository(source=str(repo.path), name="shop"))
+    assert (done.state, done.cause, done.commits, done.new) == ("complete", "", 3, 3)
+    assert done.vectors > 0
+    assert done.bytes > 0
+    assert done.seconds > 0
+    alone = opening.place(repo.path)
+    operations.index(alone, Reporter())
+    here = opening.place(repo.path, store_of(worker.fleet, "shop"))
+    with alone.store() as one, here.store() as other:
+        assert msgspec.json.encode(list(one.records())) == msgspec.json.encode(list(other.records()))
+    for query in ("teach the ledger", "rule 2", repo.git("rev-parse", "HEAD")):
+        assert finding.search(alone, query, Reporter()) == finding.search(here, query, Reporter())
+    again = worker.work(done)
+    assert (again.state, again.commits, again.new) == ("complete", 3, 0)
+    assert not list((worker.fleet / "running").iterdir())
+
+
+def test_tokens_are_made_where_they_are_asked_for(worker: Worker, tmp_path: Path) -> None:
+    small(tmp_path / "shop", "ledger")
+    worker.orders = replace(worker.orders, tokens=True)
+    assert worker.work(Repository(source=str(tmp_path / "shop"), name="shop")).tokens > 0
+
+
+def test_what_fails_keeps_what_was_there(worker: Worker, tmp_path: Path) -> None:
+    repo = small(tmp_path / "shop", "ledger")
+    done = worker.work(Repository(source=str(repo.path), name="shop"))
+    (tmp_path / "shop" / ".git" / "HEAD").unlink()
+    failed = worker.work(done)
+    assert (failed.state, failed.stage, failed.code) == ("failed", "fetch", 3)
+    assert "is not a Git repository" in failed.cause
+    assert (failed.commits, failed.vectors, failed.new) == (3, done.vectors, 0)
+    with Store.existing(store_of(worker.fleet, "shop")) as store:
+        assert store.count() == 3
+
+
+def test_a_damaged_repository_is_said_to_be_partial(worker: Worker, tmp_path: Path) -> None:
+    repo = small(tmp_path / "shop", "ledger")
+    blob = repo.git("rev-parse", "HEAD~1:ledger.py")
+    (repo.path / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    done = worker.work(Repository(source=str(repo.path), name="shop"))
+    assert (done.state, done.commits) == ("partial", 3)
+    assert "2 commits have a partial diff" in done.cause
+
+
+def test_a_repository_without_commits_fails_by_its_cause(worker: Worker, tmp_path: Path) -> None:
+    Repo(tmp_path / "shop")
+    done = worker.work(Repository(source=str(tmp_path / "shop"), name="shop"))
+    assert (done.state, done.stage, done.code) == ("failed", "index", 3)
+    assert "no commits" in done.cause
+
+
+def test_one_that_is_too_large_is_left(worker: Worker, tmp_path: Path) -> None:
+    repo = small(tmp_path / "shop", "ledger")
+    with (repo.path / ".git" / "objects" / "pack" / "pack-1.pack").open("wb") as pack:
+        pack.truncate(50 << 30)
+    done = worker.work(Repository(source=str(repo.path), name="shop"))
+    assert (done.state, done.code) == ("failed", 3)
+    assert "it has 53.7 GB, more than 21.5" in done.cause
+    assert not store_of(worker.fleet, "shop").exists()
+
+
+def test_what_nobody_foresaw_is_told_of_one_and_ends_nothing(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(operations, "index", broken)
+    small(tmp_path / "shop", "ledger")
+    done = worker.work(Repository(source=str(tmp_path / "shop"), name="shop"))
+    assert (done.state, done.stage, done.cause, done.code) == ("failed", "index", "MemoryError: no more", 1)
+
+
+def test_who_killed_three_workers_is_left_until_the_next_run(worker: Worker, tmp_path: Path) -> None:
+    small(tmp_path / "shop", "ledger")
+    one = Repository(source=str(tmp_path / "shop"), name="shop")
+    (worker.fleet / "running").mkdir(parents=True)
+    mark = worker.fleet / "running" / "shop"
+    mark.write_text("1 3")
+    assert worker.work(one).cause == "its worker died of it 3 times"
+    assert not mark.exists()
+    mark.write_text("0 3")  # of an earlier run, which was killed
+    assert worker.work(one).state == "complete"
+
+
+# from elsewhere -------------------------------------------------------------------------------------------------------
+
+
+class Served(http.server.SimpleHTTPRequestHandler):
+    """A folder of bare repositories, as any web server gives them; one of them is private."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        if self.path.startswith("/private"):
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="forge"')
+            self.end_headers()
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "host"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: Served(*given, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def published(repo: Repo, tmp_path: Path) -> None:
+    bare = tmp_path / "host" / f"{repo.path.name}.git"
+    repo.git("push", "--quiet", "--mirror", str(bare)) if bare.exists() else repo.git(
+        "clone", "--quiet", "--bare", str(repo.path), str(bare)
+    )
+    repo.git("--git-dir", str(bare), "update-server-info")
+
+
+def test_one_is_fetched_and_fetched_again(worker: Worker, host: str, tmp_path: Path) -> None:
+    repo = small(tmp_path / "shop", "ledger")
+    published(repo, tmp_path)
+    done = worker.work(Repository(source=f"{host}/shop.git", name="shop"))
+    assert (done.state, done.commits, done.new) == ("complete", 3, 3), done.cause
+    repo.commit("Count the oracle", oracle__py="TOTAL = 1\n")
+    published(repo, tmp_path)
+    again = worker.work(done)
+    assert (again.state, again.commits, again.new) == ("complete", 4, 1), again.cause
+
+
+def test_a_private_one_and_a_dead_address_fail_by_their_cause(
+    worker: Worker, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleets, "PAUSES", (0.0,))
+    Served.asked.clear()
+    private = worker.work(Repository(source=f"{host}/private/shop.git", name="shop"))
+    assert (private.state, private.stage, private.code) == ("failed", "fetch", ServiceError.exit_code)
+    assert "refuses the fetch" in private.cause
+    assert len(Served.asked) >= 2, "it was tried again"
+    dead = worker.work(Repository(source="http://127.0.0.1:9/shop.git", name="dead"))
+    assert (dead.state, dead.code) == ("failed", ServiceError.exit_code)
+    assert "127.0.0.1 failed" in dead.cause
+
+
+def test_a_fetch_ends_when_it_is_too_large(
+    worker: Worker, host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleets, "LOOK_SECONDS", 0.0)
+    repo = small(tmp_path / "shop", "ledger")
+    repo.commit("Keep a blob", blob__bin=os.urandom(3 << 20))
+    published(repo, tmp_path)
+    worker.orders = replace(worker.orders, largest=1 << 20)
+    done = worker.work(Repository(source=f"{host}/shop.git", name="shop"))
+    assert done.state == "failed"
+    assert "more than 0.0" in done.cause
+    assert not store_of(worker.fleet, "shop").exists()
+
+
+# all of them ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Repositories of which three cannot be read, and a list of all."""
+    folder = tmp_path_factory.mktemp("many")
+    with pytest.MonkeyPatch.context() as patch:
+        at_home(patch, tmp_path_factory.mktemp("home"))
+        for topic in ("ledger", "oracle", "bridge", "quota"):
+            small(folder / topic, topic)
+        Repo(folder / "empty")
+        head = small(folder / "broken", "broken").git("rev-parse", "HEAD")
+        (folder / "broken" / ".git" / "objects" / head[:2] / head[2:]).unlink()
+        (folder / "none").mkdir()
+    names = ("ledger", "oracle", "empty", "bridge", "broken", "none", "quota", "ledger", "./oracle")
+    (folder / "list").write_text("".join(f"{folder}/{name}\n" for name in names))
+    return folder
+
+
+def test_ray_brings_all_up_to_date_but_what_cannot_be(many: Path, tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet"
+    done = fleets.update(fleet, fleets.listed(many / "list"), Reporter(), workers=2)
+    assert done.states == {"complete": 4, "failed": 3, "duplicate": 1}
+    assert (done.commits, done.new, done.repeated) == (12, 12, 1)
+    causes = {one.name or one.source: (one.code, one.cause) for one in done.incomplete}
+    assert causes.keys() == {"empty", "broken", "none", f"{many}/./oracle"}
+    assert "no commits" in causes["empty"][1]
+    assert "is not a Git repository" in causes["none"][1]
+    assert causes["broken"][0] == 3
+    assert fleets.status(fleet).running == ()
+    again = fleets.update(fleet, (), Reporter(), workers=1)
+    assert (again.states, again.new) == (done.states, 0)
+
+    assert fleets.forget(fleet, ["oracle"]) == [f"{many}/oracle"]
+    assert not store_of(fleet, "oracle").exists()
+    found = fleets.status(fleet)
+    assert "oracle" not in {one.name for one in found.repositories}
+    assert found.commits == 9
+
+
+def test_a_worker_that_is_killed_costs_nothing(many: Path, tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet"
+    command = [sys.executable, "-m", "treering", "fleet", "update", str(fleet), "--list", str(many / "list")]
+    with subprocess.Popen([*command, "--workers", "1", "--json"], stdout=subprocess.PIPE) as process:
+        victim = 0
+        while process.poll() is None and not victim:
+            victim = next((one for one in _children(process.pid) if _title(one).startswith("ray::MapWorker")), 0)
+            time.sleep(0.05)
+        while process.poll() is None and not any((fleet / "running").glob("*")):
+            time.sleep(0.01)
+        assert victim
+        os.kill(victim, signal.SIGKILL)
+        assert process.stdout
+        told = msgspec.json.decode(process.stdout.read())
+    assert process.returncode == 7
+    assert told["states"] == {"complete": 4, "failed": 3, "duplicate": 1}
+
+
+def _children(process: int) -> list[int]:
+    try:
+        lines = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:
+        return []
+    return [one for child in map(int, lines) for one in (child, *_children(child))]
+
+
+def _title(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def test_two_updates_at_once_do_not_meet(tmp_path: Path) -> None:
+    with (
+        Fleet(tmp_path / "fleet"),
+        locked(tmp_path / "fleet" / "update.lock", "another"),
+        pytest.raises(StoreBusy, match="another"),
+    ):
+        fleets.update(tmp_path / "fleet", ["/srv/shop"], Reporter())
+
+
+def test_a_fleet_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(NoStore, match="no fleet"):
+        fleets.status(tmp_path)
+    with pytest.raises(UsageError, match="has no repository"):
+        fleets.update(tmp_path / "fleet", (), Reporter())
+    with pytest.raises(UsageError, match="the fleet has no shop"):
+        fleets.forget(tmp_path / "fleet", ["shop"])
+
+
+def test_the_mirror_of_one_that_is_forgotten_goes_too(worker: Worker, host: str, tmp_path: Path) -> None:
+    published(small(tmp_path / "shop", "ledger"), tmp_path)
+    with Fleet(worker.fleet) as register:
+        register.keep([worker.work(Repository(source=f"{host}/shop.git", name="shop"))])
+    assert mirror_of(worker.fleet, "shop").is_dir()
+    fleets.forget(worker.fleet, ["shop"])
+    assert not mirror_of(worker.fleet, "shop").exists()
+    assert not store_of(worker.fleet, "shop").exists()

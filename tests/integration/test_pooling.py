@@ -1,0 +1,107 @@
+"""One model of several repositories, by real torch."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from repositories import Repo
+from tiny import tiny_base
+from treering import fleets, pooling
+from treering.errors import DataError, NoStore, UsageError
+from treering.fleets import Orders, Worker
+from treering.report import Reporter
+from treering.store.fleet import Fleet, Repository, store_of
+
+Flags = dict[str, dict[str, object]]
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> Flags:
+    base = str(tiny_base(tmp_path / "base"))
+    return {
+        "train": {"model": base, "method": "full", "max_steps": 3, "batch_size": 2, "gpu": False},
+        "tokens": {"sequence_length": 32},
+    }
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, flags: Flags) -> Path:
+    """Three repositories of which one is a fork of another, and one without tokens."""
+    folder = tmp_path / "fleet"
+    with Fleet(folder) as register:
+        for topic in ("ledger", "oracle", "bridge"):
+            repo = Repo(tmp_path / topic)
+            for number in range(12):
+                repo.commit(f"Teach the {topic} rule {number}", **{f"{topic}__py": f"def {topic}_{number}(): pass\n"})
+        fork = repo.copied(tmp_path / "fork")
+        fork.commit("Leave the bridge", bridge__py="")
+        made = [Repository(source=str(tmp_path / name), name=name) for name in ("ledger", "oracle", "bridge", "fork")]
+        register.keep(made)
+        worker = Worker(Orders(fleet=str(folder), run="1", flags=flags, tokens=True))
+        register.keep(worker.work(one) for one in made)
+        Repo(tmp_path / "plain").commit("Say nothing", a="1")
+        plain = Worker(Orders(fleet=str(folder), run="1")).work(
+            Repository(source=str(tmp_path / "plain"), name="plain")
+        )
+        register.keep([plain])
+    return folder
+
+
+def test_a_model_is_made_of_all_and_judged_on_what_it_never_saw(fleet: Path, flags: Flags) -> None:
+    report = Reporter()
+    done = pooling.train(fleet, report, flags=flags, weights={"ledger": 2.0}, apart=["oracle"])
+    assert done
+    assert {one.name for one in done.shares} == {"ledger", "bridge", "fork"}
+    shares = {one.name: one for one in done.shares}
+    assert shares["bridge"].repeats + shares["fork"].repeats == 12, "a fork is learned once"
+    assert (shares["ledger"].weight, shares["bridge"].weight) == (2.0, 1.0)
+    assert [one.name for one in done.apart] == ["oracle"]
+    assert done.elsewhere
+    assert done.elsewhere.documents > 0
+    assert done.elsewhere.bits_per_byte["base"] is not None
+    assert done.report.training.steps == 3
+    assert done.left_out == {"plain": "it has no token stream: run `treering fleet update --tokens`"}
+    assert any("plain is left out" in warning for warning in report.warnings)
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(done.folder, local_files_only=True)
+    again = pooling.train(fleet, Reporter(), flags=flags, weights={"ledger": 2.0}, apart=["oracle"])
+    assert again == done
+    other = pooling.train(fleet, Reporter(), flags=flags)
+    assert other
+    assert other.folder != done.folder
+    assert other.elsewhere is None
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"weights": {"ledger": 0.0}}, "the weight of ledger"),
+        ({"weights": {"nobody": 1.0}}, "the fleet has no nobody"),
+        ({"apart": ["nobody"]}, "the fleet has no nobody"),
+    ],
+)
+def test_what_cannot_be_asked(fleet: Path, flags: Flags, how: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        pooling.train(fleet, Reporter(), flags=flags, **how)  # type: ignore[arg-type]
+    assert not (fleet / "models").exists()
+
+
+def test_a_torn_stream_is_left_out_and_said(fleet: Path, flags: Flags) -> None:
+    (torn,) = (store_of(fleet, "oracle") / "tokens").glob("*/tokens.bin")
+    torn.write_bytes(b"12")
+    report = Reporter()
+    done = pooling.train(fleet, report, flags=flags)
+    assert done
+    assert "is torn" in done.left_out["oracle"]
+
+
+def test_there_is_nothing_to_learn_from(tmp_path: Path, flags: Flags, make_repo: Callable[..., Repo]) -> None:
+    with pytest.raises(NoStore, match="no fleet"):
+        pooling.train(tmp_path / "none", Reporter(), flags=flags)
+    make_repo("one").commit("Say nothing", a="1")
+    with Fleet(tmp_path / "fleet") as register:
+        fleets._added(register, [str(tmp_path / "one")])
+    with pytest.raises(DataError, match="has tokens to learn from"):
+        pooling.train(tmp_path / "fleet", Reporter(), flags=flags)

@@ -1,0 +1,103 @@
+"""A mixture says what its parts say: every document as its shard has it, in its order, as often as it weighs."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treering.errors import DataError
+from treering.lm.data import HOLD_OUT_DOCUMENTS, Stream, split
+from treering.pipeline.mixture import Shard, mixed
+from treering.types import Corpus, Span
+
+EOS = 9
+
+
+def shard(name: str, sizes: list[int], patches: list[int], weight: float = 1.0, *, eos: int = EOS) -> Shard:
+    """A stream whose tokens tell which document of which repository they are of."""
+    first = sum(map(ord, name)) % 50
+    rows = [[1000 * first + number] * size + [eos] for number, size in enumerate(sizes)]
+    ids = np.array([token for row in rows for token in row], np.uint32)
+    spans = tuple(Span(f"{name}{number}", size, size) for number, size in enumerate(sizes))
+    corpus = Corpus(1 << 20, 1, len(ids), 8, name, "semantic", "t", "f", (), eos, spans, sha256=name)
+    return Shard(
+        name, corpus, ids, {f"{name}{one}": f"p{patch}" if patch else "" for one, patch in enumerate(patches)}, weight
+    )
+
+
+SIZES = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 12)), min_size=1, max_size=30)
+
+
+@given(st.lists(SIZES, min_size=1, max_size=4), st.integers(0, 99))
+def test_every_document_is_read_as_its_shard_has_it(histories: list[list[tuple[int, int]]], seed: int) -> None:
+    shards = [
+        shard(chr(97 + one), [size for size, _ in told], [patch for _, patch in told])
+        for one, told in enumerate(histories)
+    ]
+    corpus, ids, shares = mixed(shards, "all", seed)
+    of = {span.commit_hash: (one, number) for one in shards for number, span in enumerate(one.corpus.documents)}
+    assert Counter(span.commit_hash for span in corpus.documents) == Counter(of.keys())
+    start = 0
+    for span in corpus.documents:
+        one, number = of[span.commit_hash]
+        place = sum(before.tokens + 1 for before in one.corpus.documents[:number])
+        assert ids[start : start + span.tokens + 1].tolist() == one.ids[place : place + span.tokens + 1].tolist()
+        start += span.tokens + 1
+    assert len(ids) == start == corpus.total_tokens
+    for one in shards:
+        mine = [of[span.commit_hash][1] for span in corpus.documents if of[span.commit_hash][0] is one]
+        assert mine == sorted(mine), "a history keeps its order"
+    patches = [of[span.commit_hash][0].patches[span.commit_hash] for span in corpus.documents if not span.duplicate_of]
+    assert max(Counter(filter(None, patches)).values(), default=1) == 1, "what repeats is told once"
+    assert sum(one.documents + one.repeats for one in shares) == len(corpus.documents)
+
+
+@given(st.lists(SIZES, min_size=2, max_size=4), st.integers(0, 99))
+def test_the_parts_in_another_order_are_the_same_mixture(histories: list[list[tuple[int, int]]], seed: int) -> None:
+    shards = [shard(chr(97 + one), [size for size, _ in told], [0] * len(told)) for one, told in enumerate(histories)]
+    corpus, ids, _ = mixed(shards, "all", seed)
+    again = mixed(shards, "all", seed)
+    assert (corpus, ids[: corpus.documents[0].tokens].tolist()) == (
+        again[0], again[1][: corpus.documents[0].tokens].tolist(),
+    )  # fmt: skip
+
+
+def test_a_weight_says_how_often_a_document_comes_but_not_of_the_newest() -> None:
+    light, heavy = shard("a", [3] * 200, [0] * 200, 0.5), shard("b", [3] * 200, [0] * 200, 2.0)
+    corpus, _, shares = mixed([light, heavy], "all", 7)
+    often = Counter(span.commit_hash for span in corpus.documents)
+    older = range(200 - HOLD_OUT_DOCUMENTS // 2)
+    assert {often[f"b{number}"] for number in older} == {2}
+    assert 0.35 < sum(often[f"a{number}"] for number in older) / len(older) < 0.65
+    newest = range(200 - HOLD_OUT_DOCUMENTS // 2, 200)
+    assert {often[f"{name}{number}"] for name in "ab" for number in newest} == {1}
+    assert shares[0].tokens < shares[1].tokens
+
+
+def test_the_newest_of_every_repository_is_held_out_and_a_fork_leaks_nothing() -> None:
+    one = shard("a", [4] * 100, list(range(1, 101)))
+    fork = shard("b", [4] * 100, [*range(1, 91), *range(301, 311)])
+    corpus, ids, shares = mixed([one, fork], "all", 7)
+    data = split(corpus, ids)
+    held = {*data.held_out.commits, *data.validation.commits}
+    assert {name[0] for name in held} == {"a", "b"}
+    learned = Stream(data.train.ids, data.train.starts, data.train.stops)
+    assert len(learned) == 5 * data.train_documents
+    assert shares[0].repeats + shares[1].repeats == 90
+    patches = {**one.patches, **fork.patches}
+    names = {span.commit_hash for span in corpus.documents if not span.duplicate_of}
+    assert not {patches[name] for name in names - held} & {patches[name] for name in held}
+
+
+def test_a_slice_over_two_documents_is_none() -> None:
+    _, ids, _ = mixed([shard("a", [3, 3], [0, 0])], "all", 7)
+    with pytest.raises(IndexError, match="more than one document"):
+        ids[2:6]
+    assert ids[4:4].tolist() == []
+
+
+def test_streams_that_do_not_fit_are_named() -> None:
+    with pytest.raises(DataError, match="the tokens of b were made otherwise than those of a"):
+        mixed([shard("a", [3], [0]), shard("b", [3], [0], eos=8)], "all", 7)
