@@ -27,7 +27,9 @@ FILES = 3
 """So many files are open of a store: the database, its log, and the log's index."""
 SPARE = 100
 """And so many others."""
-SIGHTS = 8
+CACHE = 256 << 10
+"""So many bytes of a store's file are kept in memory. More makes nothing faster: the system has them too."""
+SIGHTS = 4
 """For so many who may see different repositories what they see is kept in memory."""
 
 
@@ -141,6 +143,7 @@ class Gathering:
                 store = Store.existing(folder).__enter__()
                 self._closing.callback(self._close, name, store)
                 with store.complaining():
+                    store.remember(CACHE)
                     if not store.searchable():
                         raise DataError("the index holds no commits", "run `treering index` first")
                     self._look_at_vectors(name, store)

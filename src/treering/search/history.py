@@ -108,17 +108,16 @@ class History:
         self.merges = np.array([" " in row.parents for row in rows], bool)
         self.lengths = np.frombuffer(b"".join(row.lengths for row in rows), "<u4").reshape(-1, len(FIELDS))
         self._parents = [row.parents.split() for row in rows]
-        self.repository = np.array([row.repository for row in rows], np.int64)
+        places = [row.repository for row in rows]
+        self.repository = np.array(places, np.int64)
         self._own: list[dict[str, int]] = [{} for _ in store.repositories]
         """For each repository the numbers of its commits by their hashes."""
-        for number, row in enumerate(rows):
-            self._own[row.repository][row.hash] = number
+        for number, (of, name) in enumerate(zip(places, self.hashes, strict=True)):
+            self._own[of][name] = number
         self.number = self._own[0] if len(self._own) == 1 else dict(ChainMap(*self._own))
-        brought_by = (self._own[row.repository].get(row.merged_by or "", -1) for row in rows)
-        self.merged_by = np.fromiter(brought_by, np.int64, len(rows))
+        self.merged_by = np.array([self._own[row.repository].get(row.merged_by or "", -1) for row in rows], np.int64)
         self.patch = _grouped([(row.patch_id or "").encode() for row in rows])
-        said = ((row.repository, _said(row.message)) for row in rows)
-        self.message = _grouped([words and b"%d %s" % (of, words) for of, words in said])
+        self.message = _grouped([_said(row.message) for row in rows], places)
         self._of_id = np.full(int(self.ids.max(initial=0)) + 1, -1, np.int64)
         self._of_id[self.ids] = np.arange(len(rows))
 
@@ -230,7 +229,10 @@ def _said(message: str) -> bytes:
     return words if (len(words) >= SHORT and words.isascii()) or _WORD.search(message) else b""
 
 
-def _grouped(names: Sequence[bytes]) -> Numbers:
-    """A number for each name, equal for equal names, -1 for an empty one."""
-    known: dict[bytes, int] = {b"": -1}
-    return np.array([known.setdefault(name, len(known) - 1) for name in names], np.int64)
+def _grouped(names: Sequence[bytes], of: Sequence[int] = ()) -> Numbers:
+    """A number for each name, equal for equal names (where it is said whose they are, of the same), -1 for an empty
+    one.
+    """
+    known: dict[object, int] = {b"": -1}
+    keys = [name and (one, name) for one, name in zip(of, names, strict=True)] if any(of) else names
+    return np.array([known.setdefault(key, len(known) - 1) for key in keys], np.int64)
