@@ -27,8 +27,9 @@ from treering.search.history import History
 from treering.search.lexical import Lexical, Scope, asked_words
 from treering.search.shards import Shards
 from treering.store import Store
+from treering.text.paths import matching
 from treering.types import Filters, Hit
-from treering.vectors.embedder import Embedder, load_embedder
+from treering.vectors.embedder import Embedder, embed, load_embedder
 
 EVERYTHING = 1000
 QUESTIONS = (
@@ -143,6 +144,25 @@ def test_of_one_repository_the_hits_are_those_of_its_own_search(
         assert [hit.commit_hash for hit in finder.similar(early, limit=9)] == [
             hit.commit_hash for hit in finder_of_many.similar(early, limit=9)
         ]
+
+
+def test_what_a_finder_offers_beside_search_holds_for_many(
+    repos: dict[str, Repo], stores: Stores, minilm: Embedder
+) -> None:
+    with ExitStack() as stack:
+        many = Finder(
+            Shards({name: stack.enter_context(Store.existing(folder)) for name, folder in stores.items()}), minilm
+        )
+        private = matching(many.store.paths(), ["ledger.py"])
+        assert private == ("src/ledger.py",)
+        for question in QUESTIONS:
+            hits = many.without(private).search(question, limit=EVERYTHING, filters=Filters(include_merges=True))
+            assert all("src/ledger.py" not in hit.files for hit in hits)
+        assert "src/ledger.py" in [path for hit in many.search("receipts", limit=EVERYTHING) for path in hit.files]
+        (nearest, *_) = many.nearest(embed(minilm, ["Settle a dispute with a customer"])[0], limit=3)
+        told = {many.history.hashes[nearest]: "it is near"}
+        (hit,) = many.told(told, "dispute")
+        assert (hit.subject, hit.repository, hit.why) == ("Settle a dispute with a customer", "shop", "it is near")
 
 
 def test_a_hit_of_one_repository_names_none(repos: dict[str, Repo]) -> None:
