@@ -101,26 +101,10 @@ class Gathering:
         name, filters, most = text_of(commit), texts_of(filters), limit or self._settings.search.limit
         return self._answer(lambda of: of.similar(name, limit=most, filters=filters), visible)
 
-    def _answer(self, question: Callable[[Finder], T], visible: Collection[str] | None) -> T:
-        """What a question is answered with. Where a store cannot be read any more all are opened again, since it may
-        have been made anew; if it cannot be read then either, it is left out.
+    def finder(self, visible: Collection[str] | None) -> Finder:
+        """The index of the repositories that may be seen, as if there were no others. It holds until the next question,
+        which may open all stores again.
         """
-        suspected: set[str] = set()
-        while True:
-            self._lost.clear()
-            try:
-                return question(self._finder(visible))
-            except StoreError:
-                if not self._lost:
-                    raise
-            for name in suspected & self._lost.keys():
-                self._leave_out(name, self._lost[name])
-            suspected |= self._lost.keys()
-            self._closing.close()
-            self._open()
-
-    def _finder(self, visible: Collection[str] | None) -> Finder:
-        """The index of the repositories that may be seen, as if there were no others."""
         seen = tuple(name for name in self._stores if visible is None or name in visible)
         if not seen:
             raise DataError("there is no index to search", "run `treering index` on some repository first")
@@ -134,10 +118,29 @@ class Gathering:
         self._finders.move_to_end(seen)
         return self._finders[seen]
 
+    def _answer(self, question: Callable[[Finder], T], visible: Collection[str] | None) -> T:
+        """What a question is answered with. Where a store cannot be read any more all are opened again, since it may
+        have been made anew; if it cannot be read then either, it is left out.
+        """
+        suspected: set[str] = set()
+        while True:
+            self._lost.clear()
+            try:
+                return question(self.finder(visible))
+            except StoreError:
+                if not self._lost:
+                    raise
+            for name in suspected & self._lost.keys():
+                self._leave_out(name, self._lost[name])
+            suspected |= self._lost.keys()
+            self._closing.close()
+            self._open()
+
     def _open(self) -> None:
         self._closing = ExitStack()
         self._finders.clear()
         self._stores.clear()
+        self._wordy.clear()
         for name, folder in list(self._folders.items()):
             try:
                 store = Store.existing(folder).__enter__()

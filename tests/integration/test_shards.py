@@ -214,7 +214,7 @@ def test_a_word_is_as_rare_as_it_is_in_all_repositories(stores: Stores, minilm: 
                 held[word] += len(np.setdiff1d(found.anywhere, np.flatnonzero(history.merges)))
             seen += len(history)
     with gathered(stores, minilm) as opened:
-        history = opened._finder(None).history
+        history = opened.finder(None).history
         leg = Lexical(Scope(history, history.everything, merge_texts=False), words)
         assert leg.scope.seen == seen
         own = [np.setdiff1d(found.anywhere, np.flatnonzero(history.merges)) for found in history.held(words)]
@@ -379,13 +379,13 @@ def test_a_message_that_each_of_several_repositories_has_says_something(
     operations.index(opening.place(other.path), Reporter())
     both = only(stores, "shop") | {"other": other.path / ".treering"}
     with gathered(both, minilm) as opened:
-        history = opened._finder(None).history
+        history = opened.finder(None).history
         assert not history.empty(history.everything).any()
     for number in range(2):
         other.commit("tidy up shelves", **{f"more_{number}__py": f"def more_{number}():\n    pass\n"})
     operations.index(opening.place(other.path), Reporter())
     with gathered(both, minilm) as opened:
-        history = opened._finder(None).history
+        history = opened.finder(None).history
         silent = history.repository[history.empty(history.everything)]
         assert [history.store.repositories[one] for one in silent] == ["other"] * 5
 
@@ -481,7 +481,7 @@ def test_a_repository_without_vectors_is_found_by_its_words(
         first, *_ = opened.search("raise the retry limit of the client")
         assert first.repository == "shop"
         assert "meaning" not in first.why
-        history, dense = opened._finder(None).history, opened._finder(None).dense
+        history, dense = opened.finder(None).history, opened.finder(None).dense
         assert dense
         for waiting in dense.waiting.values():  # neither near nor far
             assert {history.store.repositories[place] for place in history.repository[waiting]} == {"shop"}
@@ -553,6 +553,12 @@ def test_what_is_indexed_while_it_is_open_is_not_taken_for_another_repository(
             assert finder.search("dispute", limit=9, filters=Filters(path="src/more.py")) == []
         fresh = Finder(Shards(dict(zip(many, opened, strict=True))), minilm)
         assert fresh.search("dispute", limit=9, filters=Filters(path="src/more.py"))
+
+
+def test_of_many_stores_little_is_kept_in_memory(stores: Stores, minilm: Embedder) -> None:
+    with gathered(stores, minilm) as opened:
+        kept = [store.db.execute("PRAGMA cache_size").fetchone() for store in opened._stores.values()]
+    assert kept == [(-256,)] * len(stores)
 
 
 def test_more_stores_than_may_be_open_are_told_before_any_is_opened(
