@@ -105,7 +105,9 @@ def _slice(repo: Path, older: str, newer: str, place: Path) -> None:
     export += ["refs/heads/slice", f"^{older}"]
     with subprocess.Popen(export, stdout=subprocess.PIPE, env=plain_environment()) as exported:
         imported = subprocess.run(
-            ["git", "-C", place, "fast-import", "--quiet"], stdin=exported.stdout, env=plain_environment()
+            ["git", "-C", place, "fast-import", "--quiet", "--date-format=raw-permissive"],
+            stdin=exported.stdout,
+            env=plain_environment(),
         )
     if exported.returncode or imported.returncode:
         raise SystemExit(f"no slice {older}..{newer} of {repo}")

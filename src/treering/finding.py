@@ -123,14 +123,12 @@ class Desk:
 
     def search(self, query: str, *, limit: int = 0, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
         """The commits that answer a question in words, best first; ``at`` knows only what that commit reaches."""
-        if not query.strip():
-            raise UsageError("the query is empty", "say in words what the commit did")
-        limit, at = limit or self.limit, self.named(at)
-        return self.finder.search(text_of(query), limit=limit, filters=_texts(filters), at=at)
+        text, at = question_of(query), self.named(at)
+        return self.finder.search(text, limit=limit or self.limit, filters=texts_of(filters), at=at)
 
     def similar(self, commit: str, *, limit: int = 0, filters: Filters = NO_FILTERS) -> list[Hit]:
         """The commits that do most nearly what one commit does."""
-        return self.finder.similar(self.named(commit), limit=limit or self.limit, filters=_texts(filters))
+        return self.finder.similar(self.named(commit), limit=limit or self.limit, filters=texts_of(filters))
 
     def why(self, place: str, *, limit: int = 0) -> list[Hit]:
         """The commits that explain a file, or a line of it (``FILE:LINE``): those that wrote it by git's own blame,
@@ -305,7 +303,15 @@ def text_of(text: str) -> str:
     return text[:LONGEST_QUERY].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _texts(filters: Filters) -> Filters:
+def question_of(query: str) -> str:
+    """What is searched for, as it is read. Raises :class:`UsageError` where there is nothing."""
+    if not query.strip():
+        raise UsageError("the query is empty", "say in words what the commit did")
+    return text_of(query)
+
+
+def texts_of(filters: Filters) -> Filters:
+    """Filters as they are read."""
     return replace(filters, author=text_of(filters.author), branch=text_of(filters.branch), path=text_of(filters.path))
 
 
@@ -334,17 +340,16 @@ class FilesLine(msgspec.Struct, forbid_unknown_fields=True):
 Answer = dict[str, object]
 
 
-def search_batch(where: Place, lines: Iterable[SearchLine], report: Reporter) -> Iterator[Answer]:
-    """Answers many questions with one open index: ``{"id", "hits"}`` each, in order."""
-    with desk(where, report) as opened:
-        for number, line in enumerate(lines, start=1):
-            with _told_of(number):
-                hits = opened.search(line.query, limit=line.n, at=line.at) if line.query.strip() else []
-            yield {"id": line.id, "hits": hits}
+def search_batch(search: Callable[..., list[Hit]], lines: Iterable[SearchLine]) -> Iterator[Answer]:
+    """Answers many questions by the search of one open index, or of many: ``{"id", "hits"}`` each, in order."""
+    for number, line in enumerate(lines, start=1):
+        with _told_of(number):
+            hits = search(line.query, limit=line.n, at=line.at) if line.query.strip() else []
+        yield {"id": line.id, "hits": hits}
 
 
 def files_batch(where: Place, lines: Iterable[FilesLine], report: Reporter) -> Iterator[Answer]:
-    """The same for files."""
+    """Answers many questions for files with one open index: the same."""
     with desk(where, report, vectors=False) as opened:
         for number, line in enumerate(lines, start=1):
             for name in opened.unheard_of(line.given):

@@ -37,7 +37,7 @@ class Filtered(Asked, frozen=True, kw_only=True):
 
     @property
     def filters(self) -> Filters:
-        return Filters(**{name: getattr(self, name) for name in Filters.__struct_fields__})
+        return Filters(**{name: getattr(self, name) for name in Filtered.__struct_fields__})
 
 
 class SearchAsked(Filtered, frozen=True, kw_only=True):

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from treering.config import Settings, load
-from treering.errors import DataError, ModelError, StoreError, UsageError
+from treering.errors import DataError, ModelError, NoStore, StoreError, UsageError
+from treering.files import as_text
 from treering.git.reader import Source, locate
 from treering.operate.threads import FILE as THREADS
 from treering.operate.threads import Threads
@@ -84,8 +85,14 @@ def places(repos: Sequence[Path], store: Path | None = None) -> dict[str, Place]
 
 
 def stores_of(fleet: Path) -> dict[str, Path]:
-    """The stores of a fleet, by the names of their repositories: the folders in ``stores`` that hold an index."""
-    return {path.parent.name: path.parent for path in sorted(fleet.glob("stores/*/treering.db"))}
+    """The stores of a fleet, by the names of their repositories: the folders in ``stores`` that hold an index.
+
+    Raises :class:`NoStore` where there is none at all.
+    """
+    found = {as_text(path.parent.name): path.parent for path in sorted(fleet.glob("stores/*/treering.db"))}
+    if not found:
+        raise NoStore(f"there is no store in {fleet / 'stores'}", "give --fleet the folder of a fleet that was indexed")
+    return found
 
 
 def embedder_of(settings: Settings, threads: int = 0) -> Callable[[], Embedder]:

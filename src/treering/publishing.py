@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from treering import operations
-from treering.errors import DiskFull, NoStore, StoreError, UsageError
+from treering.errors import DiskFull, StoreError, UsageError
 from treering.files import as_text
 from treering.opening import Place, stores_of
 from treering.pipeline import dataset
@@ -81,8 +81,7 @@ def _folders(fleet: Path) -> dict[str, Path]:
 
     Raises :class:`NoStore` where there is none at all: a disk that is not there must not empty a dataset.
     """
-    if not stores_of(fleet):
-        raise NoStore(f"there is no store in {fleet / 'stores'}", "give --fleet the folder of a fleet that was indexed")
+    stores_of(fleet)
     found: dict[str, Path] = {}
     for path in sorted((fleet / "stores").iterdir()):
         if path.is_dir() and found.setdefault(as_text(path.name), path) != path:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from treering.errors import UsageError
 
@@ -286,7 +286,9 @@ class Features(Struct, frozen=True):
 
 
 class IndexedCommit(Struct, frozen=True):
-    """What a search knows of every commit. ``message`` is subject and body, ``parents`` are parted by spaces."""
+    """What a search knows of every commit. ``message`` is subject and body, ``parents`` are parted by spaces;
+    ``repository`` is the place of its own among several.
+    """
 
     id: int
     hash: str
@@ -296,6 +298,7 @@ class IndexedCommit(Struct, frozen=True):
     patch_id: str | None
     message: str
     lengths: bytes
+    repository: int = 0
 
 
 class Headline(Struct, frozen=True):
@@ -400,6 +403,8 @@ class Hit(Struct, frozen=True):
     merged_by: str | None = None
     hunk_path: str = ""
     hunk: str = ""
+    repository: str | UnsetType = UNSET
+    """Its name, where several are searched; it is not said of one."""
 
 
 class Filters(Struct, frozen=True):
@@ -412,6 +417,8 @@ class Filters(Struct, frozen=True):
     path: str = ""
     kind: str = ""
     include_merges: bool = False
+    repositories: tuple[str, ...] = ()
+    """Names of repositories, where several are searched; may hold ``*``."""
 
 
 NO_FILTERS = Filters()

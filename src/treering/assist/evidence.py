@@ -64,7 +64,8 @@ def evidence(finder: Finder, question: str) -> Evidence:
     missing: list[str] = []
     if asked.lexical:
         rarity, coverage = asked.lexical.rarity(), asked.lexical.coverage()
-        missing = [word for word in rarity if word.isalnum() and not len(asked.lexical.scope.held(word).anywhere)]
+        held = zip(rarity, asked.lexical.scope.held(rarity), strict=True)
+        missing = [word for word, of in held if word.isalnum() and not len(of.anywhere)]
         near = [[of[number] for of in asked.cosines.values()] for number in asked.numbers[:JUDGED]]
         judged = [
             (float(coverage[number]), float(np.nanmax(of)) if of and not np.isnan(of).all() else None)

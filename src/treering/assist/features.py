@@ -130,7 +130,7 @@ def _sizes(measures: Measures, asked: Asked, predicted: Sequence[FilePrediction]
         found["usual lines"] = float(np.median(np.log1p(measures.lines[near])))
         found["small nearest"] = measures.share(near, base)
     if asked.lexical:
-        held = [asked.lexical.scope.held(word).fields.get(OWN) for word in asked.lexical.words]
+        held = [of.fields.get(OWN) for of in asked.lexical.scope.held(asked.lexical.words)]
         shares = [measures.share(one[0], base) for one in held if one is not None]
         found["small words"] = float(np.mean(shares)) if shares else base
     return found

@@ -1,7 +1,9 @@
 """The commands that find: search, similar, why, show, files, bench."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +44,8 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
 @filtered
 @_FORMAT
 @click.option("--batch", is_flag=True, help="Read JSON lines {id, query, n, at} from stdin, write {id, hits}.")
+@click.option("--fleet", type=PATH, help="Search all repositories whose stores are in this folder's `stores`.")
+@click.option("--in", "repositories", multiple=True, help="With --fleet: only this repository; may hold *.")
 @common
 def search(
     repo: Path,
@@ -53,19 +57,31 @@ def search(
     at: str,
     as_format: str,
     batch: bool,
+    fleet: Path | None,
     **filters: Any,
 ) -> None:
     """Find commits by what they did, whatever their message says."""
-    from treering import finding, opening
+    from treering import finding, gathering, opening
+    from treering.config import load
     from treering.types import Filters
 
     report = Reporter.to_stderr(verbose=verbose)
     text = "" if batch else _given(query, "query")
-    where = opening.place(repo, store, {"search": {"limit": limit}})
-    if batch:
-        _answer(finding.search_batch(where, _lines(finding.SearchLine), report))
-        return
-    hits = finding.search(where, text, report, filters=Filters(**filters), at=at)
+    flags = {"search": {"limit": limit}}
+    if fleet and store:
+        raise UsageError("--store is of one repository, --fleet of many", "give one of them")
+    if filters["repositories"] and not fleet:
+        raise UsageError("--in chooses among the repositories of a fleet", "give --fleet")
+    opened: AbstractContextManager[Any] = (
+        gathering.Gathering(opening.stores_of(fleet), load(None, os.environ, flags), report)
+        if fleet
+        else finding.desk(opening.place(repo, store, flags), report)
+    )
+    with opened as desk:
+        if batch:
+            _answer(finding.search_batch(desk.search, _lines(finding.SearchLine)))
+            return
+        hits = desk.search(text, filters=Filters(**filters), at=at)
     _show(hits, as_json=as_json, as_format=as_format)
 
 
@@ -240,7 +256,8 @@ def _show(hits: list[Any], *, as_json: bool, as_format: str) -> None:
 
 def _text(hit: Any) -> None:
     files = ", ".join(hit.files[:3]) + (f" and {len(hit.files) - 3:,} more" if len(hit.files) > 3 else "")
-    click.echo(one_line(f"[{hit.score:.4f}] {hit.subject} ({hit.commit_hash[:7]})"))
+    of = f"{hit.repository}: " if hit.repository else ""
+    click.echo(one_line(f"[{hit.score:.4f}] {of}{hit.subject} ({hit.commit_hash[:7]})"))
     branch = f", {hit.branch}" if hit.branch else ""
     click.echo(one_line(f"         {hit.date[:10]} {hit.author}{branch}: {files}"))
     click.echo(one_line(f"         {hit.why}"))
@@ -250,8 +267,9 @@ def _text(hit: Any) -> None:
 
 def _markdown(hit: Any) -> None:
     """A hit as a list item; what comes from the repository stands in code, where it formats nothing."""
+    of = f"{in_code(hit.repository)} " if hit.repository else ""
     click.echo(
-        f"- {in_code(hit.commit_hash[:12])} {in_code(hit.subject or '(no subject)')}, {in_code(hit.author)},"
+        f"- {of}{in_code(hit.commit_hash[:12])} {in_code(hit.subject or '(no subject)')}, {in_code(hit.author)},"
         f" {hit.date[:10]}"
     )
     click.echo(f"  - why: {in_code(hit.why)}")

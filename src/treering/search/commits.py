@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from treering.errors import DataError, StoreError, UsageError
@@ -187,13 +188,14 @@ class Finder:
         message, code_near = map(z, near) if near else (np.zeros(len(numbers)), np.zeros(len(numbers)))
         diff = np.sum([*(z(fields[number]) for number in DIFF_SIDE), code_near], axis=0)
         empty, plain = self.history.empty(mask), mask & ~self.history.merges
+        share = self.history.of_each(plain & empty) / np.maximum(self.history.of_each(plain), 1)
         silent, meant = empty[numbers], z_scores(diff)
         if cosines and (told := silent & ~np.isnan(cosines["hunks"][numbers])).any():
             meant[told] += z_scores(cosines["hunks"][numbers[told]])
             meant /= np.sqrt(2)
         return Legs(
             numbers, z(text), z(fields[OWN]), message, code_near, z(coverage), literal, diff, silent, meant,
-            share=float(empty[plain].mean()) if plain.any() else 0.0,
+            share=share[self.history.repository[numbers]],
         )  # fmt: skip
 
     def search(self, query: str, *, limit: int, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
@@ -307,6 +309,7 @@ class Finder:
                     merged_by=self.history.hashes[merge] if merge >= 0 else None,
                     hunk_path=hunk.path if hunk else "",
                     hunk=hunk.text if hunk else "",
+                    repository=self.store.repositories[self.history.repository[number]] or UNSET,
                 )
             )
         return hits

@@ -35,7 +35,8 @@ class Dense:
         self._history = history
         self._index = index
         self._lost = lost
-        self._names = history.store.vector_names(embedder.fingerprint)
+        self._lying = history.store.named_rows(embedder.fingerprint)
+        self._names = [name for _, names in self._lying for name in names]
         self.waiting = {kind: np.zeros(len(history), bool) for kind in KINDS}
         """For each kind the commits of which such a text has no vector yet."""
         unembedded = history.store.unembedded(embedder.fingerprint) if index is None else {}
@@ -43,8 +44,17 @@ class Dense:
         for number, kinds in zip(numbers.tolist(), unembedded.values(), strict=True):
             for kind in kinds if number >= 0 else ():
                 self.waiting[kind][number] = True
-        self.lacking = int(np.logical_or.reduce(list(self.waiting.values())).sum())
+        lacking = np.logical_or.reduce(list(self.waiting.values()))
+        self.lacking = int(lacking.sum())
         """How many commits lack a vector."""
+        self.telling_in = history.of_each(lacking) <= WAITING * history.of_each(history.everything)
+        """Which repositories have vectors enough to rank by: of some of their commits alone they would put these before
+        all others.
+        """
+        self._untold = (self.telling_in.any() & ~self.telling_in)[history.repository]
+        """The commits of the repositories that words alone answer for, beside others."""
+        for waiting in self.waiting.values():
+            waiting |= self._untold
 
     @cached_property
     def count(self) -> int:
@@ -53,21 +63,24 @@ class Dense:
 
     @property
     def telling(self) -> bool:
-        """Whether there are vectors enough to rank by: of some commits alone they would put these before all others."""
-        return bool(self.count) and self.lacking <= WAITING * len(self._history)
+        """Whether there are vectors enough to rank by, of any repository."""
+        return bool(self.count) and bool(self.telling_in.any())
 
     @cached_property
+    def matrices(self) -> list[Matrix]:
+        """The stores' own vectors."""
+        return [FlatMatrix(folder, self.embedder.dimensions).rows(len(names)) for folder, names in self._lying]
+
+    @property
     def rows(self) -> Matrix:
-        """The store's own vectors."""
-        matrix = FlatMatrix(
-            self._history.store.folder / "vectors" / self.embedder.fingerprint, self.embedder.dimensions
-        )
-        return matrix.rows(len(self._names))
+        """The same of one store, as they lie; of several, a copy."""
+        return self.matrices[0] if len(self.matrices) == 1 else np.concatenate(self.matrices)
 
     @cached_property
     def _of_kind(self) -> list[tuple[Numbers, Numbers, Numbers]]:
         """For each kind its rows, commit by commit, the commits, and where the rows of each begin."""
         numbers = self._history.numbers(np.array([name[0] for name in self._names], np.int64))
+        numbers[np.append(self._untold, False)[numbers]] = -1
         kinds = np.array([KINDS.index(name[1]) for name in self._names], np.int64)
         found = []
         for kind in range(len(KINDS)):
@@ -89,7 +102,7 @@ class Dense:
                     raise
                 self._index = None
         # As fast as memory gives the rows, by one core: BLAS takes two for that, and its threads wait by spinning.
-        of_rows = np.asarray(np.einsum("ij,j->i", self.rows, query), np.float64)
+        of_rows = np.concatenate([np.einsum("ij,j->i", rows, query) for rows in self.matrices]).astype(np.float64)
         found = {}
         for kind, (rows, numbers, firsts) in zip(KINDS, self._of_kind, strict=True):
             best = found[kind] = np.full(len(self._history), np.nan)

@@ -40,7 +40,7 @@ class Legs:
     ``text`` is BM25 of the commit read as one text, ``own`` of its message alone, ``coverage`` and ``literal`` how much
     of the query's words and of its code a commit holds, ``diff`` the sum of everything but the message.
     ``silent`` are the commits whose message says nothing, ``meant`` how well their diffs answer, and ``share`` is how
-    large a part of the history they are.
+    large a part of each commit's repository such commits are.
     """
 
     numbers: Numbers
@@ -53,7 +53,7 @@ class Legs:
     diff: Scores
     silent: Mask
     meant: Scores
-    share: float
+    share: Scores
 
 
 def fused(legs: Legs, weights: Weights) -> Scores:
@@ -65,7 +65,7 @@ def fused(legs: Legs, weights: Weights) -> Scores:
     scores += weights.diff * legs.share**2 * legs.diff
     if not legs.silent.any():
         return scores
-    meant = min(1.0, legs.share / MANY) * legs.meant
+    meant = np.minimum(1.0, legs.share / MANY) * legs.meant
     return np.where(legs.silent, np.maximum(scores, scores.mean() + scores.std() * meant), scores)
 
 

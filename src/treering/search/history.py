@@ -1,8 +1,8 @@
 """The indexed history as arrays: what the scores of every leg are aligned to, and which of it a question may see."""
 
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import ChainMap, OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -14,6 +14,7 @@ from treering.errors import UsageError
 from treering.git.history import Node, Ref
 from treering.git.merges import brought_by
 from treering.store import Store
+from treering.store.index import Holders
 from treering.text.document import FIELDS
 
 Mask = npt.NDArray[np.bool_]
@@ -68,27 +69,33 @@ class Held:
 class Remembered:
     """Who holds the words that were asked for last, as far as :data:`REMEMBERED` bytes hold them. For one thread."""
 
-    def __init__(self, look: Callable[[str], Held]) -> None:
+    def __init__(self, look: Callable[[Sequence[str]], Iterable[Held]]) -> None:
         self._look = look
         self._known: OrderedDict[str, Held] = OrderedDict()
         self._bytes = 0
 
-    def __call__(self, word: str) -> Held:
-        if word in self._known:
+    def __call__(self, words: Iterable[str]) -> list[Held]:
+        """Who holds each of some words; those that are not known are looked for together."""
+        words = list(words)
+        new = [word for word in dict.fromkeys(words) if word not in self._known]
+        for word, held in zip(new, self._look(new) if new else (), strict=True):
+            self._known[word] = held
+            self._bytes += held.size
+        for word in words:
             self._known.move_to_end(word)
-            return self._known[word]
-        held = self._known[word] = self._look(word)
-        self._bytes += held.size
+        found = [self._known[word] for word in words]
         while self._bytes > REMEMBERED and len(self._known) > 1:
             self._bytes -= self._known.popitem(last=False)[1].size
-        return held
+        return found
 
 
 class History:
     """The reachable commits that are indexed, oldest first: number 0, 1, 2, … Held in memory, some hundred bytes each.
 
     ``lengths`` are words by field, shape (commits, fields). ``merged_by`` is the number of the merge that brought a
-    commit in, or -1; ``patch`` is equal for equal patches and -1 where none is known, ``message`` for equal messages.
+    commit in, or -1; ``patch`` is equal for equal patches and -1 where none is known, ``message`` for equal messages of
+    a repository. ``repository`` is the place of each commit's own among those of the store; a commit that several have
+    is one of each of them, and ``number`` names the first of these.
     """
 
     def __init__(self, store: Store) -> None:
@@ -101,10 +108,16 @@ class History:
         self.merges = np.array([" " in row.parents for row in rows], bool)
         self.lengths = np.frombuffer(b"".join(row.lengths for row in rows), "<u4").reshape(-1, len(FIELDS))
         self._parents = [row.parents.split() for row in rows]
-        self.number = {name: number for number, name in enumerate(self.hashes)}
-        self.merged_by = np.array([self.number.get(row.merged_by or "", -1) for row in rows], np.int64)
+        places = [row.repository for row in rows]
+        self.repository = np.array(places, np.int64)
+        self._own: list[dict[str, int]] = [{} for _ in store.repositories]
+        """For each repository the numbers of its commits by their hashes."""
+        for number, (of, name) in enumerate(zip(places, self.hashes, strict=True)):
+            self._own[of][name] = number
+        self.number = self._own[0] if len(self._own) == 1 else dict(ChainMap(*self._own))
+        self.merged_by = np.array([self._own[row.repository].get(row.merged_by or "", -1) for row in rows], np.int64)
         self.patch = _grouped([(row.patch_id or "").encode() for row in rows])
-        self.message = _grouped([_said(row.message) for row in rows])
+        self.message = _grouped([_said(row.message) for row in rows], places)
         self._of_id = np.full(int(self.ids.max(initial=0)) + 1, -1, np.int64)
         self._of_id[self.ids] = np.arange(len(rows))
 
@@ -116,8 +129,10 @@ class History:
         known = np.minimum(ids.astype(np.int64), len(self._of_id) - 1)
         return np.asarray(np.where(ids < len(self._of_id), self._of_id[known], -1), np.int64)
 
-    def _held(self, word: str) -> "Held":
-        records = self.store.holders(word)
+    def _held(self, words: Sequence[str]) -> Iterator[Held]:
+        return map(self._among, self.store.holders(words))
+
+    def _among(self, records: Holders) -> Held:
         numbers = self.numbers(records["commit"])
         order = np.argsort(numbers, kind="stable")  # they nearly are
         order = order[np.searchsorted(numbers[order], 0) :]
@@ -135,7 +150,10 @@ class History:
     @cached_property
     def _before(self) -> list[list[int]]:
         """The numbers of the parents that are indexed."""
-        return [[self.number[name] for name in names if name in self.number] for names in self._parents]
+        own = [self._own[of] for of in self.repository.tolist()]
+        return [
+            [known[name] for name in names if name in known] for known, names in zip(own, self._parents, strict=True)
+        ]
 
     @cached_property
     def everything(self) -> Mask:
@@ -158,13 +176,14 @@ class History:
         """
         if mask is self.everything:
             return self.merged_by
-        known = np.flatnonzero(mask).tolist()
-        nodes = [Node(self.hashes[number], tuple(self._parents[number])) for number in known]
-        inner = {parent for number in known for parent in self._before[number]}
-        tips = sorted((number for number in known if number not in inner), key=lambda one: self.hashes[one])
         found = np.full(len(self), -1, np.int64)
-        for name, merge in brought_by(nodes, [Ref("", self.hashes[number], 0) for number in tips]).items():
-            found[self.number[name]] = self.number[merge]
+        for of in np.unique(self.repository[mask]).tolist():
+            own, known = self._own[of], np.flatnonzero(mask & (self.repository == of)).tolist()
+            nodes = [Node(self.hashes[number], tuple(self._parents[number])) for number in known]
+            inner = {parent for number in known for parent in self._before[number]}
+            tips = sorted((number for number in known if number not in inner), key=lambda one: self.hashes[one])
+            for name, merge in brought_by(nodes, [Ref("", self.hashes[number], 0) for number in tips]).items():
+                found[own[name]] = own[merge]
         return found
 
     def tip(self, refs: Iterable[Ref]) -> str:
@@ -175,7 +194,7 @@ class History:
         """The commit of that hash, or of the one hash that begins so."""
         if name in self.number:
             return self.number[name]
-        fitting = [number for number, known in enumerate(self.hashes) if known.startswith(name.lower())] if name else []
+        fitting = [number for known, number in self.number.items() if known.startswith(name.lower())] if name else []
         if len(fitting) != 1:
             said = "there is no" if not fitting else "more than one"
             raise UsageError(f"{said} commit {name or '(empty)'} in the index", "give a full hash that is indexed")
@@ -185,8 +204,14 @@ class History:
         """The first parent of a commit."""
         return next(iter(self._parents[number]), None)
 
+    def of_each(self, mask: Mask) -> Numbers:
+        """How many of some commits each repository has."""
+        return np.bincount(self.repository[mask], minlength=len(self._own))
+
     def empty(self, mask: Mask) -> Mask:
-        """The commits whose message says nothing: it has no words, or as many as :data:`EMPTY_FROM` have the same."""
+        """The commits whose message says nothing: it has no words, or as many as :data:`EMPTY_FROM` of its repository
+        have the same.
+        """
         return self._empty if mask is self.everything else self._empty_in(mask)
 
     @cached_property
@@ -204,7 +229,10 @@ def _said(message: str) -> bytes:
     return words if (len(words) >= SHORT and words.isascii()) or _WORD.search(message) else b""
 
 
-def _grouped(names: Sequence[bytes]) -> Numbers:
-    """A number for each name, equal for equal names, -1 for an empty one."""
-    known: dict[bytes, int] = {b"": -1}
-    return np.array([known.setdefault(name, len(known) - 1) for name in names], np.int64)
+def _grouped(names: Sequence[bytes], of: Sequence[int] = ()) -> Numbers:
+    """A number for each name, equal for equal names (where it is said whose they are, of the same), -1 for an empty
+    one.
+    """
+    known: dict[object, int] = {b"": -1}
+    keys = [name and (one, name) for one, name in zip(of, names, strict=True)] if any(of) else names
+    return np.array([known.setdefault(key, len(known) - 1) for key in keys], np.int64)

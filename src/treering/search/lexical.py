@@ -95,8 +95,10 @@ class Scope:
             self._norms[key] = K1 * (1 - B + B * lengths / max(float(np.mean(lengths[self.mask])), 1e-9))
         return self._norms[key]
 
-    def _held(self, word: str) -> Held:
-        held = self.history.held(word)
+    def _held(self, words: Sequence[str]) -> Iterator[Held]:
+        return map(self._seen, words, self.history.held(words))
+
+    def _seen(self, word: str, held: Held) -> Held:
         if self.mask is not self.history.everything:
             held = held.within(self.mask)
         found, anywhere = dict(held.fields), held.anywhere
@@ -158,7 +160,7 @@ class Lexical:
     def __init__(self, scope: Scope, asked: Iterable[str]) -> None:
         self.scope = scope
         self.words = list(asked)
-        self._held = [scope.held(word) for word in self.words]
+        self._held = scope.held(self.words)
 
     def bm25(self, weights: Mapping[int, float]) -> Scores:
         """BM25 of the fields named, read as one text in which each counts as often as its weight says."""

@@ -4,6 +4,7 @@ and which commits it asks about.
 
 import re
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,9 @@ from treering.text.kinds import KINDS
 from treering.types import Filters
 
 Exact = Literal["that hash", "mentions it", "changes it"]
+
+NAMES_TOLD = 20
+"""So many repositories are named where one is not found."""
 
 _HASH = re.compile(r"[0-9a-f]{7,64}", re.IGNORECASE)
 _NUMBER = re.compile(r"#\d{1,9}|[\w.-]+(?:/[\w.-]+)+#\d{1,9}")
@@ -36,6 +40,8 @@ def chosen(history: History, filters: Filters) -> Mask:
     if filters.kind and filters.kind not in KINDS:
         raise UsageError(f"there is no kind of file {filters.kind!r}", f"kinds: {', '.join(KINDS)}")
     store = history.store
+    if filters.repositories:
+        mask &= np.isin(history.repository, _named(store.repositories, filters.repositories))
     for wanted, ids in (
         (filters.author, store.of_author),
         (filters.branch, store.of_branch),
@@ -47,6 +53,18 @@ def chosen(history: History, filters: Filters) -> Mask:
             through[_numbers(history, ids(wanted))] = True
             mask &= through
     return mask
+
+
+def _named(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """The places of the names that are wanted. Raises :class:`UsageError` for what is wanted and fits none."""
+    found = {
+        one: [place for place, name in enumerate(names) if one == name or fnmatchcase(name, one)] for one in wanted
+    }
+    for one, places in found.items():
+        if not places:
+            told = ", ".join(names[:NAMES_TOLD]) + (", …" if len(names) > NAMES_TOLD else "")
+            raise UsageError(f"there is no repository {one!r} here", f"repositories: {told}")
+    return sorted({place for places in found.values() for place in places})
 
 
 def phrases(query: str) -> list[str]:

@@ -9,3 +9,6 @@ __all__ = ["BATCH", "FOLDER", "Ran", "Store", "store_folder"]
 
 class Store(Rows):
     """An open store, with all of its tables."""
+
+    repositories: tuple[str, ...] = ("",)
+    """The names of those it is of. Of one that is not said."""

@@ -227,6 +227,10 @@ class Database:
         """
         return identity(self.path) != self._file
 
+    def remember(self, size: int) -> None:
+        """Keep at most so many bytes of the file in memory, read before; 2 MB are usual."""
+        self.db.execute(f"PRAGMA cache_size=-{max(1, size >> 10)}")
+
     def touched(self) -> int:
         """A number that is another one once another connection has written here. It costs some microseconds."""
         return int(self.db.execute("PRAGMA data_version").fetchone()[0])

@@ -6,6 +6,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count, pairwise
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -78,9 +79,16 @@ class IndexTables(CommitTables):
         for commit_id in ids:
             yield from self.db.execute(f"{columns} WHERE commit_id = ?", (commit_id,))
 
-    def postings(self) -> Iterator[tuple[str, bytes]]:
-        """Every word, with records of :data:`HOLDER`; one of several batches of commits comes several times."""
-        yield from self.db.execute("SELECT word, holders FROM postings ORDER BY word, first")
+    def postings(self, words: Iterable[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Every word, or those of the words given that somebody holds, with records of :data:`HOLDER`; one of several
+        batches of commits comes several times.
+        """
+        if words is None:
+            return self.db.execute("SELECT word, holders FROM postings ORDER BY word, first")
+        return self.db.execute(
+            "SELECT word, holders FROM json_each(?) JOIN postings ON word = value ORDER BY word, first",
+            (json.dumps(list(words)),),
+        )
 
     def fingerprints(self) -> dict[str, tuple[int, int]]:
         """The models that made vectors: fingerprint to how many rows are named and what the last row's number is."""
@@ -150,10 +158,12 @@ class IndexTables(CommitTables):
         )
         return [IndexedCommit(*row) for row in rows]
 
-    def holders(self, word: str) -> Holders:
-        """Everyone who holds a word, as records of :data:`HOLDER`."""
-        rows = self.db.execute("SELECT holders FROM postings WHERE word = ? ORDER BY first", (word,))
-        return np.frombuffer(b"".join(row[0] for row in rows), HOLDER)
+    def holders(self, words: Sequence[str]) -> list[Holders]:
+        """For each of some words everyone who holds it, as records of :data:`HOLDER`."""
+        written: dict[str, list[bytes]] = {word: [] for word in words}
+        for word, holders in self.postings(written):
+            written[word].append(holders)
+        return [np.frombuffer(b"".join(written[word]), HOLDER) for word in words]
 
     def features(self, ids: Iterable[int] | None = None) -> Iterator[tuple[int, Features]]:
         """The features of the documents named, or of all."""
@@ -261,6 +271,10 @@ class IndexTables(CommitTables):
         return self.db.execute(
             "SELECT commit_id, kind, part FROM vectors WHERE fingerprint = ? ORDER BY row", (fingerprint,)
         ).fetchall()
+
+    def named_rows(self, fingerprint: str) -> list[tuple[Path, list[tuple[int, str, int]]]]:
+        """The folders that hold the vectors of a fingerprint, each with the names of its rows."""
+        return [(self.folder / "vectors" / fingerprint, self.vector_names(fingerprint))]
 
 
 def postings(
