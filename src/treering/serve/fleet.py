@@ -23,7 +23,7 @@ T = TypeVar("T")
 LOOKING = 20.0
 """Whether something has changed is looked at once in so many times as long as opening all stores took, and a second."""
 PATIENCE = 0.5
-"""For so many seconds a question waits for what has changed; then it is answered by what was there before."""
+"""For so many seconds the first question waits for what has changed; then what was there before answers for a while."""
 
 
 class Fleet:
@@ -141,9 +141,10 @@ class Reader:
                 raise
             self._looked = time.monotonic()
         elif self._coming or self._changed(self._now):
+            patience = 0 if self._coming else PATIENCE
             self._coming = self._coming or Opened(self._fleet, self._embedder, self._now.sights)
             try:
-                self._coming.ready.result(PATIENCE)
+                self._coming.ready.result(patience)
             except NotYet:
                 return self._now
             except Exception:  # noqa: BLE001  what was open still answers, and it is tried again later
