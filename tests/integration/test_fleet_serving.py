@@ -1,5 +1,6 @@
 """A fleet behind a server and MCP: all repositories asked as one, and tokens that see only some of them."""
 
+import asyncio
 import shutil
 import threading
 import time
@@ -268,6 +269,24 @@ def test_no_list_and_no_document_names_what_is_not_seen(served: Served) -> None:
     assert [one["name"] for one in listed["repositories"]] == ["market"]
     assert listed["fleet"] == ["shop-back", "shop-front"]
     assert served.get("/v1/repositories", headers=bearing(EVE)).json()["repositories"] == []
+
+
+def test_who_must_wait_for_another_repository_is_not_told_which(
+    repos: dict[str, Repo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(*_: object) -> bytes:
+        await asyncio.sleep(60)
+        return b""
+
+    monkeypatch.setattr("treering.serve.jobs.worked", endless)
+    own = repos["market"].path.parent / "stores"
+    places = {name: opening.place(repos[name].path, own / name) for name in ("market", "bakery")}
+    with serving(places, token=ADA, tokens=TOKENS) as served:
+        assert served.post("/v1/index?repository=bakery", headers=bearing(ADA)).status_code == 202
+        waits = served.post("/v1/index", headers=bearing(BOB))
+        assert waits.status_code == 409
+        assert "another repository" in waits.text
+        assert "bakery" not in waits.text
 
 
 def test_the_figures_of_all_are_for_who_sees_all(served: Served) -> None:
