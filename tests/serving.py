@@ -13,6 +13,7 @@ import httpx
 from treering.config import ForgeSettings, ServeSettings
 from treering.opening import Place
 from treering.serve.app import application
+from treering.serve.fleet import Fleet
 from treering.serve.house import House
 from treering.serve.running import Server, configured, listening
 from treering.serve.webhooks import Taking
@@ -53,11 +54,12 @@ def serving(
     port: int = 0,
     forge: ForgeSettings | None = None,
     taken: Mapping[str, Taking] | None = None,
+    fleet: Fleet | None = None,
     **changes: Any,
 ) -> Iterator[Served]:
     settings = replace(SETTINGS, **changes)
     said: list[str] = []
-    house = House(places, threads=threads, waiting=waiting)
+    house = House(places, threads=threads, waiting=waiting, fleet=fleet)
     app = application(house, settings, said.append, forge=forge, taken=taken)
     door = listening("127.0.0.1", port)
     url = f"http://127.0.0.1:{door.getsockname()[1]}"

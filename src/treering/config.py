@@ -22,6 +22,7 @@ KEYS = {
     "QDRANT_API_KEY": "a Qdrant server that asks for one",
     "HF_TOKEN": "models of Hugging Face that are not public",
     "TREERING_SERVE_TOKEN": "a server that others may reach",
+    "TREERING_SERVE_TOKENS": "a server whose tokens see some repositories each",
     "TREERING_FORGE_TOKEN": "a forge, comments on it and its private repositories",
     "TREERING_FORGE_SECRETS": "webhooks of a forge",
     "GITHUB_TOKEN": "GitHub",
@@ -54,6 +55,7 @@ NOT_OF_THE_FILE = frozenset(
                 "host",
                 "port",
                 "token",
+                "tokens",
                 "names",
                 "threads",
                 "processes",
@@ -302,6 +304,9 @@ class ServeSettings:
     """The port; 0 is any free one."""
     token: str = ""
     """Who asks must bear it (`Authorization: Bearer …`). By environment only: a command line can be read by others."""
+    tokens: str = ""
+    """More tokens, each with the names of the repositories that it sees: `TOKEN=name,other-*;TOKEN=*`. By environment
+    only."""
     names: tuple[str, ...] = ()
     """Names under which the server is asked beside its address: what a proxy sends as `Host`."""
     threads: Annotated[int, Meta(ge=0, le=64)] = 0

@@ -256,12 +256,6 @@ def search(where: Place, query: str, report: Reporter, *, filters: Filters = NO_
         return opened.search(query, filters=filters, at=at)
 
 
-def similar(where: Place, commit: str, report: Reporter, *, filters: Filters = NO_FILTERS) -> list[Hit]:
-    """:meth:`Desk.similar` of a repository."""
-    with desk(where, report) as opened:
-        return opened.similar(commit, filters=filters)
-
-
 def why(where: Place, place: str, report: Reporter) -> list[Hit]:
     """:meth:`Desk.why` of a repository."""
     with desk(where, report) as opened:

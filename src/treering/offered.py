@@ -4,7 +4,7 @@ The command line has a command for each, `serve` a path, and MCP a tool for thos
 descriptions of what is asked stand here and nowhere else; what an operation does stands at its function.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -12,7 +12,11 @@ from msgspec import Meta, Struct
 
 from treering import assisting, deciding, improving, learning, operations
 from treering.finding import LONGEST_QUERY, CommitDetail, Desk
+from treering.gathering import Gathering
 from treering.types import FilePrediction, Filters, Hit, Trend
+
+ALL = "*"
+"""In the place of a repository's name: all of a fleet."""
 
 Text = Annotated[str, Meta(min_length=1, max_length=LONGEST_QUERY)]
 Name = Annotated[str, Meta(max_length=1000)]
@@ -34,6 +38,10 @@ class Filtered(Asked, frozen=True, kw_only=True):
     path: Annotated[Name, Meta(description="Only what changes this file or folder; may hold *.")] = ""
     kind: Annotated[Name, Meta(description="Only what changes a file of this kind: source, test, docs, …")] = ""
     include_merges: Annotated[bool, Meta(description="Find merges too.")] = False
+    repositories: Annotated[
+        tuple[Name, ...],
+        Meta(max_length=100, description="Where many repositories are searched: only these; may hold *."),
+    ] = ()
 
     @property
     def filters(self) -> Filters:
@@ -136,6 +144,8 @@ class Offer:
     """What a tool does not ask: whoever is behind it, the answer is the same."""
     streamed: Callable[[Desk, Any, Callable[[str], None], Callable[[], bool]], object] | None = None
     """The same answer, told piece by piece while it is made, until it is unwanted; None where it is there at once."""
+    across: Callable[[Gathering, Any, Collection[str] | None, bool], object] | None = None
+    """The answer over many repositories, of those that are visible; discreetly, if it is read elsewhere."""
 
 
 def _told(operation: Callable[..., object]) -> str:
@@ -157,10 +167,16 @@ OFFERS: dict[str, Offer] = {
     "search": Offer(
         lambda desk, asked: desk.search(asked.query, limit=asked.limit, filters=asked.filters, at=asked.at),
         SearchAsked, list[Hit], _told(Desk.search), command="search", tool="search_commits",
+        across=lambda over, asked, visible, discreet: over.search(
+            asked.query, limit=asked.limit, filters=asked.filters, at=asked.at, visible=visible, discreet=discreet
+        ),
     ),
     "similar": Offer(
         lambda desk, asked: desk.similar(asked.commit, limit=asked.limit, filters=asked.filters),
         SimilarAsked, list[Hit], _told(Desk.similar), command="similar",
+        across=lambda over, asked, visible, discreet: over.similar(
+            asked.commit, limit=asked.limit, filters=asked.filters, visible=visible, discreet=discreet
+        ),
     ),
     "why": Offer(
         lambda desk, asked: desk.why(asked.place, limit=asked.limit),

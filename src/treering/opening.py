@@ -23,6 +23,7 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.fusion import LEARNED
 from treering.store import FOLDER, Store, store_folder
+from treering.store.fleet import Fleet, mirror_of
 from treering.vectors.embedder import Embedder, embed, load_embedder
 
 BEHIND = "the index is behind the repository: run `treering index`, or keep `treering watch` on"
@@ -95,18 +96,37 @@ def stores_of(fleet: Path) -> dict[str, Path]:
     return found
 
 
+def private_in(fleet: Path) -> dict[str, tuple[str, ...] | None]:
+    """What the repositories of a fleet keep private by their own settings, by their names; None of one whose settings
+    cannot be read. Those that are fetched have none.
+    """
+    found: dict[str, tuple[str, ...] | None] = {}
+    if not (fleet / Fleet.file).is_file():
+        return found
+    with Fleet(fleet, reading=True) as register:
+        sources = {one.name: Path(one.source).expanduser() for one in register.repositories() if one.name}
+    for name, path in sources.items():
+        worktree = next((folder for folder in (path, *path.parents) if (folder / ".git").exists()), None)
+        if not mirror_of(fleet, name).exists():
+            try:
+                found[name] = load(worktree, os.environ).route.private_paths if path.exists() else None
+            except UsageError:
+                found[name] = None
+    return found
+
+
 def embedder_of(settings: Settings, threads: int = 0) -> Callable[[], Embedder]:
     """Loads the embedding model that the settings name."""
     return partial(load_embedder, settings.index.model, settings.index.batch_tokens, threads)
 
 
-def embedder(where: Place, threads: int = 0) -> Embedder:
-    """The embedding model of a repository's index, loaded: many threads may use it at once, and it computes by so many
+def embedder(settings: Settings, threads: int = 0) -> Embedder:
+    """The embedding model of an index, loaded: many threads may use it at once, and it computes by so many
     of its own (0: as many as cores).
 
     Raises :class:`ModelError` if it is not on this machine.
     """
-    loaded = embedder_of(where.settings, threads)()
+    loaded = embedder_of(settings, threads)()
     embed(loaded, ["loaded"])  # what is loaded by the first text must not be loaded by two threads
     return loaded
 

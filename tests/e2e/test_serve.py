@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from repositories import Repo
 
 COMMAND = (sys.executable, "-P", "-m", "treering", "serve")
+TOKENS = ("who-sees-a-part-0123", "who-sees-it-all-0123")
 
 
 @contextmanager
@@ -177,3 +179,27 @@ def test_a_folder_beside_us_is_not_taken_for_ours(story: Repo, tmp_path: Path) -
         process.terminate()
         process.communicate(timeout=30)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_fleet_is_served_to_who_may_see_it(indexed: Repo, tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet"
+    for name in ("bank", "vault"):
+        shutil.copytree(indexed.path / ".treering", fleet / "stores" / name)
+    tokens = ";".join((f"{TOKENS[0]}=bank", f"{TOKENS[1]}=*"))
+    with started("--fleet", str(fleet), "--preload", TREERING_SERVE_TOKENS=tokens) as (process, url):
+        for token, seen in zip(TOKENS, ({"bank"}, {"bank", "vault"}), strict=True):
+            answer = httpx.get(
+                f"{url}/v1/search", params={"repository": "*", "query": "gateway bridge", "include_merges": True},
+                headers={"authorization": f"Bearer {token}"}, trust_env=False,
+            )  # fmt: skip
+            assert {hit["repository"] for hit in answer.json()} <= seen, answer.text
+            assert answer.json()
+            told = httpx.get(f"{url}/v1/repositories", headers={"authorization": f"Bearer {token}"}, trust_env=False)
+            assert set(told.json()["fleet"]) == seen
+        process.send_signal(signal.SIGTERM)
+        out, talk = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "")
+    assert f"serving 2 repositories of {fleet} at {url}" in talk
+    assert not [token for token in TOKENS if token in talk]
+    refused = subprocess.run([*COMMAND, "--fleet", str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert "there is no store in" in refused.stderr

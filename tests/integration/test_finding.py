@@ -441,7 +441,8 @@ def test_hostile_text_formats_nothing_in_markdown(repo: Repo) -> None:
 
 @pytest.mark.parametrize("which", ["limit 11", "retry", "picked", "hotfix"])
 def test_similar_leaves_out_the_commit_and_its_repetitions(either: Workshop, which: str) -> None:
-    hits = finding.similar(place(either), either.named[which][:12], Reporter(), filters=Filters(include_merges=True))
+    with finding.desk(place(either), Reporter()) as desk:
+        hits = desk.similar(either.named[which][:12], filters=Filters(include_merges=True))
     copies = {"retry": {"retry", "picked"}, "hotfix": {"hotfix", "hotfix merge"}}
     left_out = next((names for names in copies.values() if which in names), {which})
     assert not left_out & set(named(either, hits))

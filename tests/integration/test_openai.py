@@ -226,7 +226,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def test_who_leaves_ends_the_writing_and_who_waited_is_next(served: Served, client: openai.OpenAI) -> None:
-    lane = served.server._guard.app.state.writers.lane  # type: ignore[attr-defined]  # the application's own
+    lane = served.server._guard.app.writers.lane  # type: ignore[attr-defined]  # the application's own
     long = client.completions.create(model="market", prompt="<MESSAGE>", max_tokens=8000, temperature=1, stream=True)
     next(iter(long))
     assert lane.busy == 1
@@ -246,9 +246,9 @@ def test_another_current_model_is_taken_at_once(place: Place, client: openai.Ope
     _copied(place, first.name, other)
     learning.use_model(place, other.name)
     try:
-        assert served.server._guard.app.state.writers.loaded == f"market:{first.name}"  # type: ignore[attr-defined]
+        assert served.server._guard.app.writers.loaded == f"market:{first.name}"  # type: ignore[attr-defined]
         assert client.completions.create(**asked).choices[0].text == before
-        assert served.server._guard.app.state.writers.loaded == f"market:{other.name}"  # type: ignore[attr-defined]
+        assert served.server._guard.app.writers.loaded == f"market:{other.name}"  # type: ignore[attr-defined]
     finally:
         learning.use_model(place, first.name)
         learning.remove_model(place, other.name)

@@ -594,6 +594,15 @@ def test_the_command_searches_some_of_a_fleet(fleet: Path) -> None:
     assert {one["repository"] for one in json.loads(treering("dispute", *options).stdout)} == {"bank", "fork"}
 
 
+def test_the_command_finds_what_is_alike_in_a_fleet(fleet: Path, repos: dict[str, Repo]) -> None:
+    commit = repos["fork"].git("rev-parse", "HEAD")
+    options = ["similar", commit, "--fleet", str(fleet), "--json", "--limit", "100"]
+    done = CliRunner().invoke(main, options, catch_exceptions=False)
+    assert {one["repository"] for one in json.loads(done.stdout)} == {"bank", "fork", "shop"}
+    some = CliRunner().invoke(main, [*options, "--in", "shop"], catch_exceptions=False)
+    assert {one["repository"] for one in json.loads(some.stdout)} == {"shop"}
+
+
 def test_a_batch_is_answered_by_a_fleet(fleet: Path) -> None:
     lines = b'{"id": 1, "query": "raise the retry limit", "n": 1}\n{"id": 2, "query": ""}\n'
     one, two = treering("--fleet", str(fleet), "--batch", stdin=lines).stdout.splitlines()

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _LIMIT = click.option("--limit", type=int, help="How many results [default: 10].")
 _AT = click.option("--at", default="", help="Know only what is reachable from this commit.")
+_FLEET = click.option("--fleet", type=PATH, help="Search all repositories whose stores are in this folder's `stores`.")
+_IN = click.option("--in", "repositories", multiple=True, help="With --fleet: only this repository; may hold *.")
 _FORMAT = click.option(
     "--format", "as_format", type=click.Choice(["text", "markdown"]), default="text", show_default=True
 )
@@ -44,8 +46,8 @@ def filtered(command: Callable[..., None]) -> Callable[..., None]:
 @filtered
 @_FORMAT
 @click.option("--batch", is_flag=True, help="Read JSON lines {id, query, n, at} from stdin, write {id, hits}.")
-@click.option("--fleet", type=PATH, help="Search all repositories whose stores are in this folder's `stores`.")
-@click.option("--in", "repositories", multiple=True, help="With --fleet: only this repository; may hold *.")
+@_FLEET
+@_IN
 @common
 def search(
     repo: Path,
@@ -61,23 +63,12 @@ def search(
     **filters: Any,
 ) -> None:
     """Find commits by what they did, whatever their message says."""
-    from treering import finding, gathering, opening
-    from treering.config import load
+    from treering import finding
     from treering.types import Filters
 
     report = Reporter.to_stderr(verbose=verbose)
     text = "" if batch else _given(query, "query")
-    flags = {"search": {"limit": limit}}
-    if fleet and store:
-        raise UsageError("--store is of one repository, --fleet of many", "give one of them")
-    if filters["repositories"] and not fleet:
-        raise UsageError("--in chooses among the repositories of a fleet", "give --fleet")
-    opened: AbstractContextManager[Any] = (
-        gathering.Gathering(opening.stores_of(fleet), load(None, os.environ, flags), report)
-        if fleet
-        else finding.desk(opening.place(repo, store, flags), report)
-    )
-    with opened as desk:
+    with _opened(repo, store, fleet, filters, limit, report) as desk:
         if batch:
             _answer(finding.search_batch(desk.search, _lines(finding.SearchLine)))
             return
@@ -90,6 +81,8 @@ def search(
 @_LIMIT
 @filtered
 @_FORMAT
+@_FLEET
+@_IN
 @common
 def similar(
     repo: Path,
@@ -99,14 +92,15 @@ def similar(
     commit: str,
     limit: int | None,
     as_format: str,
+    fleet: Path | None,
     **filters: Any,
 ) -> None:
     """Find the commits that do most nearly what one commit does."""
-    from treering import finding, opening
     from treering.types import Filters
 
-    where = opening.place(repo, store, {"search": {"limit": limit}})
-    hits = finding.similar(where, commit, Reporter.to_stderr(verbose=verbose), filters=Filters(**filters))
+    report = Reporter.to_stderr(verbose=verbose)
+    with _opened(repo, store, fleet, filters, limit, report) as desk:
+        hits = desk.similar(commit, filters=Filters(**filters))
     _show(hits, as_json=as_json, as_format=as_format)
 
 
@@ -216,6 +210,23 @@ def bench(repo: Path, store: Path | None, as_json: bool, verbose: bool, question
     if not made.rows:
         click.echo("this history has no titles of merges and no changelog to ask about", err=True)
     click.echo(one_line(f"Report: {page}"))
+
+
+def _opened(
+    repo: Path, store: Path | None, fleet: Path | None, filters: dict[str, Any], limit: int | None, report: Reporter
+) -> AbstractContextManager[Any]:
+    """The index of a repository, or of a fleet."""
+    from treering import finding, gathering, opening
+    from treering.config import load
+
+    flags = {"search": {"limit": limit}}
+    if fleet and store:
+        raise UsageError("--store is of one repository, --fleet of many", "give one of them")
+    if filters["repositories"] and not fleet:
+        raise UsageError("--in chooses among the repositories of a fleet", "give --fleet")
+    if fleet:
+        return gathering.Gathering(opening.stores_of(fleet), load(None, os.environ, flags), report)
+    return finding.desk(opening.place(repo, store, flags), report)
 
 
 def _given(text: str | None, what: str) -> str:

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from treering.cli.options import PATH, REPOS, guarded
-from treering.errors import ServiceError, needs
+from treering.errors import ServiceError, UsageError, needs
 from treering.report import Reporter
 
 
 @click.command()
 @REPOS
 @click.option("--store", type=PATH, help="The store's folder, of a single repository [default: .treering there].")
+@click.option("--fleet", type=PATH, help="A fleet, searched as one by who asks for the repository `*`.")
 @click.option(
     "--host", help="The address to listen at; any but the machine's own demands a token [default: 127.0.0.1]."
 )
@@ -27,29 +28,42 @@ from treering.report import Reporter
 @click.option("--verbose", is_flag=True, help="Say more on stderr.")
 @guarded
 def serve(
-    repos: tuple[Path, ...], store: Path | None, as_json: bool, verbose: bool, preload: bool, **flags: Any
+    repos: tuple[Path, ...],
+    store: Path | None,
+    fleet: Path | None,
+    as_json: bool,
+    verbose: bool,
+    preload: bool,
+    **flags: Any,
 ) -> None:
     """Serve repositories over HTTP: search, answers, OpenAI's paths, MCP and a page."""
     from treering import config, forging, opening
 
     with needs("serve"):
         from treering.serve import guard, running, webhooks
+        from treering.serve.fleet import Fleet
 
     report = Reporter.to_stderr(verbose=verbose)
     all_settings = config.load(None, os.environ, {"serve": flags})
     settings, forge = all_settings.serve, all_settings.forge
     guard.check(settings)
     mirrors = forging.mirrors(forge)
-    places = opening.places([*repos, *(one.folder for one in mirrors.values())], store)
+    named = [*repos, *(one.folder for one in mirrors.values())]
+    places = opening.places(named, store) if named or not fleet else {}
+    if fleet and store and not places:
+        raise UsageError("--store is of one repository, --fleet of many", "give --repo, too, or leave --store out")
+    count = len(opening.stores_of(fleet)) if fleet else 0
     taken = webhooks.taking(mirrors, places)
 
     def begun(url: str) -> None:
-        report.say(f"serving {', '.join(places)} at {url}")
+        told = [*places, *([f"{count:,} repositories of {fleet}"] if fleet else [])]
+        report.say(f"serving {', '.join(told)} at {url}")
         if as_json:
             click.echo(json.dumps({"url": url}))
 
     try:
-        running.serve(places, settings, report, begun, preload=preload, forge=forge, taken=taken)
+        whole = Fleet(fleet, all_settings) if fleet else None
+        running.serve(places, settings, report, begun, preload=preload, forge=forge, taken=taken, fleet=whole)
     except OSError as error:
         raise ServiceError(
             f"cannot listen at {settings.host}:{settings.port}: {error.strerror or error}",

@@ -86,13 +86,18 @@ def failure(status: int, code: str, message: str, hint: str = "") -> Failure:
     return Failure(ErrorBody(_text(message), _text(hint), code, kind, named[1] if named else None))
 
 
+def status_of(error: TreeringError) -> tuple[int, str]:
+    """The status and the code of an error of ours."""
+    return next((told for kind, told in STATUS.items() if isinstance(error, kind)), (500, "error"))
+
+
 def refused(error: Exception) -> Response:
     """The response to an error of ours, or a request's."""
     if isinstance(error, Refused):
         told = failure(error.status, error.code, error.message, error.hint)
         return answered(told, error.status, error.headers)
     if isinstance(error, TreeringError):
-        status, code = next((told for kind, told in STATUS.items() if isinstance(error, kind)), (500, "error"))
+        status, code = status_of(error)
         headers = {"retry-after": str(error.seconds)} if isinstance(error, Busy) else {}
         return answered(failure(status, code, error.message, error.hint), status, headers)
     return answered(failure(500, "internal", "this is a bug of ours", "the server's log has its trace"), 500)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from treering import finding, opening
+from treering.config import Settings
 from treering.errors import BudgetError, ModelError, ServiceError, StoreBusy, TreeringError, UsageError
 from treering.finding import Desk
 from treering.offered import OFFERS, Asked
@@ -127,12 +128,12 @@ class Opening:
         self._embedders: dict[tuple[str, int], Any] = {}
         self._loading = threading.Lock()
 
-    def embedder(self, place: Place) -> Any:
+    def embedder(self, settings: Settings) -> Any:
         """The model of the vectors. Raises :class:`ModelError`."""
-        key = place.settings.index.model, place.settings.index.batch_tokens
+        key = settings.index.model, settings.index.batch_tokens
         with self._loading:
             if key not in self._embedders:
-                self._embedders[key] = opening.embedder(place, self._threads)
+                self._embedders[key] = opening.embedder(settings, self._threads)
             return self._embedders[key]
 
     def note(self, repository: str, opened: Opened) -> None:
@@ -146,7 +147,7 @@ class Opening:
         started = time.monotonic()
         embedder = None
         with suppress(ModelError):  # what is missing is told by the index, which answers by words then
-            embedder = self.embedder(place)
+            embedder = self.embedder(place.settings)
         state = finding.state(place)  # before it is opened: what is written meanwhile is then noticed
         desk = closing.enter_context(finding.desk(place, Reporter(said), embedder=embedder))
         desk.fits = self.fits

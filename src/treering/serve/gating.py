@@ -39,8 +39,8 @@ class Gates:
     ``with``.
     """
 
-    def __init__(self, house: House, settings: ServeSettings, mirrors: Collection[str] = ()) -> None:
-        self._house, self._seconds, self._mirrors = house, settings.seconds, mirrors
+    def __init__(self, settings: ServeSettings, mirrors: Collection[str] = ()) -> None:
+        self._seconds, self._mirrors = settings.seconds, mirrors
 
     def __enter__(self) -> Self:
         self.lane = Lane("gate", AT_ONCE, WAITING, Nothing)
@@ -49,14 +49,14 @@ class Gates:
     def __exit__(self, *_: object) -> None:
         self.lane.close()
 
-    async def gate(self, request: Request) -> Response:
+    async def gate(self, house: House, request: Request) -> Response:
         until = time.monotonic() + self._seconds * (1 - MARGIN)
         asked = decoded(await body(request), GateAsked)
         named = {*request.query_params.getlist("repository"), asked.repository} - {""}
         if len(named) > 1:
-            raise UsageError("`repository`: it is not one name", f"repositories: {', '.join(self._house.names)}")
-        name = self._house.name(*named)
-        where = self._house.places[name]
+            raise UsageError("`repository`: it is not one name", f"repositories: {', '.join(house.names)}")
+        name = house.name(*named)
+        where = house.places[name]
         if asked.ref and name in self._mirrors:
             raise Refused(
                 409, "mirror", f"the branches of {name} are the forge's, and the next fetch would undo a commit",

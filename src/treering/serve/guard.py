@@ -5,7 +5,6 @@ rebound to this address is not), and a request from another site is refused. Not
 """
 
 import asyncio
-import hmac
 import re
 import secrets
 import time
@@ -19,6 +18,7 @@ import msgspec
 
 from treering.config import LOOPBACK, ServeSettings
 from treering.errors import UsageError
+from treering.serve.access import EVERYTHING, Sight, Tokens
 from treering.serve.answers import failure
 from treering.serve.metrics import Metrics
 from treering.tracing import span
@@ -30,6 +30,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 OPEN = ("/", "/static/", "/healthz", "/readyz")
 """Paths that need no token: the page without what it shows, and whether the server lives."""
+SIGHT = "treering.sight"
+"""Where the application finds in a request's scope what whoever asks sees."""
 BODY_SECONDS = 15.0
 MOST_HEADERS = 100
 HEAD_BYTES = 32 * 1024
@@ -58,14 +60,14 @@ def is_loopback(host: str) -> bool:
 
 
 def check(settings: ServeSettings) -> None:
-    """Raises :class:`UsageError` where others could reach the server and no token is asked of them."""
-    if not is_loopback(settings.host) and not settings.token:
+    """Raises :class:`UsageError` where others could reach the server and no token is asked of them, and for tokens that
+    are none.
+    """
+    if not Tokens(settings) and not is_loopback(settings.host):
         raise UsageError(
             f"{settings.host} can be reached by others, and no token is set",
             "set TREERING_SERVE_TOKEN to a long random text, or serve on 127.0.0.1",
         )
-    if settings.token and (len(settings.token) < 16 or not settings.token.isascii() or " " in settings.token):
-        raise UsageError("the token is too weak", "give TREERING_SERVE_TOKEN 16 or more ASCII characters, no blanks")
 
 
 @dataclass(slots=True)
@@ -109,8 +111,9 @@ class Signed:
 
 
 class Guard:
-    """The application behind a guard. ``say`` gets a line for every request: method, path, status, milliseconds and the
-    request's id; never what is asked. ``draining`` sends every client away after its answer.
+    """The application behind a guard, which is told what whoever asks may see. ``say`` gets a line for every request:
+    method, path, status, milliseconds and the request's id; never what is asked. ``draining`` sends every client away
+    after its answer.
 
     ``signed`` are the paths whose POSTs prove themselves by a signature of their body, which no page and no name that
     was pointed here can make: they need neither the token nor our own name as ``Host``, and count for no client's
@@ -127,6 +130,7 @@ class Guard:
     ) -> None:
         self.app, self.settings, self.metrics, self.say = app, settings, metrics, say
         self.rates = Rates(settings.rate)
+        self._tokens = Tokens(settings)
         self._signed = signed or {}
         self._held = 0
         self.draining = False
@@ -188,9 +192,10 @@ class Guard:
         client = (scope.get("client") or ("",))[0]
         if by_signature is None:
             self._check_rate(self.rates.wait(client))
-            self._check_token(scope["path"], found)
+            scope[SIGHT] = self._sight(scope["path"], found)
             content = await self._read(found, receive, self.settings.body_bytes)
         else:
+            scope[SIGHT] = EVERYTHING
             if not by_signature.bears(
                 {key.decode("latin-1"): values[0].decode("latin-1") for key, values in found.items()}
             ):
@@ -272,13 +277,14 @@ class Guard:
         if site in (b"cross-site", b"same-site") and not follows:
             raise _No(403, "other_origin", "a page of another site asks", "ask from a page of this server")
 
-    def _check_token(self, path: str, found: dict[bytes, list[bytes]]) -> None:
-        if not self.settings.token or path in OPEN or path.startswith("/static/"):
-            return
+    def _sight(self, path: str, found: dict[bytes, list[bytes]]) -> Sight:
+        """What the token sees that is borne."""
+        if not self._tokens or path in OPEN or path.startswith("/static/"):
+            return EVERYTHING
         given = found.get(b"authorization", [b""])[0]
         kind, _, token = given.partition(b" ")
-        if kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self.settings.token.encode()):
-            return
+        if kind.lower() == b"bearer" and (sight := self._tokens.sight(token.strip())):
+            return sight
         ask = (b"www-authenticate", b"Bearer")
         raise _No(401, "no_token", "the token is missing or wrong", "send Authorization: Bearer TOKEN", ask)
 

@@ -1,11 +1,12 @@
 """Several repositories, open for many who ask at once: a few threads, a desk for each of them and each repository;
-and, where it is told to, processes beside them.
+where it is told to, processes beside them; and a fleet that is searched as one.
 
 Knows nothing of HTTP. What is asked waits in one of two bounded queues, so that an answer that takes minutes never
 stands before a search; what nobody waits for any more is taken out of it.
 """
 
 import asyncio
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -14,9 +15,11 @@ from typing import Any, TypeVar
 from treering import finding
 from treering.errors import UsageError
 from treering.finding import Desk
-from treering.offered import OFFERS, Asked
+from treering.offered import ALL, OFFERS, Asked
 from treering.opening import Place
+from treering.serve.access import EVERYTHING, Sight
 from treering.serve.crew import Bench, Mate, Opening, Question
+from treering.serve.fleet import Fleet, Reader
 from treering.serve.lanes import Lane, Task
 
 T = TypeVar("T")
@@ -30,47 +33,102 @@ QUESTIONS = 16
 
 
 class House:
-    """The repositories of a server by their names, the first one being who is asked where no name is given. Use
-    ``with``; what is asked of it is awaited.
+    """The repositories of a server by their names, the first one being who is asked where no name is given, and ``*``
+    being all of a fleet. Use ``with``; what is asked of it is awaited.
     """
 
     def __init__(
-        self, places: Mapping[str, Place], *, threads: int = 0, waiting: int = 256, processes: int = 0
+        self,
+        places: Mapping[str, Place],
+        *,
+        threads: int = 0,
+        waiting: int = 256,
+        processes: int = 0,
+        fleet: Fleet | None = None,
     ) -> None:
-        if not places:
-            raise UsageError("there is no repository to serve", "give --repo")
-        self.places = dict(places)
+        if not places and not fleet:
+            raise UsageError("there is no repository to serve", "give --repo, or --fleet")
+        self.places, self.fleet, self.sight = dict(places), fleet, EVERYTHING
         self.threads, self.processes, self._waiting = threads or os.cpu_count() or 1, processes, waiting
         self.opening = Opening(places)
+        self._lanes: dict[str, Lane[Any]] = {}
 
     def __enter__(self) -> "House":
-        self.quick = Lane("quick", self.threads, self._waiting, lambda: Bench(self.opening))
-        self.slow = Lane("slow", SLOW_THREADS, self._waiting, lambda: Bench(self.opening))
-        self.crew = Lane("crew", self.processes, self._waiting, lambda: Mate(self.opening))
+        fleet, embedder = self.fleet, self.opening.embedder
+        self._lanes["quick"] = Lane("quick", self.threads, self._waiting, lambda: Bench(self.opening))
+        self._lanes["slow"] = Lane("slow", SLOW_THREADS, self._waiting, lambda: Bench(self.opening))
+        self._lanes["crew"] = Lane("crew", self.processes, self._waiting, lambda: Mate(self.opening))
+        if fleet:
+            self._lanes["fleet"] = Lane("fleet", 1, self._waiting, lambda: Reader(fleet, embedder))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.quick.close()
-        self.slow.close()
-        self.crew.close()
+        for lane in self.lanes:
+            lane.close()
+
+    def seen(self, sight: Sight) -> "House":
+        """The same house for somebody who does not see all of it: what they do not see is as if it were not there."""
+        made = copy.copy(self)
+        made.sight = sight
+        made.places = {name: place for name, place in self.places.items() if sight.sees(name)}
+        return made
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all is seen."""
+        return not self.places and not (self.fleet and self.fleet.names(self.sight))
+
+    @property
+    def quick(self) -> Lane[Bench]:
+        return self._lanes["quick"]
+
+    @property
+    def slow(self) -> Lane[Bench]:
+        return self._lanes["slow"]
+
+    @property
+    def crew(self) -> Lane[Mate]:
+        return self._lanes["crew"]
 
     @property
     def lanes(self) -> tuple[Lane[Any], ...]:
-        return self.quick, self.slow, self.crew
+        return tuple(self._lanes.values())
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.places)
+        """What may be asked by name."""
+        return (*self.places, ALL) if self.fleet else tuple(self.places)
 
     def name(self, repository: str = "") -> str:
-        """The repository that is meant. Raises :class:`UsageError`."""
-        if repository and repository not in self.places:
-            raise UsageError(f"`repository`: there is no {repository!r} here", f"repositories: {', '.join(self.names)}")
-        return repository or self.names[0]
+        """The one repository that is meant. Raises :class:`UsageError`."""
+        if repository in self.places:
+            return repository
+        known = f"repositories: {', '.join(self.names)}"
+        if repository == ALL or not (repository or self.places):
+            raise UsageError("`repository`: `*` is all of a fleet: of one repository this is asked alone", known)
+        if repository:
+            raise UsageError(f"`repository`: there is no {repository!r} here", known)
+        return next(iter(self.places))
+
+    def meant(self, repository: str, name: str) -> str:
+        """The repository that an offer is asked of, or all. Raises :class:`UsageError`."""
+        if OFFERS[name].across and (repository or self.names[0]) == ALL:
+            if self.fleet:
+                return ALL
+            raise UsageError("`repository`: no fleet is served here, which `*` is all of", "serve with --fleet")
+        return self.name(repository)
 
     def notes(self, repository: str) -> tuple[str, ...]:
         """What is to be said of the index as it was asked last: that it is behind, or answers by words alone."""
+        if self.fleet and repository == ALL:
+            return self.fleet.notes.get(self.sight, ())
         return self.opening.notes.get(repository, ())
+
+    async def ready(self) -> int:
+        """How many commits of the first repository can be found, or of a fleet where there is no other."""
+        if self.places:
+            return await self.ask("", lambda desk: len(desk.finder.history))
+        return await self._lanes["fleet"].run(lambda reader, _: reader.ready())
 
     async def answer_discreetly(self, repository: str, name: str, asked: Asked) -> object:
         """The same for who reads it elsewhere: nothing of it is private."""
@@ -78,7 +136,12 @@ class House:
 
     async def answer(self, repository: str, name: str, asked: Asked, *, discreet: bool = False) -> object:
         """The answer of an offer. Raises what the operation raises, and :class:`Busy`."""
-        repository = self.name(repository)
+        repository = self.meant(repository, name)
+        if repository == ALL:
+            sight = self.sight
+            return await self._lanes["fleet"].run(
+                lambda reader, _: reader.answer(name, asked, sight, discreet=discreet)
+            )
         question = Question(repository, name, asked, discreet)
         if self.processes and name in QUICK:
             return await self.crew.run(lambda mate, _: mate.answer(question))
@@ -116,7 +179,7 @@ class House:
         place = self.places[self.name(repository)]
 
         def work(_: Bench, task: Task[Bench, Embedded]) -> Embedded:
-            model, vectors, counts = self.opening.embedder(place), [], []
+            model, vectors, counts = self.opening.embedder(place.settings), [], []
             for start in range(0, len(texts), QUESTIONS):
                 if task.left:
                     break

@@ -51,8 +51,9 @@ class Jobs(Generic[J]):
         """Start a job, or tell of the one under way. Raises :class:`Under` while another repository has its turn."""
         if self._running and not self._running.done():
             (busy,) = (job for job in self._jobs.values() if job.state == "running")
-            if busy.repository != repository:
-                raise Under(f"`treering {self._command}` is at work for {busy.repository}", "ask again when it is done")
+            if busy.repository != repository:  # its name is not for everyone
+                problem = f"`treering {self._command}` is at work for another repository"
+                raise Under(problem, "ask again when it is done")
             return busy
         job = self._job(id=secrets.token_hex(8), repository=repository, state="running",
                         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))  # fmt: skip

@@ -25,7 +25,7 @@ from treering import __version__
 from treering.assisting import ContextPack, marked
 from treering.deciding import Brief
 from treering.errors import TreeringError, UsageError
-from treering.offered import OFFERS, Asked, Offer
+from treering.offered import ALL, OFFERS, Asked, Offer
 from treering.serve.shown import shown
 
 Answer = Callable[[str, str, Asked], Awaitable[object]]
@@ -56,11 +56,15 @@ def server(answer: Answer, repositories: Sequence[str]) -> MCPServer:
     """
     named = msgspec.json.encode(list(repositories)).decode()
     several = f" Repositories, by the names of their folders: {named}." if len(repositories) > 1 else ""
+    if ALL in repositories:
+        several += " `*` is all repositories of a fleet, which the search asks as one: results name theirs."
+    single = [name for name in repositories if name != ALL]
+    asked = {name: repositories if offer.across else single for name, offer in OFFERS.items() if offer.tool}
     made = MCPServer(
         "treering", title="treering", version=__version__, instructions=INSTRUCTIONS + several, log_level="WARNING",
-        tools=[_tool(name, offer, answer, repositories) for name, offer in OFFERS.items() if offer.tool],
+        tools=[_tool(name, OFFERS[name], answer, of) for name, of in asked.items() if of],
     )  # fmt: skip
-    _add_resources(made, answer, repositories)
+    _add_resources(made, answer, single)
     _add_prompts(made)
     return made
 
@@ -134,7 +138,7 @@ def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) 
             found = await answer(repository, name, asked)
         except TreeringError as error:
             raise ToolError(_said(error)) from error
-        text, structured = shown(found, lambda commit: commit_uri(repository, commit))
+        text, structured = shown(found, lambda commit: "" if repository == ALL else commit_uri(repository, commit))
         return CallToolResult(
             content=[TextContent(type="text", text=_as_data(found, text))],
             structured_content={"note": DATA, **structured},

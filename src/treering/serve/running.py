@@ -19,6 +19,7 @@ from treering.opening import Place
 from treering.report import Reporter
 from treering.serve.answers import JSON, failure
 from treering.serve.app import application
+from treering.serve.fleet import Fleet
 from treering.serve.guard import HEAD_BYTES, HEADERS, Guard
 from treering.serve.house import House
 from treering.serve.webhooks import Taking
@@ -133,6 +134,7 @@ def serve(
     preload: bool = False,
     forge: ForgeSettings | None = None,
     taken: Mapping[str, Taking] | None = None,
+    fleet: Fleet | None = None,
 ) -> None:
     """Serve until a signal ends it. ``begun`` gets the address as soon as it can be asked.
 
@@ -141,7 +143,7 @@ def serve(
     door = listening(settings.host, settings.port)
     host, port = door.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    house = House(places, threads=settings.threads, waiting=settings.waiting, processes=settings.processes)
+    house = House(places, threads=settings.threads, waiting=settings.waiting, processes=settings.processes, fleet=fleet)
     app = application(house, settings, report.say, preload=preload, forge=forge, taken=taken)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     server = Server(configured(app, settings), app)

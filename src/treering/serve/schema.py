@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from treering import __version__
+from treering.offered import ALL
 from treering.serve.answers import JSON, STREAM, Failure
 
 REFERENCE = "#/components/schemas/{name}"
@@ -23,13 +24,17 @@ class Path:
     asked: Any = None
     status: int = 200
     of_repository: bool = True
+    across: bool = False
+    """Whether all of a fleet may be asked, too."""
     media: tuple[str, ...] = (JSON,)
     named: str = ""
     """The name of a part of the path."""
 
 
 def document(paths: Sequence[Path], repositories: Sequence[str], *, token: bool) -> dict[str, Any]:
-    """An OpenAPI 3.1 document of a server that has these repositories."""
+    """An OpenAPI 3.1 document of a server that has these repositories; ``*`` is all of a fleet."""
+    single = [name for name in repositories if name != ALL]
+    paths = [path for path in paths if single or path.across or not path.of_repository]
     kinds = [Failure, *(kind for path in paths for kind in (path.asked, path.gives) if kind is not None)]
     schemas, components = msgspec.json.schema_components(kinds, schema_hook=_anything, ref_template=REFERENCE)
     of = dict(zip(map(_key, kinds), schemas, strict=True))
@@ -85,8 +90,8 @@ def _operation(
     if path.named:
         parameters.append({"name": path.named, "in": "path", "required": True, "schema": {"type": "string"}})
     if path.of_repository:
-        told = "Which repository; the first of the server by default."
-        known = {"enum": list(repositories)}
+        told = "Which repository; the first of the server by default." + " `*` is all of a fleet." * path.across
+        known = {"enum": [name for name in repositories if path.across or name != ALL]}
         parameters.append({"name": "repository", "in": "query", "description": told, "schema": known})
     if path.asked is not None and path.method == "get":
         asked = _resolved(of[_key(path.asked)], components)

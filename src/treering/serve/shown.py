@@ -24,7 +24,7 @@ LINE = 200
 BODY_LINES = 40
 
 Uri = Callable[[str], str]
-"""The address of a commit's detail, by its hash."""
+"""The address of a commit's detail, by its hash; empty where it has none."""
 Shown = tuple[str, dict[str, Any]]
 
 
@@ -54,12 +54,14 @@ def _of(found: object, uri: Uri) -> Shown:  # noqa: ARG001  (others need it)
 def _hits(hits: Iterable[Hit], uri: Uri) -> Shown:
     lines, values = [], []
     for place, hit in enumerate(hits, start=1):
-        lines.append(_line(f"{place}. {hit.commit_hash[:12]} {hit.date[:10]} {hit.author}: {hit.subject}"))
+        of = f"{hit.repository} " if hit.repository else ""
+        lines.append(_line(f"{place}. {of}{hit.commit_hash[:12]} {hit.date[:10]} {hit.author}: {hit.subject}"))
         lines.append(_line(f"   why: {hit.why}"))
         lines.append(_line(f"   files: {_listed(hit.files)}"))
         lines += [_line(f"   | {line}") for line in hit.hunk.split("\n")[:HUNK_LINES]] if hit.hunk else []
-        lines.append(f"   {uri(hit.commit_hash)}")
+        lines += [f"   {uri(hit.commit_hash)}"] if uri(hit.commit_hash) else []
         values.append({
+            **({"repository": _line(hit.repository)} if hit.repository else {}),
             "commit_hash": hit.commit_hash, "date": hit.date[:10], "author": _line(hit.author),
             "subject": _line(hit.subject), "why": _line(hit.why), "files": [_line(path) for path in hit.files[:PATHS]],
             "more_files": max(0, len(hit.files) - PATHS), "uri": uri(hit.commit_hash),
