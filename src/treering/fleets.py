@@ -8,11 +8,12 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -20,8 +21,8 @@ from msgspec.structs import replace
 
 from treering import forging, learning, opening, operations, sharing
 from treering.config import VectorSettings, load
-from treering.errors import NoStore, RepositoryError, ServiceError, StoreBusy, TreeringError, UsageError
-from treering.files import locked, os_errors, reading
+from treering.errors import NoStore, RepositoryError, ServiceError, StoreBusy, StoreError, TreeringError, UsageError
+from treering.files import holder, locked, os_errors, reading
 from treering.git import mirror as mirroring
 from treering.operate.cluster import cluster, spread
 from treering.report import Reporter
@@ -38,6 +39,8 @@ PAUSES = (1.0, 4.0)
 LOOK_SECONDS = 2.0
 """How often the size of a mirror is looked at while it is fetched."""
 LARGEST = 20 << 30
+LONGEST_NAME = 100
+_SSH = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!/)")
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 
 Flags = Mapping[str, Mapping[str, object]]
@@ -97,55 +100,87 @@ def organisation(named: str) -> list[str]:
 
 
 def _is_address(source: str) -> bool:
-    return "://" in source or (bool(re.match(r"(?:[\w.-]+@)?[\w.-]+:(?!/)", source)) and not Path(source).exists())
+    return "://" in source or (bool(_SSH.match(source)) and not Path(source).exists())
 
 
-def _meant(source: str) -> tuple[str, str]:
-    """What is the same for two spellings of one repository, and what it may be called.
+def _meant(source: str) -> tuple[str, str, str]:
+    """A repository by its whole path or its address, what is the same for two spellings of it, and what it may be
+    called.
 
-    Raises :class:`UsageError` for an address that nothing is fetched from.
+    Raises :class:`UsageError` for what cannot be one.
     """
-    if not _is_address(source):
-        path = Path(source).expanduser().resolve()
-        path = path.parent if path.name == ".git" else path
-        return str(path), path.name.removesuffix(".git")
-    where = mirroring.remote(source)
-    path_there = where.path.removesuffix(".git")
-    return f"{where.host}/{path_there}", "-".join(path_there.split("/")[-2:])
+    if _is_address(source):
+        where = mirroring.remote(source)
+        there = where.path.removesuffix(".git")
+        place = where.host
+        if "://" in source:
+            port = urlsplit(source).port
+            place += f":{port}" if port not in (None, 22, 80, 443) else ""
+        else:  # from somebody's home there; the homes of `git` are the roots of forges
+            user = source.partition(":")[0].rpartition("@")[0]
+            place = f"{user}@{place}" if user not in ("", "git") else place
+        return source, f"{place}/{there}", "-".join(there.split("/")[-2:])
+    try:
+        source.encode()
+        path = Path(source).expanduser().absolute()
+        place = str(_git_dir(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"it can be no path here: {error}", "name it otherwise, or move it") from None
+    path = path.parent if path.name == ".git" else path
+    return str(path), place, path.resolve().name.removesuffix(".git")
 
 
-def _added(register: Fleet, sources: Iterable[str]) -> int:
-    """Add the repositories that are new; those that repeat another or cannot be are put down as that. Returns how many
-    entries repeat an earlier one word by word.
+def _git_dir(path: Path) -> Path:
+    """Where the repository of a folder keeps its branches, those of linked work trees too; the folder itself, where it
+    is none. Asks nobody.
     """
-    known = {_meant(one.source)[0]: one.name for one in register.repositories() if one.name}
-    names = set(register.names())
-    given, repeated, fresh = set[str](), 0, list[Repository]()
-    for source in sources:
-        repeated += source in given
-        if source in given or register.known(source):
-            given.add(source)
-            continue
-        given.add(source)
+    inner = path / ".git"
+    if inner.is_file():
+        linked = (path / inner.read_text("utf-8", "replace").removeprefix("gitdir:").strip()).resolve()
+        common = linked / "commondir"
+        return (linked / common.read_text("utf-8", "replace").strip()).resolve() if common.is_file() else linked
+    return (inner if inner.is_dir() else path).resolve()
+
+
+def _shown(source: str) -> str:
+    """An entry of a list as it may be kept: without what only its owner should know."""
+    plain = (
+        source.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    )
+    return re.sub(r"(?<=//)[^/@]*@", "…@", plain.partition("?")[0]) if "://" in plain else plain
+
+
+def _added(register: Fleet, sources: Sequence[str]) -> int:
+    """Add the repositories that are new; entries that repeat another or cannot be are put down as that until the next
+    list. Returns how many repeat an earlier one word by word.
+    """
+    if sources:
+        register.forget([one.source for one in register.repositories() if not one.name])
+    known = {_meant(one.source)[1]: one.name for one in register.repositories() if one.name}
+    names, fresh, met = set(known.values()), list[Repository](), set[str]()
+    for source in dict.fromkeys(sources):
         try:
-            key, wanted = _meant(source)
+            whole, key, wanted = _meant(source)
         except UsageError as error:
-            fresh.append(_failed(Repository(source=source), "list", error))
+            fresh.append(_failed(Repository(source=_shown(source)), "list", error))
             continue
-        if key in known:
+        if key in met:
             cause = f"it is {known[key]} by another name"
             fresh.append(Repository(source=source, state="duplicate", stage="list", cause=cause))
-            continue
-        name = known[key] = _name(wanted, names)
-        names.add(name)
-        fresh.append(Repository(source=source, name=name))
+        elif key not in known:
+            known[key] = _name(wanted, names)
+            names.add(known[key])
+            fresh.append(Repository(source=whole, name=known[key]))
+        met.add(key)
     register.keep(fresh)
-    return repeated
+    return len(sources) - len(set(sources))
 
 
 def _name(wanted: str, taken: set[str]) -> str:
     """A name that is a folder's on every system, and that no other repository of the fleet has."""
-    plain = _NOT_IN_A_NAME.sub("-", wanted).strip(".-")[:100] or "repository"
+    plain = (
+        _NOT_IN_A_NAME.sub("-", wanted).encode()[:LONGEST_NAME].decode("utf-8", "ignore").strip(".-") or "repository"
+    )
     lowered = {one.lower() for one in taken}
     return next(
         name for number in range(1, len(taken) + 2)
@@ -187,7 +222,13 @@ class Worker:
 
     def _worked(self, before: Repository) -> Repository:
         report, orders = Reporter(), self.orders
-        where = opening.place(self._fetched(before), store_of(self.fleet, before.name), orders.flags)
+        path = self._fetched(before)
+        where = opening.place(path, store_of(self.fleet, before.name), orders.flags)
+        if path.resolve() not in (where.source.worktree, where.source.git_dir, where.source.git_dir.parent):
+            raise RepositoryError(
+                f"{path} is not a Git repository",
+                f"it lies in {where.source.worktree or where.source.git_dir}, which may be named instead",
+            )
         if (size := _size(where.source.objects)) > orders.largest:
             raise _too_large(size, orders.largest)
         self._stage = "index"
@@ -226,8 +267,9 @@ class Worker:
     def _fetched(self, one: Repository) -> Path:
         """Where the repository is on this machine, as it is now."""
         if not _is_address(one.source):
-            return Path(one.source).expanduser()
+            return Path(one.source)
         where, folder = mirroring.remote(one.source), mirror_of(self.fleet, one.name)
+        first = not folder.exists()
         mirroring.make(folder, where)
         size, looked = 0, time.monotonic()
 
@@ -244,7 +286,8 @@ class Worker:
                 break
             except (ServiceError, StoreBusy, RepositoryError):
                 if size > self.orders.largest:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    if first:
+                        shutil.rmtree(folder, ignore_errors=True)
                     raise _too_large(size, self.orders.largest) from None
                 if pause is None:
                     raise
@@ -255,7 +298,7 @@ class Worker:
     def _trying(self, name: str) -> Iterator[int]:
         """Say that a worker is at it; gives how often this run has begun with it. Who dies leaves the mark."""
         mark = self.fleet / "running" / name
-        run, _, tries = mark.read_text("utf-8").partition(" ") if mark.is_file() else ("", "", "")
+        run, _, tries = mark.read_text("utf-8", "replace").partition(" ") if mark.is_file() else ("", "", "")
         count = int(tries) + 1 if run == self.orders.run and tries.isdecimal() else 1
         with os_errors(mark):
             mark.parent.mkdir(parents=True, exist_ok=True)
@@ -267,7 +310,7 @@ class Worker:
 
 
 def _failed(before: Repository, stage: str, error: TreeringError) -> Repository:
-    """With the figures of what is there from before, which nothing has touched."""
+    """With the figures of the last time: what was there then is there still."""
     return replace(
         before, state="failed", stage=stage, cause=error.message, hint=error.hint, code=error.exit_code, new=0
     )
@@ -321,15 +364,19 @@ def update(
     )  # fmt: skip
     with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet update"):
         repeated = _added(register, sources)
-        if vectors:  # before anything is there
-            register.add_collection(shown(vectors.qdrant_url), qdrant)
         names = register.names()
         if not names:
-            raise UsageError(f"the fleet in {fleet} has no repository", "name some, or give --list")
+            wrong = next(register.repositories(), None)
+            raise UsageError(
+                f"the fleet in {fleet} has no repository" + (f"; {wrong.source}: {wrong.cause}" if wrong else ""),
+                "name some, or give --list",
+            )
         new = 0
         with cluster(workers):
             for one in report.track(_waves(register, orders, workers), len(names), "repositories"):
                 register.keep([one])
+                if vectors and one.state == "complete":
+                    register.pushed(shown(vectors.qdrant_url), qdrant, one.name)
                 new += one.new
                 told = f"{one.name}: {one.cause}" if one.cause else f"{one.name}: {one.commits:,} commits"
                 report.detail(f"{told} ({one.seconds:.1f} s)")
@@ -356,9 +403,10 @@ def status(fleet: Path) -> FleetStatus:
     """What a fleet holds, what became of each repository, and which are being worked on. Makes nothing."""
     if not (fleet / Fleet.file).is_file():
         raise NoStore(f"there is no fleet in {fleet}", "run `treering fleet update` first")
-    running = fleet / "running"
+    running, busy = fleet / "running", holder(fleet / "update.lock")  # a killed update leaves its marks
+    marks = sorted(one.name for one in running.iterdir()) if busy and running.is_dir() else []
     with Fleet(fleet, reading=True) as register:
-        return _status(register, tuple(sorted(one.name for one in running.iterdir())) if running.is_dir() else ())
+        return _status(register, tuple(marks))
 
 
 def _status(register: Fleet, running: tuple[str, ...]) -> FleetStatus:
@@ -380,13 +428,22 @@ def forget(fleet: Path, names: Sequence[str], *, leave_points: bool = False) -> 
         found = {name: register.named(name) for name in names}
         if unknown := [name for name, one in found.items() if one is None]:
             raise UsageError(f"the fleet has no {', '.join(unknown)}", "see `treering fleet status`")
-        sources = [one.source for one in found.values() if one]
+        gone = [one for one in found.values() if one]
         if not leave_points:
-            sharing.forget(register.collections(), names)
+            if halfway := next((one.name for one in gone if one.stage == "push"), ""):
+                raise StoreError(
+                    f"the last push of {halfway} failed: what is there of it in Qdrant is not known",
+                    "run `treering fleet update` with --qdrant first, or leave its points: --leave-points",
+                )
+            sharing.forget(register.collections(names))
         for name in names:
             for folder in (store_of(fleet, name), mirror_of(fleet, name)):
                 with os_errors(folder):
                     if folder.exists():
                         shutil.rmtree(folder)
-        register.forget(sources)  # last: until then it can be done again
-    return sources
+            (fleet / "running" / name).unlink(missing_ok=True)
+        # Last: until then it can be done again. What was a duplicate may be none any more; the next list says so.
+        register.forget(
+            [*(one.source for one in gone), *(one.source for one in register.repositories() if not one.name)]
+        )
+    return [one.source for one in gone]

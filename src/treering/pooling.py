@@ -77,26 +77,35 @@ def train(
         raise DataError(f"no repository of {fleet} has tokens to learn from", "run `treering fleet update --tokens`")
     corpus, ids, shares = mixed(learned_from, fleet.absolute().name, settings.train.seed)
     recipe, base = learn_stage.recipe_of(settings), settings.train.model
-    folder = fleet / "models" / fingerprint_of(learn_stage.FINGERPRINT, corpus.sha256, base, asdict(recipe))
+    folder = fleet.absolute() / "models" / fingerprint_of(learn_stage.FINGERPRINT, corpus.sha256, base, asdict(recipe))
+    made = processes.shared("mixture", lambda: "made" if resume and (folder / REPORT).is_file() else "to be made")
     if processes.rank():
-        learn_stage.learn_beside(corpus, ids, base, recipe, folder, resume=resume)
+        if made == "to be made":
+            learn_stage.learn_beside(corpus, ids, base, recipe, folder, resume=resume)
         return None
+    others = [shard for shard in shards if shard.name in apart]
     with locked(fleet / "trainer.lock", "treering fleet train"):
-        if resume and (folder / INDEX).is_file():
+        before = msgspec.json.decode((folder / INDEX).read_bytes(), type=Pooled) if (folder / INDEX).is_file() else None
+        if made == "made":
             report.say("nothing new to learn: this mixture was learned with these settings before")
-            return msgspec.json.decode((folder / INDEX).read_bytes(), type=Pooled)
-        if resume and (folder / REPORT).is_file():
             told = learn_stage.report_of(folder)
+            if before and [(one.name, one.sha256) for one in before.apart] == [
+                (shard.name, shard.corpus.sha256) for shard in others
+            ]:
+                return before
         else:
             told = learn_stage.learn(
                 corpus, ids, base, recipe, folder, report, resume=resume, save_seconds=settings.train.save_seconds
             )
-        others = [shard for shard in shards if shard.name in apart]
         elsewhere, rest = None, list[Share]()
         if others:
-            there, tokens, rest = mixed(others, fleet.absolute().name, settings.train.seed)
+            taught = [name for shard in learned_from for pair in shard.patches.items() for name in pair if name]
+            there, tokens, rest = mixed(others, fleet.absolute().name, settings.train.seed, told=taught)
             report.say(f"judging the model on {len(others)} repositories that it never saw")
-            elsewhere = learn_stage.judged_elsewhere(there, tokens, base, recipe, folder)
+            try:
+                elsewhere = learn_stage.judged_elsewhere(there, tokens, base, recipe, folder)
+            except DataError as error:  # the model is made, and all else is known of it
+                report.warn(f"not judged on {', '.join(apart)}: {error.message}")
         pooled = Pooled(str(folder), tuple(shares), tuple(rest), left_out, told, elsewhere)
         write_json(folder / INDEX, pooled)
     return pooled

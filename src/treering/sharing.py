@@ -57,13 +57,13 @@ class Sharing:
                 return
 
 
-def forget(collections: Iterable[tuple[str, str]], names: Sequence[str]) -> None:
-    """Take repositories out of collections, each given by its server's address and its name there.
+def forget(collections: Iterable[tuple[str, str, Sequence[str]]]) -> None:
+    """Take repositories out of collections, each given by its server's address, its name there, and who is in it.
 
     Raises :class:`StoreError` for the first server that does not let us, or is away.
     """
     timeout = load(None, os.environ).vectors.qdrant_timeout
-    for url, collection in collections:
+    for url, collection, names in collections:
         try:
             with Server(url, timeout) as server:
                 server.forget(collection, names)

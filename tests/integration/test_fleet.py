@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import fake_qdrant
 from fake_forge import TOKEN, fake_forge
 from repositories import Repo, at_home
 from treering import finding, fleets, opening, operations
-from treering.errors import NoStore, ServiceError, StoreBusy, UsageError
+from treering.errors import NoStore, ServiceError, StoreBusy, StoreError, UsageError
 from treering.files import locked
 from treering.fleets import Orders, Worker
 from treering.report import Reporter
@@ -65,30 +66,80 @@ def test_each_repository_gets_a_name_of_its_own(register: Fleet) -> None:
 
 
 def test_what_repeats_another_is_said_to(register: Fleet) -> None:
-    sources = [
-        "/srv/shop",
-        "/srv/shop",
-        "/srv/../srv/shop/.git",
-        "https://h.example/a/b.git",
-        "ssh://git@h.example/a/b",
-    ]
+    sources = ["/srv/shop", "/srv/shop", "/srv/../srv/shop", "https://h.example/a/b.git", "ssh://git@h.example/a/b"]
     assert fleets._added(register, sources) == 1
-    assert fleets._added(register, ["/srv/x/../shop"]) == 0, "nor later"
     found = {one.source: one for one in register.repositories()}
     assert [one.source for one in found.values() if one.state == "waiting"] == [
-        "/srv/shop",
-        "https://h.example/a/b.git",
-    ]
-    assert found["/srv/../srv/shop/.git"].cause == found["/srv/x/../shop"].cause == "it is shop by another name"
+        "/srv/shop", "https://h.example/a/b.git",
+    ]  # fmt: skip
+    assert found["/srv/../srv/shop"].cause == "it is shop by another name"
     assert found["ssh://git@h.example/a/b"].cause == "it is a-b by another name"
     assert register.names() == ["a-b", "shop"]
+    fleets._added(register, ["/srv/../srv/shop"])
+    assert {one.source for one in register.repositories()} == {"/srv/shop", "https://h.example/a/b.git"}
 
 
-def test_an_address_that_cannot_be_is_put_down_without_its_password(register: Fleet) -> None:
-    assert fleets._added(register, ["ftp://h.example/x", "https://ada:geheim@h.example/x.git"]) == 0
-    for one in register.repositories():
-        assert (one.state, one.stage, one.code, one.name) == ("failed", "list", UsageError.exit_code, "")
-        assert "geheim" not in one.cause + one.hint
+def test_what_lies_elsewhere_is_another_one(register: Fleet) -> None:
+    sources = ["https://h.example:8443/a/b", "https://h.example:9443/a/b", "ada@h.example:b", "bob@h.example:b"]
+    fleets._added(register, sources)
+    assert [one.state for one in register.repositories()] == ["waiting"] * 4
+
+
+def test_a_relative_path_means_the_same_from_anywhere(
+    register: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("one", "two"):
+        small(tmp_path / place / "shop", place)
+        monkeypatch.chdir(tmp_path / place)
+        fleets._added(register, ["shop"])
+    assert {one.source: one.name for one in register.repositories()} == {
+        str(tmp_path / "one" / "shop"): "shop", str(tmp_path / "two" / "shop"): "shop-2",
+    }  # fmt: skip
+
+
+def test_a_linked_work_tree_is_its_repository(register: Fleet, tmp_path: Path) -> None:
+    repo = small(tmp_path / "shop", "ledger")
+    repo.git("worktree", "add", "--quiet", str(tmp_path / "aside"))
+    fleets._added(register, [str(tmp_path / "shop"), str(tmp_path / "aside"), str(tmp_path / "shop" / ".git")])
+    assert sorted(one.state for one in register.repositories()) == ["duplicate", "duplicate", "waiting"]
+
+
+def test_an_entry_that_cannot_be_is_put_down_without_its_password(register: Fleet) -> None:
+    wrong = [
+        "ftp://h.example/x", "https://ada:geheim@h.example/x.git", "https://h.example/x.git?private_token=geheim",
+        os.fsdecode(b"/srv/\xff"), "/srv/a\0b", "~nobody-has-this-name/x",
+    ]  # fmt: skip
+    assert fleets._added(register, [*wrong, "/srv/shop"]) == 0
+    found = list(register.repositories())
+    assert len(found) == 7
+    for one in found:
+        assert "geheim" not in repr(one)
+        if one.source != "/srv/shop":
+            assert (one.state, one.stage, one.code, one.name) == ("failed", "list", UsageError.exit_code, "")
+    fleets._added(register, ["/srv/shop"])
+    assert [one.source for one in register.repositories()] == ["/srv/shop"], "the list was mended"
+
+
+def test_a_name_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
+    with Fleet(tmp_path / "fleet") as register:
+        register.keep([Repository(source="/srv/x", name="../../precious")])
+    (tmp_path / "precious").mkdir()
+    with pytest.raises(StoreError, match="names a repository"):
+        fleets.forget(tmp_path / "fleet", ["../../precious"])
+    assert (tmp_path / "precious").is_dir()
+
+
+def test_a_folder_within_a_repository_is_none(worker: Worker, tmp_path: Path) -> None:
+    small(tmp_path / "mono", "ledger")
+    inner = small(tmp_path / "mono" / "vendor" / "shop", "shop")
+    before = worker.work(Repository(source=str(inner.path), name="shop"))
+    shutil.rmtree(inner.path / ".git")
+    done = worker.work(before)
+    assert (done.state, done.code, done.commits) == ("failed", 3, 3)
+    assert f"{inner.path} is not a Git repository" in done.cause
+    with Store.existing(store_of(worker.fleet, "shop")) as store:
+        assert store.count() == 3
+        assert store.fact("repo") == "shop"
 
 
 def test_a_list_is_lines(tmp_path: Path) -> None:
@@ -315,7 +366,7 @@ def test_ray_brings_all_up_to_date_but_what_cannot_be(
         done = fleets.update(fleet, listed, Reporter(), workers=2, qdrant="all", qdrant_url=server.url)
         pushed = server.engine.facet("all", "repo").hits
         with Fleet(fleet, reading=True) as register:
-            assert register.collections() == [(server.url, "all")]
+            assert register.collections(["quota", "oracle"]) == [(server.url, "all", ["oracle", "quota"])]
     assert {hit.value for hit in pushed} == {"ledger", "oracle", "bridge", "quota"}
     assert sum(hit.count for hit in pushed) == done.vectors
     assert done.states == {"complete": 4, "failed": 3, "duplicate": 1}

@@ -74,6 +74,31 @@ def test_a_model_is_made_of_all_and_judged_on_what_it_never_saw(fleet: Path, fla
     assert other.elsewhere is None
 
 
+def test_what_a_fork_repeats_of_what_was_learned_judges_nothing(fleet: Path, flags: Flags) -> None:
+    report = Reporter()
+    done = pooling.train(fleet, report, flags=flags, apart=["fork"])
+    assert done
+    (share,) = done.apart
+    assert (share.documents, share.repeats) == (1, 12)
+    assert done.elsewhere is None
+    assert any("not judged on fork" in warning for warning in report.warnings)
+
+
+def test_other_repositories_apart_are_judged_on_without_learning_again(fleet: Path, flags: Flags) -> None:
+    fork = Worker(Orders(fleet=str(fleet), run="2", flags=flags, tokens=True))
+    first = pooling.train(fleet, Reporter(), flags=flags, apart=["oracle"])
+    with Fleet(fleet) as register:
+        (oracle,) = [one for one in register.repositories() if one.name == "oracle"]
+        Repo(Path(oracle.source)).commit("Ask the oracle again", oracle__py="AGAIN = True\n")
+        register.keep([fork.work(oracle)])
+    again = pooling.train(fleet, Reporter(), flags=flags, apart=["oracle"])
+    assert first
+    assert again
+    assert again.folder == first.folder
+    assert again.report == first.report
+    assert (first.apart[0].documents, again.apart[0].documents) == (12, 13)
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [

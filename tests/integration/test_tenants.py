@@ -72,10 +72,11 @@ def worker(fake: FakeQdrant, tmp_path: Path) -> Worker:
 def done(worker: Worker, sources: dict[str, Path]) -> dict[str, Repository]:
     """What became of each, as the register has it."""
     with Fleet(worker.fleet) as register:
-        fleets._added(register, map(str, sources.values()))
-        register.add_collection(sharing.shared(SHARED).qdrant_url, SHARED)
+        fleets._added(register, [str(one) for one in sources.values()])
         found = {one.name: worker.work(one) for one in register.repositories()}
         register.keep(found.values())
+        for name in found:
+            register.pushed(sharing.shared(SHARED).qdrant_url, SHARED, name)
     return found
 
 
@@ -308,12 +309,32 @@ def test_a_collection_that_is_gone_or_somebody_elses_holds_up_no_forgetting(
 def test_an_update_remembers_where_it_pushed_without_a_password(
     fake: FakeQdrant, sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleets, "_waves", lambda *_: iter(()))
+    pushed = Repository(source=str(sources["shop"]), name="shop", state="complete")
+    monkeypatch.setattr(fleets, "_waves", lambda *_: iter([pushed]))
     monkeypatch.setattr(fleets, "cluster", lambda _: nullcontext())
     url = fake.url.replace("//", "//ada:geheim@")
     fleets.update(tmp_path / "fleet", [str(sources["shop"])], Reporter(), qdrant=SHARED, qdrant_url=url)
     with Fleet(tmp_path / "fleet", reading=True) as register:
-        assert register.collections() == [(fake.url, SHARED)]
+        assert register.collections(["shop"]) == [(fake.url, SHARED, ["shop"])]
+
+
+def test_what_was_refused_is_not_taken_from_who_has_the_name(
+    fake: FakeQdrant, worker: Worker, done: dict[str, Repository], tmp_path: Path
+) -> None:
+    """Another fleet has a repository of that name, whose points are not ours to forget."""
+    Repo(tmp_path / "elsewhere" / "shop").commit("Open another shop", shop__py="OPEN = True\n")
+    other = tmp_path / "other"
+    with Fleet(other) as register:
+        fleets._added(register, [str(tmp_path / "elsewhere" / "shop")])
+        (one,) = register.repositories()
+        refused = Worker(Orders(fleet=str(other), run="1", vectors=sharing.shared(SHARED))).work(one)
+        register.keep([refused])
+    assert (refused.state, refused.stage) == ("failed", "push")
+    before = there(fake)
+    with pytest.raises(StoreError, match="the last push of shop failed"):
+        fleets.forget(other, ["shop"])
+    fleets.forget(other, ["shop"], leave_points=True)
+    assert there(fake) == before
 
 
 def test_an_address_that_is_none_is_said_at_once_and_not_remembered(sources: dict[str, Path], tmp_path: Path) -> None:

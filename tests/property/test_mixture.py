@@ -1,11 +1,13 @@
 """A mixture says what its parts say: every document as its shard has it, in its order, as often as it weighs."""
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from treering.errors import DataError
 from treering.lm.data import HOLD_OUT_DOCUMENTS, Stream, split
@@ -101,3 +103,16 @@ def test_a_slice_over_two_documents_is_none() -> None:
 def test_streams_that_do_not_fit_are_named() -> None:
     with pytest.raises(DataError, match="the tokens of b were made otherwise than those of a"):
         mixed([shard("a", [3], [0]), shard("b", [3], [0], eos=8)], "all", 7)
+
+
+def test_what_is_not_told_at_home_takes_nothing_from_others() -> None:
+    one, other = shard("a", [3, 3], [1, 2]), shard("b", [3, 3], [0, 2])
+    spans = (one.corpus.documents[0], replace(one.corpus.documents[1], duplicate_of="a0"))
+    corpus, _, _ = mixed([dataclasses.replace(one, corpus=replace(one.corpus, documents=spans)), other], "all", 7)
+    assert {span.commit_hash for span in corpus.documents if not span.duplicate_of} == {"a0", "b0", "b1"}
+
+
+def test_what_was_told_elsewhere_is_not_told_again() -> None:
+    corpus, _, (share,) = mixed([shard("a", [3, 3, 3], [1, 2, 0])], "all", 7, told=["p2", "a2"])
+    assert [span.commit_hash for span in corpus.documents if not span.duplicate_of] == ["a0"]
+    assert share.repeats == 2

@@ -59,6 +59,8 @@ def remote(url: str) -> Remote:
         raise UsageError("an address to fetch from is no URL", "write it as https://host/owner/name.git") from None
     if parts.password is not None or (parts.username and parts.scheme in ("http", "https")):
         raise UsageError(f"the address at {host} holds a password or token", "give it by the environment instead")
+    if parts.query or parts.fragment:
+        raise UsageError(f"the address at {host} has more than a path", "leave out what begins with ? or #")
     local = parts.scheme == "http" and host in LOOPBACK
     if not (parts.scheme in ("https", "ssh") and host) and not local and not (parts.scheme == "file" and parts.path):
         raise UsageError(f"{parts.scheme or 'that'} is no way to fetch from", "use https, ssh, or file:///path")

@@ -39,7 +39,7 @@ _SAFE = [
 
 def environment() -> dict[str, str]:
     """The environment every git process gets: no user or system config, no network, no prompt, no locks."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GIT_", "RAY_AUTH_"))}
     return kept | {
         "LC_ALL": "C",
         "GIT_CONFIG_NOSYSTEM": "1",

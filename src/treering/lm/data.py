@@ -159,14 +159,16 @@ def _ends(corpus: Corpus) -> int:
 
 def _groups(corpus: Corpus, numbers: Sequence[int]) -> dict[int, str]:
     """For each document what it belongs to: the merge that brought it, or itself."""
-    sizes: dict[str, int] = {}
+    members: dict[str, set[str]] = {}  # a document that comes more than once is one
     for number in numbers:
-        group = corpus.documents[number].group
-        sizes[group] = sizes.get(group, 0) + 1
+        span = corpus.documents[number]
+        members.setdefault(span.group, set()).add(span.commit_hash or str(number))
 
     def group_of(number: int) -> str:
         span = corpus.documents[number]
-        return span.group if span.group and sizes[span.group] <= LINE_OF_HISTORY else f"{number} {span.commit_hash}"
+        return (
+            span.group if span.group and len(members[span.group]) <= LINE_OF_HISTORY else f"{number} {span.commit_hash}"
+        )
 
     return {number: group_of(number) for number in numbers}
 

@@ -7,10 +7,13 @@ the other, and must not raise. A process that dies is made anew, and the row tha
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
+import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,38 +40,65 @@ def cluster(workers: int) -> Iterator[None]:
     """Ray, as the environment says, or of so many processes on this machine. Raises :class:`ServiceError`."""
     address = os.environ.get(ADDRESS, "")
     _listens(address)
-    os.environ |= QUIET | ({} if address else ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}) | os.environ
-    with needs("fleet"), _silent():
-        import ray
-        import ray.data
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    here: dict[str, Any] = {
-        "num_cpus": workers, "num_gpus": 0, "object_store_memory": OBJECTS, "include_dashboard": False,
-    }  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as logs, _asked_to_end():
+        here: dict[str, Any] = {
+            "num_cpus": workers, "num_gpus": 0, "object_store_memory": OBJECTS, "include_dashboard": False,
+            "_temp_dir": logs,
+        }  # fmt: skip
+        how = {} if address else here
+        with _environment(QUIET | ({} if address else ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})):
+            with needs("fleet"), _silent():
+                import ray
+                import ray.data
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
+            try:
+                with _silent():
+                    ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **how)
+            except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+                raise ServiceError(
+                    f"no Ray answers at {address}: {error}" if address else f"Ray does not start: {error}",
+                    f"look at {ADDRESS}" if address else "look for what it says when `ray start --head` is asked",
+                ) from error
+            with _turned(1, 2):  # it tells there what becomes of its processes; data is not its to write
+                try:
+                    yield
+                except ray.exceptions.RayError as error:
+                    said = str(error).strip().splitlines()
+                    raise ServiceError(
+                        f"Ray ended before the work did: {said[0] if said else type(error).__name__}",
+                        "run it again: what was done is kept",
+                    ) from error
+                finally:
+                    ray.shutdown()
+
+
+@contextmanager
+def _environment(more: Mapping[str, str]) -> Iterator[None]:
+    """More in the environment inside the block, for what is not set in it."""
+    before = dict(os.environ)
+    os.environ |= {**more, **before}
     try:
-        with _silent():
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else here),
-            )
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        raise ServiceError(
-            f"no Ray answers at {address}: {error}" if address else f"Ray does not start: {error}",
-            f"look at {ADDRESS}" if address else "look at the logs in /tmp/ray",
-        ) from error
-    with _turned(1, 2):  # it tells there what becomes of its processes; data is not its to write
-        try:
-            yield
-        except ray.exceptions.RayError as error:
-            said = str(error).strip().splitlines()
-            raise ServiceError(
-                f"Ray ended before the work did: {said[0] if said else type(error).__name__}",
-                "run it again: what was done is kept",
-            ) from error
-        finally:
-            ray.shutdown()
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+@contextmanager
+def _asked_to_end() -> Iterator[None]:
+    """Inside the block SIGTERM, which a job's end is, is an interrupt: Ray would end without telling anybody."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _listens(address: str) -> None:

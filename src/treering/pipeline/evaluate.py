@@ -49,8 +49,6 @@ from treering.types import Record
 EVALUATION = "evaluation.json"
 WINDOW = 1024
 """Tokens of a prompt that a model reads at most: what costs seconds on two cores."""
-LETTERS = 8
-"""A token hardly has more bytes on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +76,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The later commits with their documents, oldest first, and the newest of the text before them."""
+    """The later commits with their documents, oldest first, and the newest of the text before them: end to end, and
+    the last documents of it.
+    """
 
     history: bytes
+    last: list[bytes]
     records: list[Record]
     documents: list[Told]
 
@@ -101,6 +102,7 @@ def held_out(store: Store, source: Source, settings: Settings, learned: Training
     telling = Telling(lambda path: kinds.get(path, ""))
     before = bytearray()
     later: deque[tuple[Record, Told]] = deque()
+    last: deque[bytes] = deque(maxlen=WINDOW // 2)
     first: Record | None = None
     with told_records(store, source, settings, caps) as every:
         for record, document in documents(every, learned.strategy, telling):
@@ -108,13 +110,14 @@ def held_out(store: Store, source: Source, settings: Settings, learned: Training
             if document.duplicate_of is not None:
                 continue
             text = document.text.encode()
-            # A branch that came later can put an older commit behind it.
-            if first is None or record.commit_timestamp < first.commit_timestamp:
+            if first is None:
                 before += text
-            else:
+                last.append(text)
+            elif record.commit_timestamp >= first.commit_timestamp:  # a branch that came later may bring older ones
                 later.append((replace(record, patches=()), Told(text, parts_of(record, text, learned.strategy))))
                 if len(later) > most:
-                    before += later.popleft()[1].text
+                    last.append(later.popleft()[1].text)
+                    before += last[-1]
             if len(before) > 2 * NGRAM_BYTES:
                 del before[:-NGRAM_BYTES]
     if first is None:
@@ -124,7 +127,9 @@ def held_out(store: Store, source: Source, settings: Settings, learned: Training
         )
     if not later:
         raise DataError("every later commit repeats an earlier one: nothing is left to judge on", "commit more")
-    return HeldOut(bytes(before[-NGRAM_BYTES:]), [record for record, _ in later], [told for _, told in later])
+    return HeldOut(
+        bytes(before[-NGRAM_BYTES:]), list(last), [record for record, _ in later], [told for _, told in later]
+    )
 
 
 def parts_of(record: Record, text: bytes, strategy: str) -> dict[str, Span]:
@@ -179,8 +184,9 @@ def measured(
     # What the yardsticks go on learning from, a model may read: the text before, the later commits too.
     longest = min(WINDOW, getattr(tuned.config, "max_position_embeddings", None) or WINDOW)
     if (shown := longest // 2) >= window:
-        end = history[-LETTERS * longest :].decode("utf-8", "ignore")
-        before = np.array(Encoder(tokenizer)([end])[0][0], np.int64)
+        came = [*held.last, *(document.text for document in held.documents[:first])][-shown:]
+        ends = [[*ids.tolist(), eos] for ids, _ in Encoder(tokenizer)([text.decode() for text in came])]
+        before = np.array([token for document in ends for token in document][:-1], np.int64)  # one is put behind it
         for name, model in ((BASE_SHOWN, base), (TUNED_SHOWN, tuned)):
             nats[name] = token_losses(model, streams, eos, longest - shown, gpu=gpu, before=before, shown=shown)
     ngram, xz = ngram_bits(history, documents), xz_bits(history, documents)

@@ -1,6 +1,6 @@
 """Token streams of many repositories → one, read where they lie: weighted, without what repeats, the newest last."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,10 +64,13 @@ class Shards:
         return self._streams[int(self._of[document]) if stop > start else 0][place : place + max(0, stop - start)]
 
 
-def mixed(shards: Sequence[Shard], name: str, seed: int) -> tuple[Corpus, Shards, list[Share]]:
+def mixed(
+    shards: Sequence[Shard], name: str, seed: int, *, told: Iterable[str] = ()
+) -> tuple[Corpus, Shards, list[Share]]:
     """One corpus of all: each history spread over the whole, so that its end holds the newest of every repository, from
     which a split in time holds out. Of what comes before that, a document comes as often as its repository's weight
-    says, by the seed where that is no whole number. Of equal patches the first one alone is told.
+    says, by the seed where that is no whole number. Of equal patches the first one alone is in it, and none of those,
+    or commits, that were ``told`` elsewhere.
 
     Raises :class:`DataError` where the streams do not fit together.
     """
@@ -89,16 +92,17 @@ def mixed(shards: Sequence[Shard], name: str, seed: int) -> tuple[Corpus, Shards
         )
     )
     spans: list[tuple[int, int, Span]] = []
-    seen: set[str] = set()
+    seen = set(told)
     for *_, one, number in order:
         span = shards[one].corpus.documents[number]
-        patch = shards[one].patches.get(span.commit_hash, "") or span.commit_hash
-        if span.duplicate_of is None and patch in seen:
-            span = replace(span, duplicate_of=span.commit_hash)
-        seen.add(patch)
+        said = {span.commit_hash, shards[one].patches.get(span.commit_hash, "") or span.commit_hash}
+        if span.duplicate_of is None:
+            if said & seen:
+                span = replace(span, duplicate_of=span.commit_hash)
+            seen |= said
         spans.append((one, number, span))
-    told = [place for place, (*_, span) in enumerate(spans) if span.duplicate_of is None and span.tokens]
-    newest = set(told[-HOLD_OUT_DOCUMENTS:])
+    unique = [place for place, (*_, span) in enumerate(spans) if span.duplicate_of is None and span.tokens]
+    newest = set(unique[-HOLD_OUT_DOCUMENTS:])
     often = [
         1 if place in newest or span.duplicate_of is not None else _times(shards[one].weight, random)
         for place, (one, _, span) in enumerate(spans)

@@ -13,6 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from treering.errors import StoreError
 from treering.store.apart import Apart
 
 State = Literal["waiting", "complete", "partial", "failed", "duplicate"]
@@ -32,9 +33,9 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     """,
     """
-    CREATE TABLE collections (
-        url TEXT NOT NULL, name TEXT NOT NULL, -- where vectors of the fleet may be in Qdrant, never with a key
-        PRIMARY KEY (url, name)
+    CREATE TABLE pushed (
+        url TEXT NOT NULL, collection TEXT NOT NULL, name TEXT NOT NULL, -- whose vectors are where, without a key
+        PRIMARY KEY (url, collection, name)
     ) STRICT, WITHOUT ROWID;
     """,
 )
@@ -108,17 +109,23 @@ class Fleet(Apart):
                 ),
             )
 
-    def collections(self) -> list[tuple[str, str]]:
-        """The addresses of servers, and the names of collections there, that repositories may have been pushed into."""
-        return self.db.execute("SELECT url, name FROM collections ORDER BY url, name").fetchall()
+    def collections(self, names: Sequence[str]) -> list[tuple[str, str, list[str]]]:
+        """The addresses of servers, the collections there, and which of some repositories were pushed into them."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for url, collection, name in self.db.execute("SELECT url, collection, name FROM pushed ORDER BY 1, 2, 3"):
+            if name in names:
+                found.setdefault((url, collection), []).append(name)
+        return [(*place, mine) for place, mine in found.items()]
 
-    def add_collection(self, url: str, name: str) -> None:
+    def pushed(self, url: str, collection: str, name: str) -> None:
         with self._changing() as db:
-            db.execute("INSERT OR IGNORE INTO collections (url, name) VALUES (?, ?)", (url, name))
+            db.execute("INSERT OR IGNORE INTO pushed VALUES (?, ?, ?)", (url, collection, name))
 
     def forget(self, sources: Iterable[str]) -> None:
         with self._changing() as db:
-            db.executemany("DELETE FROM repositories WHERE source = ?", [(one,) for one in sources])
+            gone = [(one,) for one in sources]
+            db.executemany("DELETE FROM pushed WHERE name IN (SELECT name FROM repositories WHERE source = ?)", gone)
+            db.executemany("DELETE FROM repositories WHERE source = ?", gone)
 
 
 def _repository(row: Sequence[object]) -> Repository:
@@ -126,8 +133,15 @@ def _repository(row: Sequence[object]) -> Repository:
 
 
 def store_of(fleet: Path, name: str) -> Path:
-    return fleet / "stores" / name
+    return fleet / "stores" / _plain(name)
 
 
 def mirror_of(fleet: Path, name: str) -> Path:
-    return fleet / "mirrors" / name
+    return fleet / "mirrors" / _plain(name)
+
+
+def _plain(name: str) -> str:
+    """A name as a folder's. Raises :class:`StoreError` for one that leads elsewhere: it is none of ours."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise StoreError(f"{Fleet.file} names a repository {name!r}", LOST)
+    return name
