@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,15 @@ OBJECTS = 128 << 20
 AHEAD = 2
 """Rows that wait at a process while it is at one: more would wait behind a large repository while others are idle."""
 
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+QUIET = {
+    "RAY_ENABLE_AUTO_CONNECT": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}  # fmt: skip
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
 """What Ray need not do or say; the user's environment comes first."""
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 """A cluster that is started here listens on the loopback only, and to nobody without its token."""
@@ -40,13 +49,13 @@ def cluster(workers: int) -> Iterator[None]:
     """Ray, as the environment says, or of so many processes on this machine. Raises :class:`ServiceError`."""
     address = os.environ.get(ADDRESS, "")
     _listens(address)
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as logs, _asked_to_end():
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as logs:
         here: dict[str, Any] = {
             "num_cpus": workers, "num_gpus": 0, "object_store_memory": OBJECTS, "include_dashboard": False,
             "_temp_dir": logs,
         }  # fmt: skip
         how = {} if address else here
-        with _environment(QUIET | ({} if address else ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)})):
+        with _environment(QUIET | ({} if address else ALONE | {"RAY_AUTH_TOKEN": _token()})):
             with needs("fleet"), _silent():
                 import ray
                 import ray.data
@@ -59,7 +68,10 @@ def cluster(workers: int) -> Iterator[None]:
                     f"no Ray answers at {address}: {error}" if address else f"Ray does not start: {error}",
                     f"look at {ADDRESS}" if address else "look for what it says when `ray start --head` is asked",
                 ) from error
-            with _turned(1, 2):  # it tells there what becomes of its processes; data is not its to write
+            with (
+                _asked_to_end(),
+                _turned(1, 2),
+            ):  # it tells there what becomes of its processes; data is not its to write
                 try:
                     yield
                 except ray.exceptions.RayError as error:
@@ -86,7 +98,9 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _asked_to_end() -> Iterator[None]:
-    """Inside the block SIGTERM, which a job's end is, is an interrupt: Ray would end without telling anybody."""
+    """Inside the block SIGTERM, which ends a job, is an interrupt; by what Ray makes of it, the process ends on the
+    spot.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -99,6 +113,12 @@ def _asked_to_end() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@cache
+def _token() -> str:
+    """Of a cluster that is started here; Ray reads it once in a process."""
+    return secrets.token_hex(32)
 
 
 def _listens(address: str) -> None:
