@@ -33,7 +33,7 @@ pytestmark = pytest.mark.browser
 HTML = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 BIDI = "access\u202egnitnuocca\u2066"
 ANSI = "\x1b[31mred\x1b[0m\x9b5n"
-TOKEN = "a token of this test"
+TOKEN = "a-token-of-this-test"
 VIEWS = ("#/search", "#/search?q=oracle", "#/files?task=oracle+rule", "#/ask", "#/overview")
 
 

@@ -227,7 +227,7 @@ def until(true: Callable[[], bool]) -> None:
 
 def test_who_leaves_ends_the_writing_and_who_waited_is_next(served: Served, client: openai.OpenAI) -> None:
     lane = served.server._guard.app.writers.lane  # type: ignore[attr-defined]  # the application's own
-    long = client.completions.create(model="market", prompt="<MESSAGE>", max_tokens=8000, temperature=1, stream=True)
+    long = client.completions.create(model="market", prompt="<MESSAGE>", max_tokens=8000, temperature=0, stream=True)
     next(iter(long))
     assert lane.busy == 1
     with pytest.raises(openai.APITimeoutError):

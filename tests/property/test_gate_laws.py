@@ -28,7 +28,15 @@ PATHS = (
     "q\"'.txt",
 )
 PROTECTED = ("tests/", "*.md")
-CONTENTS = (b"", b"one\n", b"one\ntwo\nthree\nfour\n", b"no end", b"\0\1\2\xff", "\u00e4\r\n".encode(), b"x\n" * 300)
+CONTENTS = (
+    b"",
+    b"one\n",
+    b"one\ntwo\nthree\nfour\n",
+    b"no end",
+    b"\0\1\2\xff",
+    "\u00e4\r\nend\n".encode(),
+    b"x\n" * 300,
+)
 EDITS = st.lists(
     st.tuples(st.sampled_from(PATHS), st.one_of(st.none(), st.sampled_from(CONTENTS)), st.booleans()),
     min_size=1, max_size=5,
