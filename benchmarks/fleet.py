@@ -1,15 +1,17 @@
 """Many repositories at once: two workers beside one, and beside what one would write in the shell; what a second run
 takes; and what a killed worker and a killed driver cost.
 
-    python benchmarks/fleet.py REPO [REPO ...] [--count 200] [--commits 100] [--keep DIR] [--json]
+    python benchmarks/fleet.py REPO [REPO ...] [--count 200] [--commits 100] [--predict REPO] [--keep DIR] [--json]
 
 The fleet is made of slices of these repositories: all that came in between two commits of the main line, merges and
 branches with it, some `--commits` each, written anew by `git fast-export` and `fast-import`. Five of them are broken,
-each in another way. Counts seconds of the whole command, Ray's start included; exits 1 where anything is not as it
-should be.
+each in another way. From what each of these took, by its commits, it is told beforehand what ten slices of another
+repository, five times as long, will take (`--predict`); then they are made. Counts seconds of the whole command, Ray's
+start included; exits 1 where anything is not as it should be.
 """
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -21,7 +23,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import measuring
 from benchmarks.measuring import (
     TREERING,
     Finished,
@@ -34,8 +39,12 @@ from benchmarks.measuring import (
     timed,
 )
 
-PROBES = 5
+measuring.SAMPLE_SECONDS = 1.0  # looking at a cluster's dozens of processes takes as long as their work; peaks are kept
+
+PROBES = 4
 """So many repositories of the fleet are compared with what one command makes of each alone."""
+BY_SHELL = 4
+"""One of so many is indexed by the shell, and its time is taken for that of as many."""
 QUERIES = ("fix a crash", "add a test", "update the documentation")
 
 
@@ -44,6 +53,7 @@ def main() -> None:
     parser.add_argument("repos", nargs="+", type=Path, metavar="REPO")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--commits", type=int, default=100)
+    parser.add_argument("--predict", type=Path, metavar="REPO")
     parser.add_argument("--keep", type=Path, help="where the repositories and the last fleet are left")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
@@ -52,6 +62,8 @@ def main() -> None:
         folder = chosen.keep or Path(temporary)
         names = made(folder / "repositories", chosen.repos, chosen.count, chosen.commits)
         told = measured(folder, names)
+        if chosen.predict:
+            told["told"].append(predicted(folder, chosen.predict, chosen.commits * 5))
     if chosen.json:
         print(json.dumps({"machine": where, **told}, indent=2))
         return
@@ -94,11 +106,13 @@ def _slices(repo: Path, folder: Path, commits: int) -> Iterator[tuple[Path, str,
 def _slice(repo: Path, older: str, newer: str, place: Path) -> None:
     git(repo, "update-ref", "refs/heads/slice", newer)
     git(repo, "init", "--quiet", "--bare", "--initial-branch=slice", str(place.absolute()))
-    export: list[str | Path] = ["git", "-C", repo, "fast-export", "--full-tree", "--signed-commits=strip"]
+    export: list[str | Path] = ["git", "-C", repo, "fast-export", "--full-tree"]
     export += ["refs/heads/slice", f"^{older}"]
     with subprocess.Popen(export, stdout=subprocess.PIPE, env=plain_environment()) as exported:
         imported = subprocess.run(
-            ["git", "-C", place, "fast-import", "--quiet"], stdin=exported.stdout, env=plain_environment()
+            ["git", "-C", place, "fast-import", "--quiet", "--date-format=raw-permissive"],
+            stdin=exported.stdout,
+            env=plain_environment(),
         )
     if exported.returncode or imported.returncode:
         raise SystemExit(f"no slice {older}..{newer} of {repo}")
@@ -165,16 +179,46 @@ def measured(folder: Path, names: list[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def predicted(folder: Path, repo: Path, commits: int) -> str:
+    """What a run will take by what the last one took, and what it takes."""
+    known = [one for one in _status(folder / "two")["repositories"] if one["state"] == "complete"]
+    sizes, seconds = (np.array([one[of] for one in known], float) for of in ("commits", "seconds"))
+    (each, fixed), *_ = np.linalg.lstsq(np.stack((sizes, np.ones(len(sizes))), axis=1), seconds, rcond=None)
+    slices = list(itertools.islice(_slices(repo, folder / "repositories", commits), 10))
+    places = [folder / "repositories" / f"other-{number:02}.git" for number in range(len(slices))]
+    for place, one in zip(places, slices, strict=True):
+        if not (place / "HEAD").exists():
+            _slice(*one, place)
+    counts = [int(git(place, "rev-list", "--count", "slice")) for place in places]
+    empty = timed([TREERING, "fleet", "update", folder / "two", "--workers", "2", "--json"])
+    start = empty.seconds - sum(one["seconds"] for one in _status(folder / "two")["repositories"]) / 2
+    told = start + sum(fixed + each * count for count in counts) / 2
+    done = timed([TREERING, "fleet", "update", folder / "other", "--workers", "2", "--json", *places])
+    found = json.loads(done.stdout)
+    if found["states"] != {"complete": len(places)}:
+        raise SystemExit(f"other: {found['states']}; {done.complaint}")
+    return (
+        f"told beforehand, by {fixed:.2f} s a repository, {1000 * each:.1f} ms a commit and {start:.1f} s to start:"
+        f" {told:.0f} s for {sum(counts):,} commits of {repo.name} in {len(places)} repositories;"
+        f" it took {done.seconds:.0f} s ({done.seconds / told - 1:+.0%})"
+    )
+
+
+def _status(fleet: Path) -> dict[str, Any]:
+    done = timed([TREERING, "fleet", "status", fleet, "--json"])
+    return json.loads(done.stdout) if not done.code else {"states": {}, "repositories": []}
+
+
 def _shell(folder: Path, names: list[str]) -> float:
     """What one would write in the place of all this."""
     command = f"xargs -P 2 -I % sh -c '{TREERING} index --repo % --store {folder}/shell/$(basename %) || true'"
     started = time.monotonic()
     subprocess.run(
-        ["bash", "-c", command], input="\n".join(names[:-5]).encode(),
+        ["bash", "-c", command], input="\n".join(names[:-5:BY_SHELL]).encode(),
         env=plain_environment() | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
     )  # fmt: skip
-    return time.monotonic() - started
+    return (time.monotonic() - started) * BY_SHELL
 
 
 def _killed(folder: Path, listed: Path, whole: int) -> str:
@@ -210,8 +254,7 @@ def _until(process: "subprocess.Popen[bytes]", true: Callable[[], bool]) -> None
 
 
 def _complete(fleet: Path) -> int:
-    done = subprocess.run([TREERING, "fleet", "status", fleet, "--json"], capture_output=True, env=plain_environment())
-    return int(json.loads(done.stdout)["states"].get("complete", 0)) if not done.returncode else 0
+    return int(_status(fleet)["states"].get("complete", 0))
 
 
 def _command(process: int) -> str:

@@ -19,6 +19,7 @@ from benchmarks.learning import HEADING, learned, row
 from benchmarks.measuring import describe, machine, markdown
 
 from treering import learning, opening
+from treering.lm.yardsticks import BASE_SHOWN, TUNED_SHOWN
 from treering.pipeline.evaluate import Evaluation
 from treering.report import Reporter
 
@@ -62,13 +63,16 @@ def main() -> None:
 def parts(made: dict[str, Evaluation]) -> list[tuple[str, ...]]:
     """Bits per byte of each part."""
     rows: list[tuple[str, ...]] = [
-        ("repository", "part", "base", "tuned", "n-gram", "xz", "tuned to base", "tuned to the n-gram")
-    ]
+        ("repository", "part", "base", "tuned", "n-gram", "xz", "tuned to base", "tuned to the n-gram",
+         "base, shown", "tuned, shown", "shown: tuned to base", "shown: tuned to the n-gram")
+    ]  # fmt: skip
     for name, told in made.items():
         for part in told.parts:
             figures = (f"{part.bits_per_byte[way]:.3f}" for way in ("base", "tuned", "ngram", "xz"))
             spans = (span(part.differences[way]) for way in ("base", "ngram"))
-            rows.append((name, part.part, *figures, *spans))
+            shown = (f"{part.bits_per_byte[way]:.3f}" for way in (BASE_SHOWN, TUNED_SHOWN))
+            rest = (span(part.shown[way]) for way in (BASE_SHOWN, "ngram"))
+            rows.append((name, part.part, *figures, *spans, *shown, *rest))
     return rows
 
 

@@ -122,18 +122,25 @@ class FakeQdrant:
             case "DELETE", "":
                 return engine.delete_collection(name)
             case "PUT", "/index":
-                self.indexes[name][body["field_name"]] = {"data_type": body["field_schema"], "points": 0}
+                wanted = body["field_schema"]
+                told = (
+                    {"data_type": wanted["type"], "params": wanted}
+                    if isinstance(wanted, dict)
+                    else {"data_type": wanted}
+                )
+                self.indexes[name][body["field_name"]] = told | {"points": 0}
             case "PUT", "/points":
                 for one in body["points"]:
                     uuid.UUID(one["id"])  # the models take any text, the server does not
                 engine.upsert(name, [models.PointStruct(**one) for one in body["points"]])
             case "POST", "/points/delete":
-                engine.delete(name, models.PointIdsList(**body))
+                engine.delete(name, TypeAdapter(models.PointsSelector).validate_python(body))
             case "POST", "/points/count":
-                return engine.count(name)
+                return engine.count(name, models.CountRequest(**body).filter)
             case "POST", "/points/scroll":
                 points, following = engine.scroll(
                     name,
+                    models.ScrollRequest(**body).filter,
                     limit=body["limit"],
                     offset=body.get("offset"),
                     with_payload=body["with_payload"],
@@ -146,6 +153,7 @@ class FakeQdrant:
                     name,
                     asked.query,
                     using=asked.using,
+                    query_filter=asked.filter,
                     limit=asked.limit or 10,
                     with_payload=asked.with_payload or False,
                 )

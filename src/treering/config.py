@@ -32,7 +32,7 @@ PLACES = frozenset({"TREERING_STORE"})
 """Environment names that say where things are; they have no key in the file."""
 NOT_OF_THE_FILE = frozenset(
     {
-        ("vectors", "qdrant_url"),
+        *(("vectors", f"qdrant_{key}") for key in ("url", "tenant", "quantization", "on_disk", "shards", "replicas")),
         ("assist", "claude_model"),
         ("assist", "claude_url"),
         ("assist", "answer_tokens"),
@@ -80,9 +80,10 @@ NOT_OF_THE_FILE = frozenset(
         ),
     }
 )
-"""Settings that a repository must not choose: it would be told our key and be sent texts; it would open a door of the
-machine, run a program on it, write where it likes, take more time, power or room of it, keep an alarm from us, let its
-tests read and take what they like, or say where on a forge we write. A server has several repositories anyway.
+"""Settings that a repository must not choose: it would be told our key and be sent texts, or write over another one's
+vectors; it would open a door of the machine, run a program on it, write where it likes, take more time, power or room
+of it, keep an alarm from us, let its tests read and take what they like, or say where on a forge we write. A server has
+several repositories anyway.
 """
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -94,6 +95,7 @@ Markers = Literal["text", "tokens"]
 Method = Literal["lora", "full", "qlora"]
 Refs = Literal["branches", "all"]
 BackEnd = Literal["flat", "qdrant", "edge"]
+Quantization = Literal["none", "scalar"]
 ForgeKind = Literal["", "github", "gitlab"]
 
 
@@ -155,6 +157,17 @@ class VectorSettings:
     """The collection's name; empty is the repository's with `-commits`."""
     qdrant_timeout: Annotated[int, Meta(ge=1, le=3600)] = 10
     """How many seconds the server may take for an answer."""
+    qdrant_tenant: str = ""
+    """By what name the repository's points are told from others' in a collection of several; empty is one of its own.
+    Never taken from the repository's file: it says whose points are written over."""
+    qdrant_quantization: Quantization = "none"
+    """Whether a collection that is made keeps its vectors in one byte a dimension, too (`scalar`), to search by."""
+    qdrant_on_disk: bool = False
+    """Whether it reads the vectors themselves from the disk."""
+    qdrant_shards: Annotated[int, Meta(ge=0, le=1024)] = 0
+    """In how many shards it is; 0 leaves that to the server."""
+    qdrant_replicas: Annotated[int, Meta(ge=0, le=64)] = 0
+    """On how many servers of a cluster each shard is; 0 leaves that to the server."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@
     ├── StoreError           4  the store cannot be opened, read or written
     │   ├── NoStore             nothing was indexed yet
     │   ├── StoreBusy           another process is writing, or wrote what was read without a lock; the message names it
+    │   ├── StoreAway           a Qdrant server does not answer, or not now: the same again may go well
     │   └── DiskFull            nothing was lost: what was committed stays, the rest is made next time
     ├── DataError            5  a file given as input is torn, empty or made for something else; an index holds nothing
     ├── ModelError           6  a model is not on this machine, or is not what it should be
@@ -60,6 +61,10 @@ class NoStore(StoreError):  # noqa: N818
 
 
 class StoreBusy(StoreError):  # noqa: N818
+    pass
+
+
+class StoreAway(StoreError):  # noqa: N818
     pass
 
 

@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from treering import forging, learning, opening, operations
-from treering.config import load
+from treering import forging, learning, opening, operations, sharing
+from treering.config import VectorSettings, load
 from treering.errors import NoStore, RepositoryError, ServiceError, StoreBusy, TreeringError, UsageError
 from treering.files import locked, os_errors, reading
 from treering.git import mirror as mirroring
@@ -27,6 +27,7 @@ from treering.operate.cluster import cluster, spread
 from treering.report import Reporter
 from treering.store.fleet import Fleet, Repository, State, mirror_of, store_of
 from treering.vectors.embedder import Embedder
+from treering.vectors.qdrant import shown
 
 WAVE = 4096
 """Repositories that the driver knows of at once."""
@@ -43,11 +44,14 @@ Flags = Mapping[str, Mapping[str, object]]
 
 
 class Orders(Struct, frozen=True):
-    """What is to be done with each repository. ``run`` names the run: a try of an earlier one does not count."""
+    """What is to be done with each repository. ``run`` names the run: a try of an earlier one does not count.
+    ``vectors`` are the settings of the collection that each is pushed into, if any.
+    """
 
     fleet: str
     run: str
     flags: dict[str, dict[str, object]] = {}
+    vectors: VectorSettings | None = None
     tokens: bool = False
     largest: int = LARGEST
 
@@ -159,6 +163,7 @@ class Worker:
         self.orders, self.fleet = orders, Path(orders.fleet)
         self._embedders: dict[str, Embedder] = {}
         self._stage = ""
+        self._sharing = sharing.Sharing(orders.vectors) if orders.vectors else None
 
     def __call__(self, line: bytes) -> bytes:
         return msgspec.json.encode(self.work(msgspec.json.decode(line, type=Repository)))
@@ -197,12 +202,20 @@ class Worker:
             partial, waiting = store.partial(), len(store.unembedded(model.fingerprint)) if model else store.count()
             missing = [f"{partial:,} commits have a partial diff: objects are missing"] if partial else []
             missing += [f"{waiting:,} commits are found by words only"] if waiting else []
-            return Repository(
+            missing += ["nothing was pushed"] if waiting and self._sharing else []
+            done = Repository(
                 source=before.source, name=before.name, added=before.added,
                 state="partial" if missing else "complete", stage="index" if missing else "", cause="; ".join(missing),
                 commits=store.count(), new=indexed.commits, vectors=store.vectors(),
                 tokens=tokens or before.tokens, bytes=_size(where.folder),
             )  # fmt: skip
+        if self._sharing and not waiting:
+            self._stage = "push"
+            try:
+                self._sharing.push(where, before.name, lambda: self._embedder(where))
+            except TreeringError as error:  # what is here is complete all the same
+                return replace(_failed(done, self._stage, error), new=done.new)
+        return done
 
     def _embedder(self, where: opening.Place) -> Embedder:
         name = where.settings.index.model
@@ -287,22 +300,29 @@ def update(
     workers: int = 0,
     tokens: bool = False,
     largest: int = LARGEST,
+    qdrant: str = "",
+    qdrant_url: str | None = None,
 ) -> Updated:
-    """Add repositories to a fleet, and bring all of it up to date: fetched, read, indexed, and with ``tokens``
-    tokenised. What cannot be done for one is put down, and the others go on; run again, it does what is missing.
+    """Add repositories to a fleet, and bring all of it up to date: fetched, read, indexed, with ``tokens`` tokenised,
+    and with ``qdrant`` pushed into the collection of that name, which they share. What cannot be done for one is put
+    down, and the others go on; run again, it does what is missing.
 
     Raises :class:`ServiceError` where Ray cannot be had.
     """
     started, workers = time.time(), workers or os.cpu_count() or 1
     chosen = {section: dict(values) for section, values in (flags or {}).items()}
     load(None, os.environ, chosen)  # a flag that cannot be is said once
+    vectors = sharing.shared(qdrant, qdrant_url) if qdrant else None
     if workers > 1:
         chosen.setdefault("scrape", {}).setdefault("workers", 1)
     orders = Orders(
-        fleet=str(fleet.absolute()), run=f"{os.getpid()}-{started:.0f}", flags=chosen, tokens=tokens, largest=largest
-    )
+        fleet=str(fleet.absolute()), run=f"{os.getpid()}-{started:.0f}", flags=chosen, vectors=vectors, tokens=tokens,
+        largest=largest,
+    )  # fmt: skip
     with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet update"):
         repeated = _added(register, sources)
+        if vectors:  # before anything is there
+            register.add_collection(shown(vectors.qdrant_url), qdrant)
         names = register.names()
         if not names:
             raise UsageError(f"the fleet in {fleet} has no repository", "name some, or give --list")
@@ -350,13 +370,19 @@ def _status(register: Fleet, running: tuple[str, ...]) -> FleetStatus:
     return FleetStatus(dict(states), commits, vectors, size, running, repositories)
 
 
-def forget(fleet: Path, names: Sequence[str]) -> list[str]:
-    """Take repositories out of a fleet, with their stores and mirrors. Returns what they were named by."""
+def forget(fleet: Path, names: Sequence[str], *, leave_points: bool = False) -> list[str]:
+    """Take repositories out of a fleet, with their stores and mirrors, and before that their points out of Qdrant, but
+    with ``leave_points``. Returns what they were named by.
+
+    Raises :class:`StoreError` if Qdrant does not let us: then all is left in its place.
+    """
     with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet forget"):
         found = {name: register.named(name) for name in names}
         if unknown := [name for name, one in found.items() if one is None]:
             raise UsageError(f"the fleet has no {', '.join(unknown)}", "see `treering fleet status`")
         sources = [one.source for one in found.values() if one]
+        if not leave_points:
+            sharing.forget(register.collections(), names)
         for name in names:
             for folder in (store_of(fleet, name), mirror_of(fleet, name)):
                 with os_errors(folder):

@@ -276,12 +276,16 @@ def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 
     return examples
 
 
-def qdrant_push(where: Place, report: Reporter, *, everything: bool = False) -> mirror_stage.Pushed:
-    """Bring the collection in Qdrant to what the store holds. Nothing is read from the repository."""
+def qdrant_push(
+    where: Place, report: Reporter, *, everything: bool = False, embedder: Callable[[], Embedder] | None = None
+) -> mirror_stage.Pushed:
+    """Bring the collection in Qdrant to what the store holds. Nothing is read from the repository. ``embedder`` as for
+    :func:`index`.
+    """
     with where.store(existing=True) as store:
-        embedder = embedder_of(where.settings)()
-        with mirror_stage.opened(store, where.settings.vectors, embedder, create=True) as mirror:
-            return mirror_stage.push(store, embedder, mirror, report, everything=everything)
+        model = (embedder or embedder_of(where.settings))()
+        with mirror_stage.opened(store, where.settings.vectors, model, create=True) as mirror:
+            return mirror_stage.push(store, model, mirror, report, everything=everything)
 
 
 def qdrant_pull(where: Place, report: Reporter) -> mirror_stage.Pulled:

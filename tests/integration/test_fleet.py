@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+import fake_qdrant
 from fake_forge import TOKEN, fake_forge
 from repositories import Repo, at_home
 from treering import finding, fleets, opening, operations
@@ -303,9 +304,20 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_ray_brings_all_up_to_date_but_what_cannot_be(many: Path, tmp_path: Path) -> None:
+def test_ray_brings_all_up_to_date_but_what_cannot_be(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fleet = tmp_path / "fleet"
-    done = fleets.update(fleet, fleets.listed(many / "list"), Reporter(), workers=2)
+    monkeypatch.setenv("QDRANT_API_KEY", "a-key-that-workers-inherit")
+    with fake_qdrant.serving() as server:
+        server.key = "a-key-that-workers-inherit"
+        listed = fleets.listed(many / "list")
+        done = fleets.update(fleet, listed, Reporter(), workers=2, qdrant="all", qdrant_url=server.url)
+        pushed = server.engine.facet("all", "repo").hits
+        with Fleet(fleet, reading=True) as register:
+            assert register.collections() == [(server.url, "all")]
+    assert {hit.value for hit in pushed} == {"ledger", "oracle", "bridge", "quota"}
+    assert sum(hit.count for hit in pushed) == done.vectors
     assert done.states == {"complete": 4, "failed": 3, "duplicate": 1}
     assert (done.commits, done.new, done.repeated) == (12, 12, 1)
     causes = {one.name or one.source: (one.code, one.cause) for one in done.incomplete}
@@ -317,7 +329,7 @@ def test_ray_brings_all_up_to_date_but_what_cannot_be(many: Path, tmp_path: Path
     again = fleets.update(fleet, (), Reporter(), workers=1)
     assert (again.states, again.new) == (done.states, 0)
 
-    assert fleets.forget(fleet, ["oracle"]) == [f"{many}/oracle"]
+    assert fleets.forget(fleet, ["oracle"], leave_points=True) == [f"{many}/oracle"]
     assert not store_of(fleet, "oracle").exists()
     found = fleets.status(fleet)
     assert "oracle" not in {one.name for one in found.repositories}
@@ -364,6 +376,14 @@ def test_two_updates_at_once_do_not_meet(tmp_path: Path) -> None:
         pytest.raises(StoreBusy, match="another"),
     ):
         fleets.update(tmp_path / "fleet", ["/srv/shop"], Reporter())
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(ServiceError, match=r"no Ray answers at 127\.0\.0\.1:9"):
+        fleets.update(tmp_path / "fleet", [str(many / "ledger")], Reporter())
 
 
 def test_a_fleet_that_is_none(tmp_path: Path) -> None:

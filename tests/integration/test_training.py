@@ -256,6 +256,7 @@ def test_adapters_over_a_lighter_base_are_merged_into_the_base_as_it_was(
     base = partial(model, width=64)
     merged, made = finely_tuned(tmp_path, recipe, replace(PLAN, base_dtype=dtype), load=base)
     assert sum(made.losses[-8:]) < sum(made.losses[:8]) - 0.1
+    assert 0 < made.trained_parameters < sum(parameter.numel() for parameter in merged.parameters())
     assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
     assert set(merged.state_dict()) == set(base().state_dict())
     with warnings.catch_warnings():

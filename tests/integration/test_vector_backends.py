@@ -96,28 +96,35 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeQdrant]:
         yield server
 
 
-def collection(embedder: Any, name: str = "project-commits") -> Collection:
-    return Collection(name, "project", embedder.name, embedder.fingerprint, embedder.dimensions, KINDS)
+def collection(embedder: Any, name: str = "project-commits", *, tenant: str = "") -> Collection:
+    of_model = embedder.name, embedder.fingerprint, embedder.dimensions, KINDS
+    return Collection(name, tenant or "project", *of_model, shared=bool(tenant))
 
 
-def server_at(fake: FakeQdrant, embedder: Any, *, create: bool = True, timeout: int = 10) -> QdrantIndex:
-    return QdrantIndex(collection(embedder), fake.url, timeout, create=create)
+def at(url: str, timeout: int = 10) -> VectorSettings:
+    return VectorSettings(qdrant_url=url, qdrant_timeout=timeout)
+
+
+def server_at(
+    fake: FakeQdrant, embedder: Any, *, create: bool = True, timeout: int = 10, tenant: str = ""
+) -> QdrantIndex:
+    return QdrantIndex(collection(embedder, tenant=tenant), at(fake.url, timeout), create=create)
 
 
 # the contract ----------------------------------------------------------------------------------------------------
 
 Opened = Callable[[], AbstractContextManager[VectorIndex]]
 REAL = os.environ.get("QDRANT_URL", "")
+_REALLY = [
+    pytest.mark.qdrant,
+    pytest.mark.skipif(not REAL, reason="QDRANT_URL is not set: not run against a real Qdrant server"),
+]
 MIRRORS = [
     "edge",
     "fake",
-    pytest.param(
-        "server",
-        marks=[
-            pytest.mark.qdrant,
-            pytest.mark.skipif(not REAL, reason="QDRANT_URL is not set: not run against a real Qdrant server"),
-        ],
-    ),
+    "fake tenant",
+    pytest.param("server", marks=_REALLY),
+    pytest.param("server tenant", marks=_REALLY),
 ]
 every_back_end = pytest.mark.parametrize("opened", ["flat", *MIRRORS], indirect=True)
 every_mirror = pytest.mark.parametrize("opened", MIRRORS, indirect=True)
@@ -127,20 +134,33 @@ every_mirror = pytest.mark.parametrize("opened", MIRRORS, indirect=True)
 def opened(
     request: pytest.FixtureRequest, store: Store, points: list[Point], minilm: Any, tmp_path: Path
 ) -> Iterator[Opened]:
-    """Opens one back end, empty at first; what is put in is there when it is opened again."""
-    if request.param == "flat":
+    """Opens one back end, empty at first; what is put in is there when it is opened again. A tenant's collection holds
+    another one's points of the same commits, which stay as they are.
+    """
+    kind, _, shared = request.param.partition(" ")
+    if kind == "flat":
         store.forget_vectors(minilm.fingerprint)
         yield lambda: nullcontext(mirror_stage.StoreIndex(store, minilm))
-    elif request.param == "edge":
+    elif kind == "edge":
         yield lambda: EdgeIndex(collection(minilm), tmp_path / "edge", create=True)
-    elif request.param == "fake":
-        fake = request.getfixturevalue("fake")
-        yield lambda: server_at(fake, minilm)
     else:
+        url = request.getfixturevalue("fake").url if kind == "fake" else REAL
         name = f"treering-test-{uuid.uuid4().hex}"
-        yield lambda: QdrantIndex(collection(minilm, name), REAL, 30, create=True)
+        mine, other = (
+            QdrantIndex(collection(minilm, name, tenant=shared and of), at(url, 30), create=True)
+            for of in ("project", "another")
+        )
+        theirs = {point.id: point for point in index_stage.points(store, minilm, "another")} if shared else {}
+        if theirs:
+            with other:
+                other.upsert(theirs.values())
+        yield lambda: mine
+        if theirs:
+            with other:
+                assert len(other) == len(theirs)
+                assert all(same(found, theirs[found.id]) for found in other.points())
         headers = {"api-key": os.environ.get("QDRANT_API_KEY", "")}
-        client = QdrantClient(url=REAL, headers=headers, check_compatibility=False)
+        client = QdrantClient(url=url, headers=headers, check_compatibility=False)
         client.delete_collection(name)
         client.close()
 
@@ -291,6 +311,60 @@ def test_a_collection_has_a_vector_for_each_kind_an_index_for_each_filter_and_it
     assert len(fake.bodies("/index")) == 6
 
 
+def test_a_shared_collection_is_of_no_repository_and_its_tenants_are_indexed_as_such(
+    fake: FakeQdrant, minilm: Any
+) -> None:
+    for tenant in ("one", "two"):
+        with server_at(fake, minilm, tenant=tenant):
+            pass
+    (made,) = fake.bodies("")
+    assert made["metadata"]["tenant"] == "repo"
+    assert "repo" not in made["metadata"]
+    indexed = {body["field_name"]: body["field_schema"] for body in fake.bodies("/index")}
+    assert len(fake.bodies("/index")) == len(indexed) == 6
+    assert indexed["repo"] == {"type": "keyword", "is_tenant": True}
+    assert indexed["author"] == "keyword"
+
+
+def test_a_collection_is_made_as_the_settings_say(fake: FakeQdrant, minilm: Any) -> None:
+    chosen = VectorSettings(
+        qdrant_url=fake.url, qdrant_quantization="scalar", qdrant_on_disk=True, qdrant_shards=6, qdrant_replicas=2
+    )
+    for settings, name in ((chosen, "large"), (at(fake.url), "small")):
+        with QdrantIndex(collection(minilm, name), settings, create=True):
+            pass
+    large, small = fake.bodies("")
+    assert large["quantization_config"] == {"scalar": {"type": "int8", "always_ram": True}}
+    assert all(vectors["on_disk"] for vectors in large["vectors"].values())
+    assert (large["shard_number"], large["replication_factor"]) == (6, 2)
+    assert small.keys() == {"vectors", "metadata"}, "what nobody chose is the server's to choose"
+
+
+def test_cosines_are_of_the_vectors_themselves_whatever_they_are_searched_by(
+    fake: FakeQdrant, minilm: Any, points: list[Point]
+) -> None:
+    with server_at(fake, minilm) as index:
+        index.nearest(np.array(points[0].vector, np.float32), "message", 3)
+    assert [body["params"]["quantization"]["rescore"] for body in fake.bodies("/points/query")] == [True]
+
+
+def test_two_that_make_a_collection_at_once_both_have_it(
+    fake: FakeQdrant, minilm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = QdrantIndex._make
+
+    def late(index: QdrantIndex) -> None:
+        monkeypatch.setattr(QdrantIndex, "_make", make)
+        with server_at(fake, minilm, tenant="two"):
+            pass
+        make(index)
+
+    monkeypatch.setattr(QdrantIndex, "_make", late)
+    with server_at(fake, minilm, tenant="one") as index:
+        assert len(index) == 0
+    assert len(fake.bodies("")) == 2, "the second was refused"
+
+
 def test_points_travel_in_batches(fake: FakeQdrant, minilm: Any, points: list[Point]) -> None:
     many = [changed(points[0], id=str(uuid.uuid4())) for _ in range(600)]
     with server_at(fake, minilm) as index:
@@ -300,9 +374,12 @@ def test_points_travel_in_batches(fake: FakeQdrant, minilm: Any, points: list[Po
 
 
 @pytest.mark.skipif("QDRANT_OPENAPI" not in os.environ, reason="QDRANT_OPENAPI names no copy of Qdrant's document")
-def test_every_body_is_what_qdrants_own_document_asks_for(fake: FakeQdrant, minilm: Any, points: list[Point]) -> None:
+@pytest.mark.parametrize("tenant", ["", "project"])
+def test_every_body_is_what_qdrants_own_document_asks_for(
+    fake: FakeQdrant, minilm: Any, points: list[Point], tenant: str
+) -> None:
     """Every test with the fake server checks this where the variable is set; this one says that it was."""
-    with server_at(fake, minilm) as index:
+    with server_at(fake, minilm, tenant=tenant) as index:
         index.upsert(points)
         index.nearest(np.array(points[0].vector, np.float32), "message", 3)
         list(index.points(("commit_hash",)))
@@ -375,7 +452,7 @@ def test_a_server_that_is_away_is_named_at_once_with_the_way_to_start_one(minilm
     started = time.monotonic()
     with (
         pytest.raises(StoreError, match=f"no Qdrant answers at {url}") as caught,
-        QdrantIndex(collection(minilm), url, 10),
+        QdrantIndex(collection(minilm), at(url, 10)),
     ):
         pass
     assert "docker run -p 6333:6333 qdrant/qdrant" in caught.value.hint
@@ -426,13 +503,13 @@ def test_a_key_that_can_be_none_is_not_sent(fake: FakeQdrant, minilm: Any, monke
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://[", "http://127.0.0.1:notaport"])
 def test_an_address_that_is_none_is_refused(minilm: Any, url: str) -> None:
-    with pytest.raises(UsageError, match="no address of a Qdrant server"), QdrantIndex(collection(minilm), url, 1):
+    with pytest.raises(UsageError, match="no address of a Qdrant server"), QdrantIndex(collection(minilm), at(url, 1)):
         pass
 
 
 def test_a_password_in_the_address_is_not_shown(minilm: Any) -> None:
     url = f"http://me:secret@127.0.0.1:{free_port()}"
-    with pytest.raises(StoreError) as caught, QdrantIndex(collection(minilm), url, 1):
+    with pytest.raises(StoreError) as caught, QdrantIndex(collection(minilm), at(url, 1)):
         pass
     assert "secret" not in caught.value.message + caught.value.hint
 
@@ -469,7 +546,7 @@ def test_something_else_at_that_address_is_an_error_that_names_it(minilm: Any, c
     with (
         answering(content) as url,
         pytest.raises(StoreError, match=f"at {url}"),
-        QdrantIndex(collection(minilm), url, 2),
+        QdrantIndex(collection(minilm), at(url, 2)),
     ):
         pass
 
@@ -512,6 +589,30 @@ def test_a_collection_that_is_not_ours_is_refused(fake: FakeQdrant, minilm: Any)
     fake.indexes["project-commits"] = {}
     with pytest.raises(ModelError, match="was not made by treering"), server_at(fake, minilm):
         pass
+
+
+@pytest.mark.parametrize(("made", "asked"), [("", "project"), ("project", "")])
+def test_a_collection_of_one_takes_no_tenants_and_a_shared_one_nobody_else(
+    fake: FakeQdrant, minilm: Any, points: list[Point], made: str, asked: str
+) -> None:
+    with server_at(fake, minilm, tenant=made) as index:
+        index.upsert(points)
+    said = "shared by several repositories" if made else "made for one repository alone"
+    for create in (True, False):
+        with pytest.raises(StoreError, match=said), server_at(fake, minilm, tenant=asked, create=create):
+            pass
+    with server_at(fake, minilm, tenant=made) as index:
+        assert len(index) == len(points)
+
+
+def test_another_tenants_points_are_removed_by_nobody_who_names_their_ids(
+    fake: FakeQdrant, minilm: Any, points: list[Point]
+) -> None:
+    with server_at(fake, minilm, tenant="project") as index:
+        index.upsert(points)
+        with server_at(fake, minilm, tenant="another") as other:
+            other.remove(point.id for point in points)
+        assert len(index) == len(points)
 
 
 def test_edge_never_mixes_models(minilm: Any, points: list[Point], tmp_path: Path) -> None:
@@ -579,7 +680,7 @@ def pushed(store: Store, embedder: Any, index: Mirror) -> mirror_stage.Pushed:
     return mirror_stage.push(store, embedder, index, Reporter())
 
 
-def compared(store: Store, embedder: Any, index: VectorIndex) -> mirror_stage.Compared:
+def compared(store: Store, embedder: Any, index: Mirror) -> mirror_stage.Compared:
     return mirror_stage.verify(store, embedder, index, Reporter())
 
 

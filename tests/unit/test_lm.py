@@ -24,7 +24,7 @@ from treering.lm.data import (
     sequences,
     split,
 )
-from treering.lm.evaluate import ByteModel, document_losses, judge, ngram_losses
+from treering.lm.evaluate import ByteModel, document_losses, judge, ngram_losses, token_losses
 from treering.lm.recipe import Recipe, limit, steps
 from treering.types import Corpus, Span
 
@@ -452,3 +452,33 @@ def test_each_token_is_judged_once_and_no_end_of_text_is(window: int) -> None:
     losses = document_losses(guesser, documents, EOS, window, gpu=False)
     assert losses == pytest.approx([wrong + 2 * right, wrong, 2 * wrong], abs=1e-5)
     assert guesser.read == sum(len(document) + 1 for document in documents)
+
+
+class Copier(Guesser):
+    """Expects behind a token what came behind it the last time, as far as it is shown it."""
+
+    def __call__(self, input_ids: Any, logits_to_keep: int = 0, **_: Any) -> Any:
+        import torch
+
+        self.read += input_ids.numel()
+        (ids,) = input_ids.tolist()
+        rows = []
+        for place, token in enumerate(ids):
+            before = [one for one in range(place) if ids[one] == token]
+            rows.append([9.0 * (before != [] and ids[before[-1] + 1] == other) for other in range(8)])
+        return SimpleNamespace(logits=torch.tensor([rows[-logits_to_keep:]]))
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5, 100])
+def test_what_came_before_is_shown_and_judged_once_only(window: int) -> None:
+    documents, before = [np.array([5, 6, 2]), np.array([5, 6, 2])], np.array([3, 4, 5, 6, 2])
+    surprised = math.log(8)
+    plain = token_losses(Copier(), documents, EOS, 2, gpu=False)
+    assert [len(one) for one in plain] == [3, 3]
+    assert float(np.concatenate(plain).max()) >= surprised
+    shown = token_losses(Copier(), documents, EOS, window, gpu=False, before=before, shown=8)
+    assert [len(one) for one in shown] == [3, 3]
+    assert np.concatenate([shown[0][1:], shown[1]]).max() < 0.01, "all but what no text began with was seen before"
+    assert shown[0][0] > 1
+    little = token_losses(Copier(), documents, EOS, 1, gpu=False, before=before, shown=2)
+    assert little[0][1] >= surprised, "it was shown further back than it should"

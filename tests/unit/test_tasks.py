@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from treering.lm.completion import END, SOURCES, Completer, Followers, Position, fitted, joined, keys, mixed
 from treering.lm.scorer import Scorer
 from treering.lm.tasks import bleu, judged, rouge_l
-from treering.lm.yardsticks import Told, ngram_bits, part_row, token_bits, xz_bits
+from treering.lm.yardsticks import BASE_SHOWN, TUNED_SHOWN, Told, ngram_bits, part_row, token_bits, xz_bits
 
 WORDS = some.lists(some.sampled_from(["fix", "the", "ledger", "of", "oracle"]), max_size=6)
 
@@ -150,7 +150,13 @@ def test_only_the_documents_that_have_a_part_count_for_it() -> None:
     assert row is not None
     assert (row.documents, row.bytes, row.bits_per_byte) == (1, 4, {"tuned": 1.0, "base": 2.0})
     assert row.differences == {"base": (-1.0, -1.0, -1.0)}
+    assert row.shown == {}
     assert part_row("message", costs, documents, 7) is None
+    shown = {TUNED_SHOWN: np.array([2.0, 0.0]), BASE_SHOWN: np.array([6.0, 0.0]), "ngram": np.array([10.0, 0.0])}
+    row = part_row("paths", costs | shown, documents, 7)
+    assert row is not None
+    assert row.differences.keys() == {"base", "ngram"}
+    assert row.shown == {"ngram": (-2.0, -2.0, -2.0), BASE_SHOWN: (-1.0, -1.0, -1.0)}
 
 
 # a model asked ---------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ def of_fleet(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--workers", type=click.IntRange(min=1), help="How many processes [default: as many as cores].")
 @click.option("--tokens", is_flag=True, help="Make token streams for a training, too.")
 @click.option("--largest", type=click.FloatRange(min=0), default=20.0, show_default=True, help="GB of a repository.")
+@click.option("--qdrant", metavar="COLLECTION", help="Push all into this collection, each under its name here.")
+@click.option("--qdrant-url", help="Where the server is [default: http://localhost:6333].")
 @click.option("--verbose", is_flag=True, help="Say more on stderr.")
 @chosen
 def update(
@@ -48,17 +50,21 @@ def update(
     workers: int | None,
     tokens: bool,
     largest: float,
+    qdrant: str | None,
+    qdrant_url: str | None,
     **flags: Any,
 ) -> None:
     """Add repositories to a fleet, and bring all of it up to date."""
     from treering import fleets
 
+    if qdrant_url and not qdrant:
+        raise UsageError("--qdrant-url says where, but not what", "name the collection with --qdrant")
     report = Reporter.to_stderr(verbose=verbose)
     named = [*sources, *(one for file in lists for one in fleets.listed(file))]
     named += [one for owner in owners for one in fleets.organisation(owner)]
     done = fleets.update(
         folder, named, report, flags=settings_of(flags), workers=workers or 0, tokens=tokens,
-        largest=int(largest * 1e9),
+        largest=int(largest * 1e9), qdrant=qdrant or "", qdrant_url=qdrant_url,
     )  # fmt: skip
     if as_json:
         emit(done)
@@ -148,11 +154,12 @@ def _tell(repositories: list[Any]) -> None:
 @fleet.command()
 @of_fleet
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-def forget(folder: Path, as_json: bool, names: tuple[str, ...]) -> None:
+@click.option("--leave-points", is_flag=True, help="Leave what Qdrant has of them.")
+def forget(folder: Path, as_json: bool, names: tuple[str, ...], leave_points: bool) -> None:
     """Take repositories out of a fleet, with all that was made of them."""
     from treering import fleets
 
-    gone = fleets.forget(folder, names)
+    gone = fleets.forget(folder, names, leave_points=leave_points)
     if as_json:
         emit(gone)
     else:

@@ -166,6 +166,8 @@ def evaluate(repo: Path, store: Path | None, as_json: bool, verbose: bool, tasks
         click.echo(f"  {part.part:8s} {figures}")
         for name, (difference, low, high) in part.differences.items():
             click.echo(f"           tuned to {name}: {difference:+.3f} [{low:+.3f}, {high:+.3f}]")
+        for name, (difference, low, high) in part.shown.items():
+            click.echo(f"           shown, to {name}: {difference:+.3f} [{low:+.3f}, {high:+.3f}]")
     for row in made.tasks:
         difference, low, high = row.difference
         click.echo(f"{row.task}, {row.measure} ({row.cases} commits)")

@@ -19,7 +19,8 @@ def qdrant() -> None:
 def mirrored(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say where the mirror is."""
     for option in (
-        click.option("--collection", help="Its name there [default: the repository's, with -commits]."),
+        click.option("--tenant", "qdrant_tenant", help="The repository's name in a collection that several share."),
+        click.option("--collection", "qdrant_collection", help="Its name [default: the repository's, with -commits]."),
         click.option("--qdrant-url", help="Where the server is [default: http://localhost:6333]."),
         click.option("--backend", help="qdrant, or edge: Qdrant's engine in this process [default: qdrant]."),
     ):
@@ -27,11 +28,10 @@ def mirrored(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _place(repo: Path, store: Path | None, backend: str | None, qdrant_url: str | None, collection: str | None) -> Any:
+def _place(repo: Path, store: Path | None, **vectors: str | None) -> Any:
     from treering import opening
 
-    flags = {"backend": backend, "qdrant_url": qdrant_url, "qdrant_collection": collection}
-    return opening.place(repo, store, {"vectors": flags})
+    return opening.place(repo, store, {"vectors": vectors})
 
 
 @qdrant.command()

@@ -12,6 +12,7 @@ from treering.errors import ModelError
 from treering.lm.data import TOO_FEW, Tokens
 
 Bits = npt.NDArray[np.float64]
+NOTHING: Tokens = np.empty(0, np.int64)
 
 RESAMPLES = 2000
 LARGEST = 500.0
@@ -42,15 +43,26 @@ def document_losses(model: Any, documents: Sequence[Tokens], eos: int, window: i
     return np.array([nats.sum() for nats in token_losses(model, documents, eos, window, gpu=gpu)])
 
 
-def token_losses(model: Any, documents: Sequence[Tokens], eos: int, window: int, *, gpu: bool) -> list[Bits]:
+def token_losses(
+    model: Any,
+    documents: Sequence[Tokens],
+    eos: int,
+    window: int,
+    *,
+    gpu: bool,
+    before: Tokens = NOTHING,
+    shown: int = 0,
+) -> list[Bits]:
     """Nats of each token of each document. The documents run end to end as in training, each token is predicted
-    exactly once with at most ``window`` tokens before it, and predicting an end-of-text is not counted.
+    exactly once with at most ``window`` tokens before it, and predicting an end-of-text is not counted. So many tokens
+    more are ``shown`` to it, of the documents and of what comes ``before`` them.
     """
     import torch
     import torch.nn.functional as functional
 
     separator = np.array([max(eos, 0)], dtype=np.int64)
-    stream = np.concatenate([separator, *(part for document in documents for part in (document, separator))])
+    before = np.concatenate((before[max(0, len(before) - shown) :], separator)) if shown else separator
+    stream = np.concatenate([before, *(part for document in documents for part in (document, separator))])
     owner = np.concatenate([np.append(np.full(len(document), number), -1) for number, document in enumerate(documents)])
     losses = np.zeros(len(owner))
     device = torch.accelerator.current_accelerator() if gpu and torch.accelerator.is_available() else None
@@ -61,10 +73,11 @@ def token_losses(model: Any, documents: Sequence[Tokens], eos: int, window: int,
         model.to("cpu").eval()
     with torch.inference_mode():
         for start in range(0, len(owner), window):
-            piece = torch.from_numpy(stream[start : start + window + 1]).to(device or "cpu")
-            logits = model(input_ids=piece[None, :-1], use_cache=False).logits[0].float()
-            nats = functional.cross_entropy(logits, piece[1:], reduction="none")
-            losses[start : start + window] = nats.cpu().numpy()
+            first = len(before) - 1 + start
+            piece = torch.from_numpy(stream[max(0, first - shown) : first + window + 1]).to(device or "cpu")
+            asked = min(window, len(owner) - start)
+            logits = model(input_ids=piece[None, :-1], use_cache=False, logits_to_keep=asked).logits[0].float()
+            losses[start : start + window] = functional.cross_entropy(logits, piece[-asked:], reduction="none").cpu()
     return np.split(losses[owner >= 0], np.cumsum([len(document) for document in documents])[:-1])
 
 

@@ -81,13 +81,13 @@ def fine_tune(
     with _quiet_lightning():
         while not session.ran():
             torch.cuda.empty_cache()
-    model = session.result(partial(made, light=False))
+    model, told = session.result(partial(made, light=False)), session.told()
     if recipe.method != "full":
         if rank() == 0:
             with tensors_written(adapter):
                 model.save_pretrained(str(adapter))
         model = model.merge_and_unload()
-    return model, session.told()
+    return model, told
 
 
 @contextmanager

@@ -4,8 +4,8 @@ asked about.
 """
 
 import lzma
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,11 @@ from treering.lm.evaluate import NGRAM_BYTES, Bits, ByteModel, interval
 Span = tuple[int, int]
 """A part of a document: where it begins and ends, in bytes."""
 
+Difference = tuple[float, float, float]
+"""A difference with its 95 % interval."""
+
 WHOLE = "all"
+BASE_SHOWN, TUNED_SHOWN = "base, shown what came before", "tuned, shown what came before"
 
 XZ_BYTES = 200_000
 """How much of the newest training text xz reads: it is compressed anew at every part's ends."""
@@ -34,14 +38,16 @@ class Told:
 @dataclass(frozen=True, slots=True)
 class PartRow:
     """Bits per byte of one part of the held-out documents. ``differences`` are the tuned model's to each of the others,
-    with 95 % intervals of a paired bootstrap over documents: below zero throughout means better.
+    with 95 % intervals of a paired bootstrap over documents: below zero throughout means better; ``shown`` are those of
+    the tuned model that was shown the text before, as the yardsticks are, to these and to the base that was.
     """
 
     part: str
     documents: int
     bytes: int
     bits_per_byte: dict[str, float]
-    differences: dict[str, tuple[float, float, float]]
+    differences: dict[str, Difference]
+    shown: dict[str, Difference] = field(default_factory=dict)
 
 
 def ngram_bits(history: bytes, documents: Sequence[Told]) -> list[Bits]:
@@ -84,16 +90,23 @@ def part_row(part: str, costs: Mapping[str, Bits], documents: Sequence[Told], se
     size = sizes[held].astype(np.float64)
     if not held.any():
         return None
-    tuned = costs["tuned"][held]
-    differences = {}
-    for name, of in costs.items():
-        if name != "tuned":
-            low, high = interval(tuned - of[held], size, seed)
-            differences[name] = (round(float((tuned - of[held]).sum() / size.sum()), 4), round(low, 4), round(high, 4))
+
+    def differences(of: str, others: Iterable[str]) -> dict[str, Difference]:
+        found = {}
+        for name in others:
+            each = costs[of][held] - costs[name][held]
+            low, high = interval(each, size, seed)
+            found[name] = (round(float(each.sum() / size.sum()), 4), round(low, 4), round(high, 4))
+        return found
+
+    plain = [name for name in costs if name not in (BASE_SHOWN, TUNED_SHOWN)]
     return PartRow(
         part=part,
         documents=int(held.sum()),
         bytes=int(size.sum()),
         bits_per_byte={name: round(float(of[held].sum() / size.sum()), 4) for name, of in costs.items()},
-        differences=differences,
+        differences=differences("tuned", (name for name in plain if name != "tuned")),
+        shown=differences(TUNED_SHOWN, (*(name for name in plain if name not in ("base", "tuned")), BASE_SHOWN))
+        if TUNED_SHOWN in costs
+        else {},
     )

@@ -7,6 +7,7 @@ the other, and must not raise. A process that dies is made anew, and the row tha
 import logging
 import os
 import secrets
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,7 @@ Work = Callable[[bytes], bytes]
 def cluster(workers: int) -> Iterator[None]:
     """Ray, as the environment says, or of so many processes on this machine. Raises :class:`ServiceError`."""
     address = os.environ.get(ADDRESS, "")
+    _listens(address)
     os.environ |= QUIET | ({} if address else ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}) | os.environ
     with needs("fleet"), _silent():
         import ray
@@ -67,6 +69,16 @@ def cluster(workers: int) -> Iterator[None]:
             ) from error
         finally:
             ray.shutdown()
+
+
+def _listens(address: str) -> None:
+    """Ray itself would wait for minutes for a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except OSError as error:
+            raise ServiceError(f"no Ray answers at {address}: {error}", f"look at {ADDRESS}") from error
 
 
 @contextmanager

@@ -21,7 +21,18 @@ from treering.lm.data import HOLD_OUT_TOKENS, TOO_FEW
 from treering.lm.evaluate import NGRAM_BYTES, judge, token_losses
 from treering.lm.scorer import Scorer
 from treering.lm.tasks import TaskRow
-from treering.lm.yardsticks import WHOLE, PartRow, Span, Told, ngram_bits, part_row, token_bits, xz_bits
+from treering.lm.yardsticks import (
+    BASE_SHOWN,
+    TUNED_SHOWN,
+    WHOLE,
+    PartRow,
+    Span,
+    Told,
+    ngram_bits,
+    part_row,
+    token_bits,
+    xz_bits,
+)
 from treering.pipeline import tasks
 from treering.pipeline.common import caps_of
 from treering.pipeline.learn import TrainingReport, report_of
@@ -38,6 +49,8 @@ from treering.types import Record
 EVALUATION = "evaluation.json"
 WINDOW = 1024
 """Tokens of a prompt that a model reads at most: what costs seconds on two cores."""
+LETTERS = 8
+"""A token hardly has more bytes on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +176,13 @@ def measured(
         "base": token_losses(base, streams, eos, window, gpu=gpu),
         "tuned": token_losses(tuned, streams, eos, window, gpu=gpu),
     }
+    # What the yardsticks go on learning from, a model may read: the text before, the later commits too.
+    longest = min(WINDOW, getattr(tuned.config, "max_position_embeddings", None) or WINDOW)
+    if (shown := longest // 2) >= window:
+        end = history[-LETTERS * longest :].decode("utf-8", "ignore")
+        before = np.array(Encoder(tokenizer)([end])[0][0], np.int64)
+        for name, model in ((BASE_SHOWN, base), (TUNED_SHOWN, tuned)):
+            nats[name] = token_losses(model, streams, eos, longest - shown, gpu=gpu, before=before, shown=shown)
     ngram, xz = ngram_bits(history, documents), xz_bits(history, documents)
     rows = []
     for part in (WHOLE, "message", "paths"):
@@ -177,7 +197,7 @@ def measured(
         costs["xz"] = xz.get(part, np.zeros(len(spans)))
         if row := part_row(part, costs, documents, learned.recipe.seed):
             rows.append(row)
-    sums = {name: np.array([one.sum() for one in of]) for name, of in nats.items()}
+    sums = {name: np.array([one.sum() for one in nats[name]]) for name in ("base", "tuned")}
     ngram_nats = np.array([one.sum() * np.log(2) for one in ngram])
     sizes = [len(document.text) for document in documents]
     tokens = sum(map(len, streams))

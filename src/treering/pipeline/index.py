@@ -216,12 +216,15 @@ def embedded_records(store: Store, embedder: Embedder) -> Iterator[dict[str, obj
         }
 
 
-def points(store: Store, embedder: Embedder) -> Iterator[Point]:
-    """One Qdrant point for each vector: the seed's payload keys, then ours."""
+def points(store: Store, embedder: Embedder, repo: str = "") -> Iterator[Point]:
+    """One Qdrant point for each vector: the seed's payload keys, then ours. ``repo`` is another name for whose they are
+    than the repository's own.
+    """
     for record, vectors in _with_vectors(store, embedder):
+        whose = repo or record.repo
         for kind, vector in vectors.items():
             yield Point(
-                id=str(uuid.uuid5(POINTS, f"{record.repo}:{record.commit_hash}:{kind}")),
+                id=str(uuid.uuid5(POINTS, f"{whose}:{record.commit_hash}:{kind}")),
                 vector=vector,
                 payload={
                     "commit_hash": record.commit_hash,
@@ -231,7 +234,7 @@ def points(store: Store, embedder: Embedder) -> Iterator[Point]:
                     "insertions": record.insertions,
                     "timestamp": record.commit_timestamp,
                     "kind": kind,
-                    "repo": record.repo,
+                    "repo": whose,
                     "branch": record.branch,
                     "is_merge": record.is_merge,
                     "deletions": record.deletions,

@@ -14,7 +14,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from treering.config import Settings, VectorSettings
-from treering.errors import ModelError, StoreError, TreeringError
+from treering.errors import ModelError, StoreError, TreeringError, UsageError
 from treering.git.reader import Source
 from treering.pipeline import index as index_stage
 from treering.pipeline.common import write_manifest
@@ -38,9 +38,7 @@ from treering.vectors.index import (
 from treering.vectors.qdrant import QdrantIndex
 
 MIRRORS: dict[str, Callable[[Collection, VectorSettings, Path, bool], AbstractContextManager[Mirror]]] = {
-    "qdrant": lambda collection, settings, _, create: QdrantIndex(
-        collection, settings.qdrant_url, settings.qdrant_timeout, create=create
-    ),
+    "qdrant": lambda collection, settings, _, create: QdrantIndex(collection, settings, create=create),
     "edge": lambda collection, _, folder, create: EdgeIndex(collection, folder, create=create),
 }
 """Every back end but `flat`, which is the store itself: name to what opens it, given the store's folder and whether to
@@ -55,11 +53,18 @@ PROBES = 20
 def opened(
     store: Store, settings: VectorSettings, embedder: Embedder, *, create: bool = False
 ) -> AbstractContextManager[Mirror]:
-    """The mirror that the settings name; a Qdrant server if they name none."""
-    repo = store.fact("repo") or ""
+    """The mirror that the settings name; a Qdrant server if they name none.
+
+    Raises :class:`UsageError` for a tenant of no collection.
+    """
+    repo, tenant = store.fact("repo") or "", "" if settings.backend == "edge" else settings.qdrant_tenant
+    if tenant and not settings.qdrant_collection:
+        raise UsageError(f"{tenant} is to share a collection, but which?", "name it with --collection")
     safe = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in repo)
     name = settings.qdrant_collection or f"{safe.strip('.-')[:200] or 'repository'}-commits"
-    collection = Collection(name, repo, embedder.name, embedder.fingerprint, embedder.dimensions, document.KINDS)
+    collection = Collection(
+        name, tenant or repo, embedder.name, embedder.fingerprint, embedder.dimensions, document.KINDS, bool(tenant)
+    )
     backend = "qdrant" if settings.backend == "flat" else settings.backend
     return MIRRORS[backend](collection, settings, store.folder, create)
 
@@ -151,14 +156,15 @@ class StoreIndex:
                 yield Point(point.id, [], {key: point.payload[key] for key in keys if key in point.payload})
 
 
-def marked(store: Store, embedder: Embedder) -> Iterator[Point]:
+def marked(store: Store, embedder: Embedder, repo: str) -> Iterator[Point]:
     """The store's points as a mirror has them, with three more keys: ``text`` says what text the vector was made of,
-    ``parts`` in how many parts it was, and ``digest`` changes with anything about the point.
+    ``parts`` in how many parts it was, and ``digest`` changes with anything about the point. ``repo`` is by what name
+    the mirror has the repository.
     """
     ids = dict(zip(store.order(), store.ids(), strict=True))
     parts = Counter((commit_id, kind) for commit_id, kind, _ in store.vector_names(embedder.fingerprint))
     told: tuple[str, dict[str, str]] = ("", {})
-    for point in index_stage.points(store, embedder):
+    for point in index_stage.points(store, embedder, repo):
         place = place_of(point)
         if place is None:
             continue
@@ -213,12 +219,13 @@ def push(store: Store, embedder: Embedder, mirror: Mirror, report: Reporter, *, 
             there[point.id] = point.payload.get("digest")
             ours = ours or point.payload.get("commit_hash") in known
         if there and not ours:
+            option = "--tenant" if mirror.collection.shared else "--collection"
             raise StoreError(
-                f"the collection holds {len(there):,} points, but of no commit of this repository",
-                "give another name with --collection, or delete the collection if the history was rewritten",
+                f"{len(there):,} points are there of {mirror.collection.repo}, but of no commit of this repository",
+                f"give another name with {option}, or delete them there if the history was rewritten",
             )
         total = store.vectors(embedder.fingerprint)
-        points = report.track(marked(store, embedder), total, "comparing points")
+        points = report.track(marked(store, embedder, mirror.collection.repo), total, "comparing points")
         written = mirror.upsert(
             point for point in points if there.pop(point.id, None) != point.payload["digest"] or everything
         )
@@ -307,7 +314,7 @@ class Compared:
         return not (self.missing or self.extra or self.different)
 
 
-def verify(store: Store, embedder: Embedder, mirror: VectorIndex, report: Reporter) -> Compared:
+def verify(store: Store, embedder: Embedder, mirror: Mirror, report: Reporter) -> Compared:
     """Compare every point of a mirror with the store: ids, what is said of them, and vectors.
 
     In memory: a short text for each point, and the matrix as the system pages it.
@@ -315,7 +322,8 @@ def verify(store: Store, embedder: Embedder, mirror: VectorIndex, report: Report
     with store.writing("treering qdrant verify"):  # nothing may be indexed meanwhile
         mine = StoreIndex(store, embedder)
         rows, vectors = mine.rows, mine.vectors
-        here = {point.id: (place_of(point), str(point.payload["digest"])) for point in marked(store, embedder)}
+        ours = marked(store, embedder, mirror.collection.repo)
+        here = {point.id: (place_of(point), str(point.payload["digest"])) for point in ours}
         count, extra, different, examples = len(here), 0, 0, list[str]()
         for point in report.track(mirror.points(), len(mirror), "comparing points"):
             place, digest = here.pop(point.id, (None, ""))

@@ -31,6 +31,12 @@ MIGRATIONS = (
         seconds REAL NOT NULL DEFAULT 0, finished REAL NOT NULL DEFAULT 0
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE collections (
+        url TEXT NOT NULL, name TEXT NOT NULL, -- where vectors of the fleet may be in Qdrant, never with a key
+        PRIMARY KEY (url, name)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 LOST = "delete the file and run `treering fleet update` with the same list: the stores are kept"
 """The way out of a damaged one."""
@@ -101,6 +107,14 @@ class Fleet(Apart):
                     for one in repositories
                 ),
             )
+
+    def collections(self) -> list[tuple[str, str]]:
+        """The addresses of servers, and the names of collections there, that repositories may have been pushed into."""
+        return self.db.execute("SELECT url, name FROM collections ORDER BY url, name").fetchall()
+
+    def add_collection(self, url: str, name: str) -> None:
+        with self._changing() as db:
+            db.execute("INSERT OR IGNORE INTO collections (url, name) VALUES (?, ?)", (url, name))
 
     def forget(self, sources: Iterable[str]) -> None:
         with self._changing() as db:

@@ -10,13 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from treering import __version__
-from treering.errors import DataError, ModelError
+from treering.errors import DataError, ModelError, StoreError
 from treering.types import Point
 
 T = TypeVar("T")
 
 BATCH = 256
 """How many points travel at once."""
+
+TENANT = "repo"
+"""The key of the payload that says whose a point is."""
 
 Matrix = npt.NDArray[np.float32]
 """Shape (texts, dimensions), rows of length 1."""
@@ -52,13 +55,17 @@ class VectorIndex(Protocol):
 class Mirror(VectorIndex, Protocol):
     """A back end that holds a copy of what the store holds, and can forget."""
 
+    collection: "Collection"
+
     def remove(self, ids: Iterable[str]) -> int:
         """Take points out, those that are not there too. Returns how many ids were given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """What the points of one repository are kept under. Its vectors are of one model, and are named by their kind."""
+    """What the points of one repository are kept under: ``repo`` is whose they say they are. Its vectors are of one
+    model, and are named by their kind. Where it is ``shared``, others' points lie there, too.
+    """
 
     name: str
     repo: str
@@ -66,25 +73,37 @@ class Collection:
     fingerprint: str
     dimensions: int
     kinds: tuple[str, ...]
+    shared: bool = False
 
     @property
     def metadata(self) -> dict[str, object]:
         """What a server keeps beside the points, and :meth:`check` reads."""
+        whose = {"tenant": TENANT} if self.shared else {"repo": self.repo}
         return {
-            "treering": __version__, "repo": self.repo, "model": self.model, "fingerprint": self.fingerprint,
+            "treering": __version__, **whose, "model": self.model, "fingerprint": self.fingerprint,
             "dimensions": self.dimensions, "kinds": list(self.kinds),
         }  # fmt: skip
 
     def check(self, found: Mapping[str, object], where: str) -> None:
-        """Raise :class:`ModelError` unless the metadata says that this very model made vectors of these very kinds."""
+        """Raise :class:`ModelError` unless the metadata says that this very model made vectors of these very kinds, and
+        :class:`StoreError` unless it is of as many repositories as is meant: of one, or of several.
+        """
         other = "give another name with --collection, or delete it there"
         if "fingerprint" not in found:
             raise ModelError(f"{where} was not made by treering, or by a Qdrant before 1.16", other)
+        if self.shared and not is_shared(found):
+            raise StoreError(f"{where} was made for one repository alone", "name another one, or delete it there")
+        if is_shared(found) and not self.shared:
+            raise StoreError(f"{where} is shared by several repositories", f"name this one with --tenant, or {other}")
         if any(found.get(key) != self.metadata[key] for key in ("fingerprint", "dimensions", "kinds")):
             raise ModelError(
                 f"{where} holds vectors of {_told(found)}; here they are of {_told(self.metadata)}",
                 f"set index.model to that model, or {other}",
             )
+
+
+def is_shared(metadata: Mapping[str, object]) -> bool:
+    return metadata.get("tenant") == TENANT
 
 
 def _told(made: Mapping[str, object]) -> str:
