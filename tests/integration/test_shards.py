@@ -23,6 +23,7 @@ from treering.errors import DataError, StoreError, UsageError
 from treering.gathering import Gathering
 from treering.report import Reporter
 from treering.search.commits import Finder
+from treering.search.fusion import z_scores
 from treering.search.history import History
 from treering.search.lexical import Lexical, Scope, asked_words
 from treering.search.shards import Shards
@@ -241,6 +242,9 @@ def test_how_much_the_messages_of_a_repository_say_is_told_by_its_own(with_mute:
             theirs = Finder(store, None).ask("the oracle rule of the client").legs
             assert theirs
             assert set(legs.own_share[legs.repository == place].tolist()) == {theirs.share}, name
+            own = legs.repository == place
+            if legs.silent[own].any():
+                assert legs.meant[own] == pytest.approx(z_scores(legs.diff[own]))
         assert legs.own_share.max() == 1
         assert 0 < legs.share < 0.2
 
