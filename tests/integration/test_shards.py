@@ -23,6 +23,7 @@ from treering.errors import DataError, StoreError, UsageError
 from treering.gathering import Gathering
 from treering.report import Reporter
 from treering.search.commits import Finder
+from treering.search.fusion import z_scores
 from treering.search.history import History
 from treering.search.lexical import Lexical, Scope, asked_words
 from treering.search.shards import Shards
@@ -221,23 +222,45 @@ def test_a_word_is_as_rare_as_it_is_in_all_repositories(stores: Stores, minilm: 
         assert dict(zip(words, map(len, own), strict=True)) == held
 
 
-def test_how_much_the_messages_of_a_repository_say_is_told_by_its_own(stores: Stores, make_repo: Any) -> None:
+@pytest.fixture
+def with_mute(stores: Stores, make_repo: Any) -> Stores:
+    """And a repository of which no message says anything."""
     mute = make_repo("mute")
-    for number in range(8):
-        mute.commit("wip", **{f"src_0_oracle_{number}__py": f"def oracle_{number}(value):\n    return value\n"})
+    for number, topic in enumerate(("oracle", "penguin", "basket", "walrus", "ledger", "retry", "limit", "glacier")):
+        mute.commit("wip", **{f"src_0_{topic}__py": f"def {topic}_{number}(value):\n    return value\n"})
     operations.index(opening.place(mute.path), Reporter())
+    return stores | {"mute": mute.path / ".treering"}
+
+
+def test_how_much_the_messages_of_a_repository_say_is_told_by_its_own(with_mute: Stores) -> None:
     with ExitStack() as stack:
-        opened = {name: stack.enter_context(Store.existing(folder)) for name, folder in stores.items()}
-        opened["mute"] = stack.enter_context(Store.existing(mute.path / ".treering"))
+        opened = {name: stack.enter_context(Store.existing(folder)) for name, folder in with_mute.items()}
         many = Finder(Shards(opened), None)
         legs = many.ask("the oracle rule of the client").legs
         assert legs
         for place, (name, store) in enumerate(opened.items()):
             theirs = Finder(store, None).ask("the oracle rule of the client").legs
-            told = legs.share[many.history.repository[legs.numbers] == place]
             assert theirs
-            assert set(told.tolist()) == set(theirs.share.tolist()), name
-        assert legs.share.max() == 1
+            assert set(legs.own_share[legs.repository == place].tolist()) == {theirs.share}, name
+            own = legs.repository == place
+            if legs.silent[own].any():
+                assert legs.meant[own] == pytest.approx(z_scores(legs.diff[own]))
+        assert legs.own_share.max() == 1
+        assert 0 < legs.share < 0.2
+
+
+def test_a_repository_whose_messages_say_nothing_is_found_and_stands_before_no_answer_of_another(
+    with_mute: Stores, minilm: Embedder
+) -> None:
+    with gathered(with_mute, minilm) as opened:
+        (first, *_) = opened.search("where do glaciers begin")
+        assert (first.repository, first.files) == ("mute", ("src/glacier.py",))
+        for asked, repository in (
+            ("Raise the retry limit", "shop"), ("Count what is bought", "shop"), ("Teach the fork to sing", "fork"),
+        ):  # fmt: skip
+            (first, *_) = opened.search(asked)
+            assert first.subject.startswith(asked)
+            assert first.repository == repository
 
 
 # which repositories ----------------------------------------------------------------------------------------------

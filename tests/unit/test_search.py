@@ -1,7 +1,7 @@
 """Several legs made one, what a commit is found by, and a query that is never anything but text."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from treering.search import commits as search
 from treering.search import files
 from treering.search.commits import Finder
 from treering.search.files import fitted
-from treering.search.fusion import LEARNED, Weights, z_scores
+from treering.search.fusion import LEARNED, Legs, Weights, fused, z_scores
 from treering.search.history import EMPTY_FROM
 from treering.search.lexical import LONGEST_QUERY, MESSAGE, STOP_WORDS, Lexical, Scope, asked_words
 from treering.search.reasons import HUNK_LINES, best_hunk
@@ -98,6 +98,23 @@ def test_no_scores_are_no_scores() -> None:
 def test_the_scale_of_a_leg_does_not_matter() -> None:
     leg = np.array([0.0, 2.0, 7.0])
     assert z_scores(1000 * leg + 5) == pytest.approx(z_scores(leg))
+
+
+def test_a_commit_whose_message_says_nothing_is_raised_among_those_of_its_repository_alone() -> None:
+    random = np.random.default_rng(7)
+    many = 40
+    repository = np.arange(many) % 3
+    silent = (random.random(many) < 0.4) & (repository > 0)
+    drawn = (random.normal(repository, 1 + repository) for _ in range(8))  # elsewhere other scores are usual
+    legs = Legs(
+        np.arange(many), *(next(drawn) for _ in range(7)), silent, next(drawn),
+        share=0.0, repository=repository, own_share=np.full(many, 0.3),
+    )  # fmt: skip
+    scores = fused(legs, LEARNED)
+    assert (scores > fused(replace(legs, silent=np.zeros(many, bool)), LEARNED))[silent].any()
+    for own in (np.flatnonzero(repository == place) for place in range(3)):
+        parts = {one.name: getattr(legs, one.name)[own] for one in fields(Legs) if one.name != "share"}
+        assert scores[own] == pytest.approx(fused(replace(legs, **parts), LEARNED))
 
 
 def test_with_no_weight_the_dense_leg_has_no_say(finder_of: Remembered) -> None:

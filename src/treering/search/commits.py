@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from treering.errors import DataError, StoreError, UsageError
 from treering.search.dense import Dense
 from treering.search.discussed import Discussed, Texts
-from treering.search.fusion import LEARNED, Legs, Weights, fused, z_scores
+from treering.search.fusion import LEARNED, Legs, Weights, fused, with_silent, z_scores
 from treering.search.history import History, Mask, Numbers, Scores
 from treering.search.lexical import (
     DIFF,
@@ -188,14 +188,16 @@ class Finder:
         message, code_near = map(z, near) if near else (np.zeros(len(numbers)), np.zeros(len(numbers)))
         diff = np.sum([*(z(fields[number]) for number in DIFF_SIDE), code_near], axis=0)
         empty, plain = self.history.empty(mask), mask & ~self.history.merges
-        share = self.history.of_each(plain & empty) / np.maximum(self.history.of_each(plain), 1)
-        silent, meant = empty[numbers], z_scores(diff)
-        if cosines and (told := silent & ~np.isnan(cosines["hunks"][numbers])).any():
-            meant[told] += z_scores(cosines["hunks"][numbers[told]])
-            meant /= np.sqrt(2)
+        silent, repository = empty[numbers], self.history.repository[numbers]
+        hunks = cosines["hunks"][numbers] if cosines else np.full(len(numbers), np.nan)
+        meant = np.zeros(len(numbers))
+        for own in with_silent(repository, silent):
+            meant[own] = _meant(diff[own], np.where(silent[own], hunks[own], np.nan))
+        own_share = self.history.of_each(plain & empty) / np.maximum(self.history.of_each(plain), 1)
         return Legs(
             numbers, z(text), z(fields[OWN]), message, code_near, z(coverage), literal, diff, silent, meant,
-            share=share[self.history.repository[numbers]],
+            share=float(empty[plain].mean()) if plain.any() else 0.0,
+            repository=repository, own_share=own_share[repository],
         )  # fmt: skip
 
     def search(self, query: str, *, limit: int, filters: Filters = NO_FILTERS, at: str = "") -> list[Hit]:
@@ -322,6 +324,15 @@ class Finder:
             if patch < 0 or patch not in seen:
                 seen.add(patch)
                 yield number, score
+
+
+def _meant(diff: Scores, hunks: Scores) -> Scores:
+    """How well the diffs of a repository's commits answer, and their hunks where those were embedded."""
+    meant = z_scores(diff)
+    if (told := ~np.isnan(hunks)).any():
+        meant[told] += z_scores(hunks[told])
+        meant /= np.sqrt(2)
+    return meant
 
 
 def _in_order(query: str, numbers: Sequence[int] | Numbers) -> Asked:

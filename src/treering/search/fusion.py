@@ -4,6 +4,7 @@ The weights are learned by benchmarks/learn_weights.py; weights.json says from w
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +40,9 @@ class Legs:
 
     ``text`` is BM25 of the commit read as one text, ``own`` of its message alone, ``coverage`` and ``literal`` how much
     of the query's words and of its code a commit holds, ``diff`` the sum of everything but the message.
-    ``silent`` are the commits whose message says nothing, ``meant`` how well their diffs answer, and ``share`` is how
-    large a part of each commit's repository such commits are.
+    ``silent`` are the commits whose message says nothing, and ``share`` is how large a part of the history they are.
+    ``meant`` is how well a commit's diff answers among those of its own ``repository``, and ``own_share`` how large a
+    part of that such commits are.
     """
 
     numbers: Numbers
@@ -53,20 +55,31 @@ class Legs:
     diff: Scores
     silent: Mask
     meant: Scores
-    share: Scores
+    share: float
+    repository: Numbers
+    own_share: Scores
 
 
 def fused(legs: Legs, weights: Weights) -> Scores:
     """One score for each candidate. What the diff says counts the more, the more messages there are that say nothing;
     and such a message does not speak against its commit, where they are many: the few of a tidy history are a robot's.
+    Of several repositories it stands as high among its own candidates as its diff does: one that has many of them and
+    no answer puts none before the answer of another.
     """
     scores = legs.text + weights.own * legs.own + weights.dense * (legs.message + weights.code * legs.code)
     scores += weights.coverage * legs.coverage + weights.literal * legs.literal
     scores += weights.diff * legs.share**2 * legs.diff
-    if not legs.silent.any():
-        return scores
-    meant = np.minimum(1.0, legs.share / MANY) * legs.meant
-    return np.where(legs.silent, np.maximum(scores, scores.mean() + scores.std() * meant), scores)
+    meant = np.minimum(1.0, legs.own_share / MANY) * legs.meant
+    for own in with_silent(legs.repository, legs.silent):
+        raised = scores[own].mean() + scores[own].std() * meant[own]
+        scores[own] = np.where(legs.silent[own], np.maximum(scores[own], raised), scores[own])
+    return scores
+
+
+def with_silent(repository: Numbers, silent: Mask) -> Iterator[Mask]:
+    """The candidates of each repository that has some whose message says nothing."""
+    for place in np.unique(repository[silent]):
+        yield repository == place
 
 
 def z_scores(scores: Scores) -> Scores:
