@@ -63,7 +63,7 @@ def main() -> None:
         names = made(folder / "repositories", chosen.repos, chosen.count, chosen.commits)
         told = measured(folder, names)
         if chosen.predict:
-            told["told"].append(predicted(folder, chosen.predict, chosen.commits * 5))
+            told["told"].append(predicted(folder, chosen.predict, chosen.commits * 5, told.pop("took")))
     if chosen.json:
         print(json.dumps({"machine": where, **told}, indent=2))
         return
@@ -154,6 +154,7 @@ def measured(folder: Path, names: list[str]) -> dict[str, Any]:
         return done, found
 
     two, found = update("two", 2, "--list", listed)
+    took = _status(folder / "two")["repositories"]  # before what the next run takes, which does nothing, is there
     one, _ = update("one", 1, "--list", listed)
     again, nothing = update("two", 2)
     if nothing["new"]:
@@ -174,14 +175,14 @@ def measured(folder: Path, names: list[str]) -> dict[str, Any]:
         ("xargs -P 2 treering index", shell),
     ]  # fmt: skip
     return {
-        "commits": found["commits"], "vectors": found["vectors"], "told": told,
+        "commits": found["commits"], "vectors": found["vectors"], "told": told, "took": took,
         "ways": [(way, f"{seconds:.1f}", f"{seconds / two.seconds:.2f}") for way, seconds in ways],
     }  # fmt: skip
 
 
-def predicted(folder: Path, repo: Path, commits: int) -> str:
-    """What a run will take by what the last one took, and what it takes."""
-    known = [one for one in _status(folder / "two")["repositories"] if one["state"] == "complete"]
+def predicted(folder: Path, repo: Path, commits: int, took: list[dict[str, Any]]) -> str:
+    """What a run will take by what the repositories of another one took, and what it takes."""
+    known = [one for one in took if one["state"] == "complete"]
     sizes, seconds = (np.array([one[of] for one in known], float) for of in ("commits", "seconds"))
     (each, fixed), *_ = np.linalg.lstsq(np.stack((sizes, np.ones(len(sizes))), axis=1), seconds, rcond=None)
     slices = list(itertools.islice(_slices(repo, folder / "repositories", commits), 10))
