@@ -105,10 +105,11 @@ def test_a_commit_whose_message_says_nothing_is_raised_among_those_of_its_reposi
     many = 40
     repository = np.arange(many) % 3
     silent = (random.random(many) < 0.4) & (repository > 0)
-    drawn = (random.normal(repository, 1 + repository) for _ in range(8))  # elsewhere other scores are usual
+    drawn = [random.normal(repository, 1 + repository) for _ in range(8)]  # elsewhere other scores are usual
     legs = Legs(
-        np.arange(many), *(next(drawn) for _ in range(7)), silent, next(drawn),
-        share=0.0, repository=repository, own_share=np.full(many, 0.3),
+        numbers=np.arange(many), text=drawn[0], own=drawn[1], message=drawn[2], code=drawn[3], coverage=drawn[4],
+        literal=drawn[5], diff=drawn[6], silent=silent, meant=drawn[7], share=0.0, repository=repository,
+        own_share=np.full(many, 0.3),
     )  # fmt: skip
     scores = fused(legs, LEARNED)
     assert (scores > fused(replace(legs, silent=np.zeros(many, bool)), LEARNED))[silent].any()
