@@ -41,6 +41,14 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     at_home(monkeypatch, tmp_path_factory.mktemp("home"))
 
 
+@pytest.fixture(scope="session")
+def minilm() -> Any:
+    """The built-in model of meaning."""
+    from treering.vectors.embedder import load_embedder
+
+    return load_embedder("all-MiniLM-L6-v2")
+
+
 @pytest.fixture
 def make_repo(tmp_path: Path) -> Callable[..., Repo]:
     def make(name: str = "project", *init: str) -> Repo:

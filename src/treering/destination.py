@@ -4,7 +4,6 @@ Who may write there is up to the file system: credentials are what its library f
 of ours.
 """
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -13,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from treering.errors import MissingExtra, ServiceError, TreeringError, UsageError, needs
-from treering.files import flush, locked, os_errors
+from treering.files import address, flush, locked, os_errors
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss"})
 """Where an upload is not there before all of it is. Elsewhere a file is renamed when it is."""
@@ -28,7 +27,7 @@ class Destination:
     def __init__(self, url: str) -> None:
         with needs("export"):
             import fsspec
-        self.shown = re.sub(r"//[^/@]*@", "//", url)
+        self.shown = address(url)
         """The address, without a user's name or password in it."""
         protocol = url.partition("://")[0] if "://" in url else "file"
         try:

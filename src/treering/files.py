@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -70,6 +71,11 @@ def swap(new: Path, folder: Path, old: Path) -> None:
 def as_text(name: str) -> str:
     """A file's name as text that can be stored and shown: bytes that are no UTF-8 are told as such."""
     return os.fsencode(name).decode("utf-8", "replace")
+
+
+def address(url: str) -> str:
+    """An address without what may be secret in it: who asks, and a query. Any other text is as it was."""
+    return re.sub(r"(?<=//)[^/@]*@", "", url.partition("?")[0]) if "://" in url else url
 
 
 def flush(path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from treering.errors import DataError, UsageError
+from treering.files import as_text
 from treering.git.blame import blamed, line_history, texts, tree
 from treering.git.moved import Mark, RefFiles
 from treering.git.reader import read_refs
@@ -294,7 +295,7 @@ def text_of(text: str) -> str:
     """What is asked, cut, and as the store tells undecodable bytes: an argument of the command line has them as
     surrogates, which SQLite does not take.
     """
-    return text[:LONGEST_QUERY].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return as_text(text[:LONGEST_QUERY])
 
 
 def question_of(query: str) -> str:

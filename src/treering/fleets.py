@@ -4,7 +4,6 @@ What is done with one repository is what the other commands do with it; who driv
 """
 
 import os
-import re
 import shutil
 import time
 from collections import Counter
@@ -13,7 +12,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -22,13 +20,14 @@ from msgspec.structs import replace
 from treering import forging, learning, opening, operations, sharing
 from treering.config import VectorSettings, load
 from treering.errors import NoStore, RepositoryError, ServiceError, StoreBusy, StoreError, TreeringError, UsageError
-from treering.files import holder, locked, os_errors, reading
+from treering.files import address, holder, locked, os_errors
 from treering.git import mirror as mirroring
 from treering.operate.cluster import cluster, spread
+from treering.operate.roster import add, failed, is_address
+from treering.operate.roster import listed as listed
 from treering.report import Reporter
 from treering.store.fleet import Fleet, Repository, State, mirror_of, store_of
 from treering.vectors.embedder import Embedder
-from treering.vectors.qdrant import shown
 
 WAVE = 4096
 """Repositories that the driver knows of at once."""
@@ -39,9 +38,6 @@ PAUSES = (1.0, 4.0)
 LOOK_SECONDS = 2.0
 """How often the size of a mirror is looked at while it is fetched."""
 LARGEST = 20 << 30
-LONGEST_NAME = 100
-_SSH = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!/)")
-_NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 
 Flags = Mapping[str, Mapping[str, object]]
 
@@ -84,108 +80,9 @@ class FleetStatus:
     repositories: list[Repository]
 
 
-# which repositories ---------------------------------------------------------------------------------------------------
-
-
-def listed(file: Path) -> list[str]:
-    """The entries of a list: a path or an address a line; what begins with # and empty lines are passed over."""
-    with reading(file) as lines:
-        told = [os.fsdecode(line).strip() for line in lines]
-    return [line for line in told if line and not line.startswith("#")]
-
-
 def organisation(named: str) -> list[str]:
     """The addresses of all repositories of ``github:NAME`` or ``gitlab:GROUP``."""
     return forging.organisation(named, load(None, os.environ).forge)
-
-
-def _is_address(source: str) -> bool:
-    return "://" in source or (bool(_SSH.match(source)) and not Path(source).exists())
-
-
-def _meant(source: str) -> tuple[str, str, str]:
-    """A repository by its whole path or its address, what is the same for two spellings of it, and what it may be
-    called.
-
-    Raises :class:`UsageError` for what cannot be one.
-    """
-    if _is_address(source):
-        where = mirroring.remote(source)
-        there = where.path.removesuffix(".git")
-        place = where.host
-        if "://" in source:
-            port = urlsplit(source).port
-            place += f":{port}" if port not in (None, 22, 80, 443) else ""
-        else:  # from somebody's home there; the homes of `git` are the roots of forges
-            user = source.partition(":")[0].rpartition("@")[0]
-            place = f"{user}@{place}" if user not in ("", "git") else place
-        return source, f"{place}/{there}", "-".join(there.split("/")[-2:])
-    try:
-        source.encode()
-        path = Path(source).expanduser().absolute()
-        place = str(_git_dir(path))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"it can be no path here: {error}", "name it otherwise, or move it") from None
-    path = path.parent if path.name == ".git" else path
-    return str(path), place, path.resolve().name.removesuffix(".git")
-
-
-def _git_dir(path: Path) -> Path:
-    """Where the repository of a folder keeps its branches, those of linked work trees too; the folder itself, where it
-    is none. Asks nobody.
-    """
-    inner = path / ".git"
-    if inner.is_file():
-        linked = (path / inner.read_text("utf-8", "replace").removeprefix("gitdir:").strip()).resolve()
-        common = linked / "commondir"
-        return (linked / common.read_text("utf-8", "replace").strip()).resolve() if common.is_file() else linked
-    return (inner if inner.is_dir() else path).resolve()
-
-
-def _shown(source: str) -> str:
-    """An entry of a list as it may be kept: without what only its owner should know."""
-    plain = (
-        source.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
-    )
-    return re.sub(r"(?<=//)[^/@]*@", "…@", plain.partition("?")[0]) if "://" in plain else plain
-
-
-def _added(register: Fleet, sources: Sequence[str]) -> int:
-    """Add the repositories that are new; entries that repeat another or cannot be are put down as that until the next
-    list. Returns how many repeat an earlier one word by word.
-    """
-    if sources:
-        register.forget([one.source for one in register.repositories() if not one.name])
-    known = {_meant(one.source)[1]: one.name for one in register.repositories() if one.name}
-    names, fresh, met = set(known.values()), list[Repository](), set[str]()
-    for source in dict.fromkeys(sources):
-        try:
-            whole, key, wanted = _meant(source)
-        except UsageError as error:
-            fresh.append(_failed(Repository(source=_shown(source)), "list", error))
-            continue
-        if key in met:
-            cause = f"it is {known[key]} by another name"
-            fresh.append(Repository(source=source, state="duplicate", stage="list", cause=cause))
-        elif key not in known:
-            known[key] = _name(wanted, names)
-            names.add(known[key])
-            fresh.append(Repository(source=whole, name=known[key]))
-        met.add(key)
-    register.keep(fresh)
-    return len(sources) - len(set(sources))
-
-
-def _name(wanted: str, taken: set[str]) -> str:
-    """A name that is a folder's on every system, and that no other repository of the fleet has."""
-    plain = (
-        _NOT_IN_A_NAME.sub("-", wanted).encode()[:LONGEST_NAME].decode("utf-8", "ignore").strip(".-") or "repository"
-    )
-    lowered = {one.lower() for one in taken}
-    return next(
-        name for number in range(1, len(taken) + 2)
-        if (name := plain if number == 1 else f"{plain}-{number}").lower() not in lowered
-    )  # fmt: skip
 
 
 # the work on one ------------------------------------------------------------------------------------------------------
@@ -214,9 +111,9 @@ class Worker:
                     )
                 done = self._worked(before)
         except TreeringError as error:
-            done = _failed(before, self._stage, error)
+            done = failed(before, self._stage, error)
         except Exception as error:  # noqa: BLE001  of one repository: it must not end the work on the others
-            done = _failed(before, self._stage, TreeringError(f"{type(error).__name__}: {error}", "this is a bug"))
+            done = failed(before, self._stage, TreeringError(f"{type(error).__name__}: {error}", "this is a bug"))
         now = time.time()
         return replace(done, seconds=round(now - started, 3), finished=now)
 
@@ -255,7 +152,7 @@ class Worker:
             try:
                 self._sharing.push(where, before.name, lambda: self._embedder(where))
             except TreeringError as error:  # what is here is complete all the same
-                return replace(_failed(done, self._stage, error), new=done.new)
+                return replace(failed(done, self._stage, error), new=done.new)
         return done
 
     def _embedder(self, where: opening.Place) -> Embedder:
@@ -266,7 +163,7 @@ class Worker:
 
     def _fetched(self, one: Repository) -> Path:
         """Where the repository is on this machine, as it is now."""
-        if not _is_address(one.source):
+        if not is_address(one.source):
             return Path(one.source)
         where, folder = mirroring.remote(one.source), mirror_of(self.fleet, one.name)
         first = not folder.exists()
@@ -307,13 +204,6 @@ class Worker:
             yield count
         finally:
             mark.unlink(missing_ok=True)
-
-
-def _failed(before: Repository, stage: str, error: TreeringError) -> Repository:
-    """With the figures of the last time: what was there then is there still."""
-    return replace(
-        before, state="failed", stage=stage, cause=error.message, hint=error.hint, code=error.exit_code, new=0
-    )
 
 
 def _too_large(size: int, largest: int) -> RepositoryError:
@@ -363,7 +253,7 @@ def update(
         largest=largest,
     )  # fmt: skip
     with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet update"):
-        repeated = _added(register, sources)
+        repeated = add(register, sources)
         names = register.names()
         if not names:
             wrong = next(register.repositories(), None)
@@ -376,7 +266,7 @@ def update(
             for one in report.track(_waves(register, orders, workers), len(names), "repositories"):
                 register.keep([one])
                 if vectors and one.state == "complete":
-                    register.pushed(shown(vectors.qdrant_url), qdrant, one.name)
+                    register.pushed(address(vectors.qdrant_url), qdrant, one.name)
                 new += one.new
                 told = f"{one.name}: {one.cause}" if one.cause else f"{one.name}: {one.commits:,} commits"
                 report.detail(f"{told} ({one.seconds:.1f} s)")

@@ -23,6 +23,7 @@ from treering import finding, fleets, opening, operations
 from treering.errors import NoStore, ServiceError, StoreBusy, StoreError, UsageError
 from treering.files import locked
 from treering.fleets import Orders, Worker
+from treering.operate import roster
 from treering.report import Reporter
 from treering.store import Store
 from treering.store.fleet import Fleet, Repository, mirror_of, store_of
@@ -54,7 +55,7 @@ def test_each_repository_gets_a_name_of_its_own(register: Fleet) -> None:
         "/srv/one/shop.git", "/srv/two/Shop", "https://git.example/acme/shop.git", "git@git.example:acme/tool",
         "/srv/ugly name\n", "/srv/..",
     ]  # fmt: skip
-    assert fleets._added(register, sources) == 0
+    assert roster.add(register, sources) == 0
     names = {one.source: one.name for one in register.repositories()}
     assert names["/srv/one/shop.git"] == "shop"
     assert names["/srv/two/Shop"] == "Shop-2", "a folder's name may differ by more than case"
@@ -67,7 +68,7 @@ def test_each_repository_gets_a_name_of_its_own(register: Fleet) -> None:
 
 def test_what_repeats_another_is_said_to(register: Fleet) -> None:
     sources = ["/srv/shop", "/srv/shop", "/srv/../srv/shop", "https://h.example/a/b.git", "ssh://git@h.example/a/b"]
-    assert fleets._added(register, sources) == 1
+    assert roster.add(register, sources) == 1
     found = {one.source: one for one in register.repositories()}
     assert [one.source for one in found.values() if one.state == "waiting"] == [
         "/srv/shop", "https://h.example/a/b.git",
@@ -75,13 +76,13 @@ def test_what_repeats_another_is_said_to(register: Fleet) -> None:
     assert found["/srv/../srv/shop"].cause == "it is shop by another name"
     assert found["ssh://git@h.example/a/b"].cause == "it is a-b by another name"
     assert register.names() == ["a-b", "shop"]
-    fleets._added(register, ["/srv/../srv/shop"])
+    roster.add(register, ["/srv/../srv/shop"])
     assert {one.source for one in register.repositories()} == {"/srv/shop", "https://h.example/a/b.git"}
 
 
 def test_what_lies_elsewhere_is_another_one(register: Fleet) -> None:
     sources = ["https://h.example:8443/a/b", "https://h.example:9443/a/b", "ada@h.example:b", "bob@h.example:b"]
-    fleets._added(register, sources)
+    roster.add(register, sources)
     assert [one.state for one in register.repositories()] == ["waiting"] * 4
 
 
@@ -91,7 +92,7 @@ def test_a_relative_path_means_the_same_from_anywhere(
     for place in ("one", "two"):
         small(tmp_path / place / "shop", place)
         monkeypatch.chdir(tmp_path / place)
-        fleets._added(register, ["shop"])
+        roster.add(register, ["shop"])
     assert {one.source: one.name for one in register.repositories()} == {
         str(tmp_path / "one" / "shop"): "shop", str(tmp_path / "two" / "shop"): "shop-2",
     }  # fmt: skip
@@ -100,7 +101,7 @@ def test_a_relative_path_means_the_same_from_anywhere(
 def test_a_linked_work_tree_is_its_repository(register: Fleet, tmp_path: Path) -> None:
     repo = small(tmp_path / "shop", "ledger")
     repo.git("worktree", "add", "--quiet", str(tmp_path / "aside"))
-    fleets._added(register, [str(tmp_path / "shop"), str(tmp_path / "aside"), str(tmp_path / "shop" / ".git")])
+    roster.add(register, [str(tmp_path / "shop"), str(tmp_path / "aside"), str(tmp_path / "shop" / ".git")])
     assert sorted(one.state for one in register.repositories()) == ["duplicate", "duplicate", "waiting"]
 
 
@@ -109,14 +110,14 @@ def test_an_entry_that_cannot_be_is_put_down_without_its_password(register: Flee
         "ftp://h.example/x", "https://ada:geheim@h.example/x.git", "https://h.example/x.git?private_token=geheim",
         os.fsdecode(b"/srv/\xff"), "/srv/a\0b", "~nobody-has-this-name/x",
     ]  # fmt: skip
-    assert fleets._added(register, [*wrong, "/srv/shop"]) == 0
+    assert roster.add(register, [*wrong, "/srv/shop"]) == 0
     found = list(register.repositories())
     assert len(found) == 7
     for one in found:
         assert "geheim" not in repr(one)
         if one.source != "/srv/shop":
             assert (one.state, one.stage, one.code, one.name) == ("failed", "list", UsageError.exit_code, "")
-    fleets._added(register, ["/srv/shop"])
+    roster.add(register, ["/srv/shop"])
     assert [one.source for one in register.repositories()] == ["/srv/shop"], "the list was mended"
 
 

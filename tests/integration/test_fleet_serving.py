@@ -30,7 +30,6 @@ from treering.serve.guard import check
 from treering.serve.house import House
 from treering.store.fleet import Fleet as Register
 from treering.store.fleet import Repository
-from treering.vectors.embedder import Embedder, load_embedder
 
 ADA, BOB, EVE, NOBODY = (f"{name}-0123456789abcdef==" for name in ("ada", "bob", "eve", "nobody"))
 TOKENS = f"{BOB}=shop-*, market;{EVE}=vault-*;{NOBODY}=nothing-*"
@@ -44,11 +43,6 @@ ASKED: dict[str, dict[str, object]] = {
     "ask": {"question": "bread", "by": "history"}, "route": {"task": "bake"},
 }  # fmt: skip
 """Something to ask of those offers that need it."""
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Embedder:
-    return load_embedder("all-MiniLM-L6-v2")
 
 
 @pytest.fixture(scope="module")

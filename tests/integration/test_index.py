@@ -32,11 +32,6 @@ def found(repo: Repo, query: str, **flags: dict[str, object]) -> list[Hit]:
     return finding.search(place(repo, **flags), query, Reporter())
 
 
-@pytest.fixture(scope="module")
-def minilm() -> Any:
-    return load_embedder("all-MiniLM-L6-v2")
-
-
 @pytest.fixture
 def indexed(indexed_story: Repo, tmp_path: Path) -> Repo:
     return indexed_story.copied(tmp_path / "project")

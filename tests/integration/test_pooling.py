@@ -7,9 +7,10 @@ import pytest
 
 from repositories import Repo
 from tiny import tiny_base
-from treering import fleets, pooling
+from treering import pooling
 from treering.errors import DataError, NoStore, UsageError
 from treering.fleets import Orders, Worker
+from treering.operate import roster
 from treering.report import Reporter
 from treering.store.fleet import Fleet, Repository, store_of
 
@@ -127,6 +128,6 @@ def test_there_is_nothing_to_learn_from(tmp_path: Path, flags: Flags, make_repo:
         pooling.train(tmp_path / "none", Reporter(), flags=flags)
     make_repo("one").commit("Say nothing", a="1")
     with Fleet(tmp_path / "fleet") as register:
-        fleets._added(register, [str(tmp_path / "one")])
+        roster.add(register, [str(tmp_path / "one")])
     with pytest.raises(DataError, match="has tokens to learn from"):
         pooling.train(tmp_path / "fleet", Reporter(), flags=flags)

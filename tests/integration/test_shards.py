@@ -30,7 +30,7 @@ from treering.search.shards import Shards
 from treering.store import Store
 from treering.text.paths import matching
 from treering.types import Filters, Hit
-from treering.vectors.embedder import Embedder, embed, load_embedder
+from treering.vectors.embedder import Embedder, embed
 
 EVERYTHING = 1000
 QUESTIONS = (
@@ -67,11 +67,6 @@ def fork(repo: Repo, to: Path) -> Repo:
 
 
 Stores = dict[str, Path]
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Embedder:
-    return load_embedder("all-MiniLM-L6-v2")
 
 
 @pytest.fixture(scope="module")

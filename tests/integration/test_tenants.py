@@ -20,6 +20,7 @@ from treering import fleets, opening, operations, sharing
 from treering.cli.main import main
 from treering.errors import ModelError, StoreAway, StoreError, UsageError
 from treering.fleets import Orders, Worker
+from treering.operate import roster
 from treering.report import Reporter
 from treering.store import fleet as register_of
 from treering.store.fleet import Fleet, Repository, store_of
@@ -72,7 +73,7 @@ def worker(fake: FakeQdrant, tmp_path: Path) -> Worker:
 def done(worker: Worker, sources: dict[str, Path]) -> dict[str, Repository]:
     """What became of each, as the register has it."""
     with Fleet(worker.fleet) as register:
-        fleets._added(register, [str(one) for one in sources.values()])
+        roster.add(register, [str(one) for one in sources.values()])
         found = {one.name: worker.work(one) for one in register.repositories()}
         register.keep(found.values())
         for name in found:
@@ -325,7 +326,7 @@ def test_what_was_refused_is_not_taken_from_who_has_the_name(
     Repo(tmp_path / "elsewhere" / "shop").commit("Open another shop", shop__py="OPEN = True\n")
     other = tmp_path / "other"
     with Fleet(other) as register:
-        fleets._added(register, [str(tmp_path / "elsewhere" / "shop")])
+        roster.add(register, [str(tmp_path / "elsewhere" / "shop")])
         (one,) = register.repositories()
         refused = Worker(Orders(fleet=str(other), run="1", vectors=sharing.shared(SHARED))).work(one)
         register.keep([refused])

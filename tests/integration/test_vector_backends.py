@@ -46,18 +46,12 @@ from treering.text.document import KINDS
 from treering.types import Point
 from treering.vectors import qdrant as qdrant_stage
 from treering.vectors.edge import EdgeIndex
-from treering.vectors.embedder import load_embedder
 from treering.vectors.index import Collection, Mirror, VectorIndex, place_of
 from treering.vectors.minilm import MiniLM
 from treering.vectors.qdrant import QdrantIndex
 
 DOCS = Path(__file__).parents[2] / "docs"
 KEY = "a-key-that-nobody-may-see"
-
-
-@pytest.fixture(scope="module")
-def minilm() -> Any:
-    return load_embedder("all-MiniLM-L6-v2")
 
 
 @pytest.fixture(scope="module")

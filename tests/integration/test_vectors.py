@@ -19,11 +19,6 @@ CARD = ["The weather is lovely today.", "It's so sunny outside!", "He drove to t
 """The example of the model card, whose similarities it states."""
 
 
-@pytest.fixture(scope="module")
-def minilm() -> Any:
-    return load_embedder("all-MiniLM-L6-v2")
-
-
 def matrix(rows: int, dimensions: int = 4, *, seed: int = 7) -> Any:
     made = np.random.default_rng(seed).normal(size=(rows, dimensions)).astype(np.float32)
     return made / np.linalg.norm(made, axis=1, keepdims=True)

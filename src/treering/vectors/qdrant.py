@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from treering.config import VectorSettings
 from treering.errors import StoreAway, StoreError, UsageError, needs
+from treering.files import address
 from treering.types import Point
 from treering.vectors.index import (
     BATCH,
@@ -42,7 +43,7 @@ class Server:
 
     def __init__(self, url: str, timeout: int) -> None:
         self.url = url
-        self.shown = shown(url)
+        self.shown = address(url)
         self.timeout = timeout
         self._key = os.environ.get(KEY, "").strip()
 
@@ -244,8 +245,3 @@ class QdrantIndex(Server):
             replication_factor=chosen.qdrant_replicas or None,
             metadata=self.collection.metadata,
         )
-
-
-def shown(url: str) -> str:
-    """An address without what may be secret in it."""
-    return re.sub(r"(?<=//)[^/@]*@", "", url)
