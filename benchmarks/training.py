@@ -5,13 +5,15 @@ of documents: padding is none. The Trainer gets the packed blocks that we train 
 padded to it (`padding="max_length"`), a step as many tokens as ours; or each batch padded to its longest. `--memory`
 compares our loss in chunks with one of all logits at once instead. Each run trains twice, for two steps and for
 `--steps` more than that, and the difference is told: what comes before and after the steps is not counted. Peak memory
-is of the process that trains twice, loading included; all load the same folder of safetensors.
+is of the process that trains twice, loading included; all load the same folder of safetensors. With `--gpu` all train
+on the GPU in bfloat16, and memory is what was allocated there.
 
     python benchmarks/training.py REPO --store STORE [--steps 12] [--batch-size 4] [--length 256] [--padded 256,512]
-        [--memory] [--json]
+        [--memory] [--gpu] [--json]
 """
 
 import argparse
+import gc
 import json
 import resource
 import statistics
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("--method", default="lora")
     parser.add_argument("--strategy", default="semantic")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--padded", default="256,512")
     parser.add_argument("--way", help=argparse.SUPPRESS)
@@ -95,27 +98,31 @@ def one(chosen: Any) -> dict[str, float]:
     """Train one way, for two steps and for some more: what the others cost."""
     if chosen.way == SAVE:
         return {"saved": _saved(chosen)}
-    short, long = (_one(chosen, steps) for steps in (2, 2 + chosen.steps))
+    return compared(chosen, _stream(chosen))
+
+
+def compared(chosen: Any, stream: tuple[Any, Any]) -> dict[str, float]:
+    """What the steps but the first two cost, by one way, over a token stream."""
+    short = _one(chosen, stream, 2)
+    gc.collect()  # a Trainer is a ring of references, its model in it
+    long = _one(chosen, stream, 2 + chosen.steps)
     return {key: long[key] - (short[key] if key != "peak" else 0) for key in long}
 
 
-def _stream(chosen: Any, steps: int = 0) -> tuple[Any, Any]:
+def _stream(chosen: Any) -> tuple[Any, Any]:
     from treering import learning, opening
     from treering.report import Reporter
     from treering.tokens.pack import read_stream
 
-    flags = {
-        "tokens": {"sequence_length": chosen.length, "strategy": chosen.strategy},
-        "train": {"method": chosen.method, "batch_size": chosen.batch_size, "max_steps": steps, "gpu": False},
-    }
+    flags = {"tokens": {"sequence_length": chosen.length, "strategy": chosen.strategy}}
     return read_stream(learning.tokenize(opening.place(chosen.repo, chosen.store, flags), Reporter())[0])
 
 
-def _one(chosen: Any, steps: int) -> dict[str, float]:
+def _one(chosen: Any, stream: tuple[Any, Any], steps: int) -> dict[str, float]:
     warnings.simplefilter("ignore")
     from treering.lm.data import Blocks, split
 
-    corpus, ids = _stream(chosen, steps)
+    corpus, ids = stream
     data = split(corpus, ids)
     if chosen.way in (OURS, WHOLE):
         return _ours(chosen, data, steps)
@@ -141,13 +148,16 @@ def _saved(chosen: Any) -> float:
     return 1.0
 
 
-def _told(useful: int, every: int, started: tuple[float, float]) -> dict[str, float]:
+def _told(useful: int, every: int, started: tuple[float, float], *, gpu: bool) -> dict[str, float]:
+    import torch
+
+    own = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "useful": useful,
         "all": every,
         "seconds": time.monotonic() - started[0],
         "cpu": time.process_time() - started[1],
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak": torch.cuda.max_memory_allocated() if gpu else own.ru_maxrss * 1024,
     }
 
 
@@ -163,15 +173,15 @@ def _ours(chosen: Any, data: Any, steps: int) -> dict[str, float]:
 
     recipe = Recipe(
         method=chosen.method, minutes=1e6, epochs=1000, batch_size=chosen.batch_size, learning_rate=1e-3,
-        sequence_length=chosen.length, seed=7, gpu=False, max_steps=steps,
+        sequence_length=chosen.length, seed=7, gpu=chosen.gpu, max_steps=steps,
     )  # fmt: skip
     planned = plan(
-        hardware(gpu=False), shape_of(BASE), method=chosen.method, sequences=chosen.batch_size,
+        hardware(gpu=chosen.gpu), shape_of(str(chosen.base)), method=chosen.method, sequences=chosen.batch_size,
         sequence_length=chosen.length,
     )  # fmt: skip
     planned = replace(
-        planned, precision="32-true", batch_size=chosen.batch_size, accumulate=1,
-        chunked_loss=chosen.way == OURS, gradient_checkpointing=False,
+        planned, precision="bf16-mixed" if chosen.gpu else "32-true", batch_size=chosen.batch_size, accumulate=1,
+        chunked_loss=chosen.way == OURS, gradient_checkpointing=False, compile=False,
     )  # fmt: skip
     data = replace(data, validation=HeldOut((), (), ()))  # the Trainer looks at none either
     model = load_model(chosen.base)
@@ -181,7 +191,7 @@ def _ours(chosen: Any, data: Any, steps: int) -> dict[str, float]:
             lambda: model, data, recipe, planned, Reporter(), name="benchmark", checkpoints=Path(folder) / "c",
             adapter=Path(folder) / "a", save_seconds=1e9,
         )  # fmt: skip
-    return _told(told.tokens, told.tokens, started)
+    return _told(told.tokens, told.tokens, started, gpu=chosen.gpu)
 
 
 def _trainer(
@@ -222,8 +232,9 @@ def _trainer(
                 save_strategy="no",
                 logging_steps=10**6,
                 disable_tqdm=True,
-                use_cpu=True,
-                dataloader_pin_memory=False,
+                use_cpu=not chosen.gpu,
+                bf16=chosen.gpu,
+                dataloader_pin_memory=chosen.gpu,
                 seed=7,
             ),
             train_dataset=[{"input_ids": text} for text in texts],
@@ -231,7 +242,7 @@ def _trainer(
         )
         started = time.monotonic(), time.process_time()
         trainer.train()
-    return _told(seen[0], seen[1], started)
+    return _told(seen[0], seen[1], started, gpu=chosen.gpu)
 
 
 if __name__ == "__main__":

@@ -161,6 +161,14 @@ def test_however_a_step_is_computed_its_loss_is_the_same(
     assert tuned(tmp_path, plan=replace(PLAN, **plan)).losses == LOSSES(undisturbed.losses, abs=2e-3)
 
 
+def test_a_fused_optimizer_gets_through_mixed_precision_with_the_same_losses(
+    tmp_path: Path, undisturbed: Training
+) -> None:
+    """What a GPU computes with, on a CPU: Lightning refuses to clip the gradients of a fused one."""
+    fused = tuned(tmp_path, plan=replace(PLAN, device="cuda", precision="bf16-mixed"))
+    assert fused.losses == LOSSES(undisturbed.losses, abs=2e-2)
+
+
 def test_where_memory_runs_out_less_is_computed_at_once_and_that_is_said(
     tmp_path: Path, undisturbed: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:

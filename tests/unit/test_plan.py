@@ -7,44 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from computers import BASES, GB, MACHINES, computer, heaviest
 from treering.errors import DataError, UsageError
 from treering.lm.hardware import Machine, left_of, quota_of
 from treering.lm.plan import METHODS, SHARE, memory_of, plan
 from treering.lm.shape import Shape
 
 DOCS = Path(__file__).parents[2] / "docs"
-GB = 10**9
-
-
-def computer(device: str, memory: float, capability: tuple[int, int] | None = None, devices: int = 1) -> Machine:
-    return Machine(
-        8,
-        32 * GB,
-        device,
-        "a machine",
-        round(memory * GB),
-        capability,
-        devices,
-        devices,
-        8,
-        bool(capability and capability >= (8, 0)),
-    )
-
-
-MACHINES = {
-    "CPU, 16 GB, 12 GB free": computer("cpu", 12),
-    "Apple M1, 16 GB": computer("mps", 11),
-    "8 GB Turing (RTX 2060)": computer("cuda", 7.8, (7, 5)),
-    "24 GB (RTX 3090, 4090)": computer("cuda", 24, (8, 6)),
-    "80 GB (A100, H100)": computer("cuda", 80, (9, 0)),
-}
-BASES = {
-    "SmolLM2-135M": Shape(134515008, 30, 576, 9, 49152, 8192, 106168320, 305280, 11136, 5760, False),
-    "gpt2": Shape(124439808, 12, 768, 12, 50257, 1024, 84934656, 147456, 23040, 9216, True),
-    "opt-350m": Shape(331196416, 24, 1024, 16, 50272, 2048, 303038464, 445440, 14336, 12288, False),
-    "opt-1.3b": Shape(1315758080, 24, 2048, 32, 50272, 2048, 1207959552, 884736, 28672, 24576, False),
-    "a 7B Llama": Shape(7241732096, 32, 4096, 32, 32000, 8192, 6979321856, 2621440, 92160, 47104, False),
-}
 TURING = MACHINES["8 GB Turing (RTX 2060)"]
 machines = st.sampled_from(sorted(MACHINES)).map(MACHINES.__getitem__)
 shapes = st.sampled_from(sorted(BASES)).map(BASES.__getitem__)
@@ -179,15 +148,14 @@ def row(name: str, machine: Machine) -> str:
     """A row of the table of docs/training.md."""
     cells = []
     for shape in BASES.values():
-        made = [plan(machine, shape, method=method, sequences=8, sequence_length=1024) for method in METHODS]
-        best = next((one for one in made if one.fits), None)
-        saved = "" if best is None else "".join(
+        best = heaviest(machine, shape)
+        saved = "".join(
             [f", {best.batch_size} x {best.accumulate}",
              ", chunked" if best.chunked_loss and best.precision == "16-mixed" else "",
              ", checkpointed" if best.gradient_checkpointing else ""]
         )  # fmt: skip
-        cells.append(f"{best.method} {best.total / GB:.1f} GB{saved}" if best else "-")
-    return f"| {name} | {made[0].preset} | {made[0].precision} | {' | '.join(cells)} |"
+        cells.append(f"{best.method} {best.total / GB:.1f} GB{saved}" if best.fits else "-")
+    return f"| {name} | {best.preset} | {best.precision} | {' | '.join(cells)} |"
 
 
 @pytest.mark.parametrize("name", MACHINES)

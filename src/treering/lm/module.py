@@ -192,6 +192,16 @@ class LanguageModule(lightning.LightningModule):  # type: ignore[misc]  # Lightn
         self._nats, self._micro = 0.0, 0
         return float(nats) / self.tokens_of(step)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        """Lightning's own refuses a fused optimizer in mixed precision, though only float16's gradients are scaled."""
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * self.budget.rate(self.step)

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ class Session:
         self._stop = False
         self.may_go_on: Callable[[], bool] = lambda: True
         self._step_tokens: dict[int, int] = {}
-        if plan.compile and recipe.minutes >= COMPILED_FROM:
+        self.compiled = plan.compile and recipe.minutes >= COMPILED_FROM
+        if self.compiled:
             for layer in layers_of(model):
                 layer.compile()
         if plan.gradient_checkpointing:
@@ -101,8 +102,9 @@ class Session:
             for name, parameter in self.trained().items():
                 for key in ("step", "exp_avg", "exp_avg_sq"):
                     if (value := self._optimizer_state.get(f"{name}/{key}")) is not None:
-                        kept = value if key == "step" else placed(value.to(parameter.device), parameter)
-                        self.optimizer.state[parameter][key] = kept
+                        if fused or key != "step":  # a fused one counts its steps where it computes
+                            value = value.to(parameter.device)
+                        self.optimizer.state[parameter][key] = value if key == "step" else placed(value, parameter)
             self._optimizer_state = {}
         return self.optimizer
 
@@ -206,12 +208,18 @@ class Session:
         inputs, labels = (part.to(self.model.device) for part in collate([self.blocks[0][:17]]))
         self.model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self._uncompiled():
                 return float(loss(self.model, inputs, labels))
         except AttributeError:
             return math.nan
         finally:
             self.model.train()
+
+    def _uncompiled(self) -> AbstractContextManager[Any]:
+        """For what is computed now and then: to compile it too, and for the CPU before, takes longer than it saves."""
+        import torch
+
+        return torch.compiler.set_stance("force_eager") if self.compiled else nullcontext()
 
     def _run(self, lean: Any, *, chunked: bool) -> None:
         import lightning
@@ -334,7 +342,7 @@ class Session:
             return
         self.model.eval()
         nats, tokens = 0.0, 0
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
+        with torch.no_grad(), self._uncompiled(), trainer.precision_plugin.forward_context():
             for block in self.watched:
                 inputs, labels = (part.to(trainer.strategy.root_device) for part in collate([block]))
                 nats += float(whole_loss(self.model, inputs, labels))
