@@ -1,13 +1,13 @@
 """Many repositories at once: two workers beside one, and beside what one would write in the shell; what a second run
 takes; and what a killed worker and a killed driver cost.
 
-    python benchmarks/fleet.py REPO [REPO ...] [--count 200] [--commits 100] [--predict REPO] [--keep DIR] [--json]
+    python benchmarks/fleet.py REPO [REPO ...] [--count 200] [--commits 100] [--predict REPO]... [--keep DIR] [--json]
 
 The fleet is made of slices of these repositories: all that came in between two commits of the main line, merges and
 branches with it, some `--commits` each, written anew by `git fast-export` and `fast-import`. Five of them are broken,
-each in another way. From what each of these took, by its commits, it is told beforehand what ten slices of another
-repository, five times as long, will take (`--predict`); then they are made. Counts seconds of the whole command, Ray's
-start included; exits 1 where anything is not as it should be.
+each in another way. From what each of these took, by its commits and the bytes of its objects, it is told beforehand
+what ten slices of another repository, five times as long, will take (`--predict`); then they are indexed. Counts
+seconds of the whole command, Ray's start included; exits 1 where anything is not as it should be.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("repos", nargs="+", type=Path, metavar="REPO")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--commits", type=int, default=100)
-    parser.add_argument("--predict", type=Path, metavar="REPO")
+    parser.add_argument("--predict", type=Path, metavar="REPO", action="append", default=[])
     parser.add_argument("--keep", type=Path, help="where the repositories and the last fleet are left")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
@@ -62,8 +62,8 @@ def main() -> None:
         folder = chosen.keep or Path(temporary)
         names = made(folder / "repositories", chosen.repos, chosen.count, chosen.commits)
         told = measured(folder, names)
-        if chosen.predict:
-            told["told"].append(predicted(folder, chosen.predict, chosen.commits * 5, told.pop("took")))
+        took, start = told.pop("took"), told.pop("start")
+        told["told"] += [predicted(folder, repo, chosen.commits * 5, took, start) for repo in chosen.predict]
     if chosen.json:
         print(json.dumps({"machine": where, **told}, indent=2))
         return
@@ -176,33 +176,39 @@ def measured(folder: Path, names: list[str]) -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "commits": found["commits"], "vectors": found["vectors"], "told": told, "took": took,
+        "start": two.seconds - sum(one["seconds"] for one in took) / 2,
         "ways": [(way, f"{seconds:.1f}", f"{seconds / two.seconds:.2f}") for way, seconds in ways],
     }  # fmt: skip
 
 
-def predicted(folder: Path, repo: Path, commits: int, took: list[dict[str, Any]]) -> str:
-    """What a run will take by what the repositories of another one took, and what it takes."""
+def predicted(folder: Path, repo: Path, commits: int, took: list[dict[str, Any]], start: float) -> str:
+    """What a run will take by what the repositories of other ones took, and what it takes."""
     known = [one for one in took if one["state"] == "complete"]
-    sizes, seconds = (np.array([one[of] for one in known], float) for of in ("commits", "seconds"))
-    (each, fixed), *_ = np.linalg.lstsq(np.stack((sizes, np.ones(len(sizes))), axis=1), seconds, rcond=None)
+    seconds = np.array([one["seconds"] for one in known])
+    sizes = np.array([(one["commits"], _megabytes(Path(one["source"])), 1) for one in known])
+    cost, *_ = np.linalg.lstsq(sizes, seconds, rcond=None)
     slices = list(itertools.islice(_slices(repo, folder / "repositories", commits), 10))
-    places = [folder / "repositories" / f"other-{number:02}.git" for number in range(len(slices))]
+    places = [folder / "repositories" / f"{repo.stem}-{number:02}.git" for number in range(len(slices))]
     for place, one in zip(places, slices, strict=True):
         if not (place / "HEAD").exists():
             _slice(*one, place)
-    counts = [int(git(place, "rev-list", "--count", "slice")) for place in places]
-    empty = timed([TREERING, "fleet", "update", folder / "two", "--workers", "2", "--json"])
-    start = empty.seconds - sum(one["seconds"] for one in _status(folder / "two")["repositories"]) / 2
-    told = start + sum(fixed + each * count for count in counts) / 2
-    done = timed([TREERING, "fleet", "update", folder / "other", "--workers", "2", "--json", *places])
+    sizes = np.array([(int(git(place, "rev-list", "--count", "slice")), _megabytes(place), 1) for place in places])
+    told = start + float(np.sum(sizes @ cost)) / 2
+    done = timed([TREERING, "fleet", "update", folder / repo.stem, "--workers", "2", "--json", *places])
     found = json.loads(done.stdout)
     if found["states"] != {"complete": len(places)}:
-        raise SystemExit(f"other: {found['states']}; {done.complaint}")
+        raise SystemExit(f"{repo.stem}: {found['states']}; {done.complaint}")
+    each, megabyte, fixed = cost
     return (
-        f"told beforehand, by {fixed:.2f} s a repository, {1000 * each:.1f} ms a commit and {start:.1f} s to start:"
-        f" {told:.0f} s for {sum(counts):,} commits of {repo.name} in {len(places)} repositories;"
-        f" it took {done.seconds:.0f} s ({done.seconds / told - 1:+.0%})"
+        f"told beforehand, by {fixed:.2f} s a repository, {1000 * each:.1f} ms a commit, {megabyte:.2f} s a MB of"
+        f" objects and {start:.1f} s beside: {told:.0f} s for {sizes[:, 0].sum():,.0f} commits and"
+        f" {sizes[:, 1].sum():,.0f} MB of {repo.stem} in {len(places)} repositories; it took {done.seconds:.0f} s"
+        f" ({done.seconds / told - 1:+.0%})"
     )
+
+
+def _megabytes(place: Path) -> float:
+    return sum(path.stat().st_size for path in (place / "objects").rglob("*") if path.is_file()) / 1e6
 
 
 def _status(fleet: Path) -> dict[str, Any]:

@@ -8,9 +8,12 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
+from operator import not_
 from pathlib import Path
 
 import msgspec
@@ -22,7 +25,7 @@ from treering.config import VectorSettings, load
 from treering.errors import NoStore, RepositoryError, ServiceError, StoreBusy, StoreError, TreeringError, UsageError
 from treering.files import address, holder, locked, os_errors
 from treering.git import mirror as mirroring
-from treering.operate.cluster import cluster, spread
+from treering.operate.cluster import ADDRESS, cluster, spread
 from treering.operate.roster import add, failed, is_address
 from treering.operate.roster import listed as listed
 from treering.report import Reporter
@@ -119,13 +122,7 @@ class Worker:
 
     def _worked(self, before: Repository) -> Repository:
         report, orders = Reporter(), self.orders
-        path = self._fetched(before)
-        where = opening.place(path, store_of(self.fleet, before.name), orders.flags)
-        if path.resolve() not in (where.source.worktree, where.source.git_dir, where.source.git_dir.parent):
-            raise RepositoryError(
-                f"{path} is not a Git repository",
-                f"it lies in {where.source.worktree or where.source.git_dir}, which may be named instead",
-            )
+        where = _placed(orders, before, self._fetched(before))
         if (size := _size(where.source.objects)) > orders.largest:
             raise _too_large(size, orders.largest)
         self._stage = "index"
@@ -177,7 +174,8 @@ class Worker:
             return size > self.orders.largest
 
         settings = load(None, os.environ, self.orders.flags).forge
-        for pause in (*PAUSES, None):
+        # What did not answer last time is not waited for.
+        for pause in (*(PAUSES if one.stage != "fetch" else ()), None):
             try:
                 forging.fetch(forging.Mirror(one.name, where, folder), settings, unwanted=too_large)
                 break
@@ -204,6 +202,28 @@ class Worker:
             yield count
         finally:
             mark.unlink(missing_ok=True)
+
+
+def _placed(orders: Orders, one: Repository, path: Path) -> opening.Place:
+    where = opening.place(path, store_of(Path(orders.fleet), one.name), orders.flags)
+    if path.resolve() not in (where.source.worktree, where.source.git_dir, where.source.git_dir.parent):
+        raise RepositoryError(
+            f"{path} is not a Git repository",
+            f"it lies in {where.source.worktree or where.source.git_dir}, which may be named instead",
+        )
+    return where
+
+
+def _unchanged(orders: Orders, before: Repository) -> bool:
+    """Whether a worker would find nothing to do, as far as a few starts of git tell."""
+    if before.state != "complete" or is_address(before.source) or orders.tokens or orders.vectors:
+        return False
+    try:
+        where = _placed(orders, before, Path(before.source))
+        with where.store(existing=True) as store:
+            return store.count() == before.commits and operations.is_current(where, store)
+    except TreeringError:  # a worker finds it, too, and says so
+        return False
 
 
 def _too_large(size: int, largest: int) -> RepositoryError:
@@ -252,7 +272,7 @@ def update(
         fleet=str(fleet.absolute()), run=f"{os.getpid()}-{started:.0f}", flags=chosen, vectors=vectors, tokens=tokens,
         largest=largest,
     )  # fmt: skip
-    with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet update"):
+    with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet update"), ExitStack() as stack:
         repeated = add(register, sources)
         names = register.names()
         if not names:
@@ -262,14 +282,13 @@ def update(
                 "name some, or give --list",
             )
         new = 0
-        with cluster(workers):
-            for one in report.track(_waves(register, orders, workers), len(names), "repositories"):
-                register.keep([one])
-                if vectors and one.state == "complete":
-                    register.pushed(address(vectors.qdrant_url), qdrant, one.name)
-                new += one.new
-                told = f"{one.name}: {one.cause}" if one.cause else f"{one.name}: {one.commits:,} commits"
-                report.detail(f"{told} ({one.seconds:.1f} s)")
+        for one in report.track(_waves(register, orders, workers, stack), len(names), "repositories"):
+            register.keep([one])
+            if vectors and one.state == "complete":
+                register.pushed(address(vectors.qdrant_url), qdrant, one.name)
+            new += one.new
+            told = f"{one.name}: {one.cause}" if one.cause else f"{one.name}: {one.commits:,} commits"
+            report.detail(f"{told} ({one.seconds:.1f} s)")
         found = _status(register, ())
         incomplete = [one for one in found.repositories if one.state not in ("complete", "waiting")]
         return Updated(
@@ -277,14 +296,24 @@ def update(
         )
 
 
-def _waves(register: Fleet, orders: Orders, workers: int) -> Iterator[Repository]:
-    """What becomes of each; so many at once that the driver needs no more memory for many than for few."""
-    last = ""
+def _waves(register: Fleet, orders: Orders, workers: int, stack: ExitStack) -> Iterator[Repository]:
+    """What becomes of each; so many at once that the driver needs no more memory for many than for few. Ray is started,
+    until ``stack`` ends it, with the first that something is to be done with.
+    """
+    last, started = "", False
     while wave := list(register.repositories(after=last, most=WAVE)):
         last = wave[-1].source
+        wave = [one for one in wave if one.name]
+        if not os.environ.get(ADDRESS):  # the many of a cluster look faster than its driver
+            with ThreadPoolExecutor(workers) as threads:
+                looks = list(threads.map(partial(_unchanged, orders), wave))
+            yield from (replace(one, new=0, finished=time.time()) for one in compress(wave, looks))
+            wave = list(compress(wave, map(not_, looks)))
         # What took long goes first: at the end all should have something to do.
-        wave = sorted((one for one in wave if one.name), key=lambda one: -one.seconds)
-        lines = [msgspec.json.encode(one) for one in wave]
+        lines = [msgspec.json.encode(one) for one in sorted(wave, key=lambda one: -one.seconds)]
+        if lines and not started:
+            stack.enter_context(cluster(workers))
+            started = True
         for line in spread(lines, partial(Worker, orders), workers) if lines else ():
             yield msgspec.json.decode(line, type=Repository)
 

@@ -36,16 +36,16 @@ from treering.text.document import best_names
 from treering.text.words import plain_words
 from treering.tracing import span
 from treering.types import Trend
-from treering.vectors.embedder import Embedder
+from treering.vectors.embedder import EMBEDDERS, Embedder
 
 
 def scrape(where: Place, report: Reporter, *, patches: bool = False) -> scrape_stage.Scraped:
     """Read every commit that the settings choose into the store; only what is new is read. With ``patches`` its hunks
     are read in the same pass: what they say, which patches are the same, and which secrets they hold.
     """
-    read_refs(where.source, where.settings.scrape)  # without a commit to start from, no store is made
+    refs = read_refs(where.source, where.settings.scrape)  # without a commit to start from, no store is made
     with where.store() as store:
-        scraped = scrape_stage.scrape(store, where.source, where.settings, report, hunks=patches)
+        scraped = scrape_stage.scrape(store, where.source, where.settings, report, hunks=patches, refs=refs)
         if patches:  # what an earlier run read without its hunks, or was killed before it kept them
             index_stage.read_hunks(store, where.source, where.settings, report)
     if scraped.partial:
@@ -110,6 +110,19 @@ def index(
         keep_log(store, where.settings, report)
     index_threads(where, report)
     return indexed
+
+
+def is_current(where: Place, store: Store) -> bool:
+    """Whether :func:`index` would find nothing to do; where only a model tells that must be loaded for it, False.
+
+    Raises :class:`TreeringError` where the repository or the store cannot be read.
+    """
+    source, settings = where.source, where.settings
+    return (
+        settings.index.model in EMBEDDERS
+        and scrape_stage.is_current(store, source, settings)
+        and index_stage.is_current(store, settings, embedder_of(settings)())
+    )
 
 
 def index_threads(where: Place, report: Reporter) -> None:

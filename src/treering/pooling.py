@@ -19,7 +19,7 @@ from treering.lm.evaluate import HoldOut
 from treering.lm.export import REPORT
 from treering.pipeline import learn as learn_stage
 from treering.pipeline.common import fingerprint_of
-from treering.pipeline.mixture import MOST, Shard, Share, mixed
+from treering.pipeline.mixture import MOST, Shard, Share, mixed, said_of
 from treering.pipeline.tokenize import CARD
 from treering.report import Reporter
 from treering.store import Store
@@ -99,7 +99,7 @@ def train(
             )
         elsewhere, rest = None, list[Share]()
         if others:
-            taught = [name for shard in learned_from for pair in shard.patches.items() for name in pair if name]
+            taught = [one for shard in learned_from for name, said in shard.said.items() for one in said.names(name)]
             there, tokens, rest = mixed(others, fleet.absolute().name, settings.train.seed, told=taught)
             report.say(f"judging the model on {len(others)} repositories that it never saw")
             try:
@@ -127,9 +127,10 @@ def _shards(fleet: Path, weights: Mapping[str, float]) -> tuple[list[Shard], dic
         try:
             corpus, ids = read_stream(streams[-1].parent)
             with Store.existing(folder) as store:
-                patches = {one.hash: one.patch_id or "" for one in store.indexed_commits()}
+                commits = store.indexed_commits()
+                said = {one.hash: said_of(one.patch_id, store.hunks(one.id)) for one in commits}
         except (DataError, NoStore) as error:
             left_out[name] = f"{error.message} ({error.hint})"
             continue
-        shards.append(Shard(name, corpus, ids, patches, weights.get(name, 1.0)))
+        shards.append(Shard(name, corpus, ids, said, weights.get(name, 1.0)))
     return shards, left_out

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -316,7 +316,10 @@ def test_a_private_one_and_a_dead_address_fail_by_their_cause(
     private = worker.work(Repository(source=f"{host}/private/shop.git", name="shop"))
     assert (private.state, private.stage, private.code) == ("failed", "fetch", ServiceError.exit_code)
     assert "refuses the fetch" in private.cause
-    assert len(Served.asked) >= 2, "it was tried again"
+    asked = len(Served.asked)
+    assert asked >= 2, "it was tried again"
+    assert worker.work(private).cause == private.cause
+    assert len(Served.asked) == asked * 1.5, "what did not answer last time is not waited for"
     dead = worker.work(Repository(source="http://127.0.0.1:9/shop.git", name="dead"))
     assert (dead.state, dead.code) == ("failed", ServiceError.exit_code)
     assert "127.0.0.1 failed" in dead.cause
@@ -337,6 +340,92 @@ def test_a_fetch_ends_when_it_is_too_large(
 
 
 # all of them ----------------------------------------------------------------------------------------------------------
+
+
+class RayIsStartedError(Exception):
+    pass
+
+
+@pytest.fixture
+def settled(
+    worker: Worker, register: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Worker, Repo, Repository]:
+    """A fleet of one repository that is up to date, where Ray must not be started."""
+    repo = small(tmp_path / "shop", "ledger")
+    done = worker.work(Repository(source=str(repo.path), name="shop"))
+    register.keep([done])
+
+    def started(_: int) -> None:
+        raise RayIsStartedError
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(fleets, "cluster", started)
+    return worker, repo, done
+
+
+def test_nothing_is_started_where_nothing_is_new(settled: tuple[Worker, Repo, Repository]) -> None:
+    worker, _, done = settled
+    again = fleets.update(worker.fleet, [], Reporter())
+    assert (again.states, again.new, again.commits) == ({"complete": 1}, 0, 3)
+    now = fleets.status(worker.fleet).repositories[0]
+    assert now.finished > done.finished
+    assert replace(now, finished=0, new=0) == replace(done, finished=0, new=0, added=now.added)
+
+
+def _commit(worker: Worker, repo: Repo) -> None:
+    repo.commit("Teach it one more", more__py="pass\n")
+
+
+def _branch(worker: Worker, repo: Repo) -> None:
+    repo.git("branch", "aside", "HEAD~1")
+
+
+def _gone(worker: Worker, repo: Repo) -> None:
+    shutil.rmtree(repo.path)
+
+
+def _no_store(worker: Worker, repo: Repo) -> None:
+    shutil.rmtree(store_of(worker.fleet, "shop"))
+
+
+def _torn_vectors(worker: Worker, repo: Repo) -> None:
+    (path,) = store_of(worker.fleet, "shop").glob("vectors/*/vectors.f32")
+    os.truncate(path, 100)
+
+
+def _older_index(worker: Worker, repo: Repo) -> None:
+    with Store(store_of(worker.fleet, "shop")) as store:
+        store.set_fact("index", "of an older version")
+
+
+def _words_lost(worker: Worker, repo: Repo) -> None:
+    with Store(store_of(worker.fleet, "shop")) as store:
+        store.clear_documents()
+
+
+def _by_hand(worker: Worker, repo: Repo) -> None:
+    _commit(worker, repo)
+    operations.index(opening.place(repo.path, store_of(worker.fleet, "shop")), Reporter())
+
+
+@pytest.mark.parametrize(
+    "change", [_commit, _branch, _gone, _no_store, _torn_vectors, _older_index, _words_lost, _by_hand]
+)
+def test_a_worker_is_given_what_is_not_as_it_was(
+    settled: tuple[Worker, Repo, Repository], change: Callable[[Worker, Repo], None]
+) -> None:
+    worker, repo, _ = settled
+    change(worker, repo)
+    with pytest.raises(RayIsStartedError):
+        fleets.update(worker.fleet, [], Reporter())
+
+
+def test_a_worker_is_given_what_else_is_wanted(settled: tuple[Worker, Repo, Repository]) -> None:
+    worker, _, _ = settled
+    with pytest.raises(RayIsStartedError):
+        fleets.update(worker.fleet, [], Reporter(), tokens=True)
+    with pytest.raises(RayIsStartedError):
+        fleets.update(worker.fleet, [], Reporter(), flags={"scrape": {"since": "2001-01-01"}})
 
 
 @pytest.fixture(scope="module")

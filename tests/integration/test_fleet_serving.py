@@ -1,10 +1,13 @@
 """A fleet behind a server and MCP: all repositories asked as one, and tokens that see only some of them."""
 
 import asyncio
+import http.server
+import json
 import shutil
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +21,13 @@ from mcp.client.streamable_http import streamable_http_client
 from repositories import Repo, at_home
 from serving import Served, serving
 from treering import opening, operations
+from treering.cli.main import main
 from treering.config import ServeSettings, Settings
-from treering.errors import UsageError
+from treering.errors import NoKey, ServiceError, UsageError
 from treering.gathering import Gathering
 from treering.offered import OFFERS
+from treering.operate import rest
+from treering.remote import Remote
 from treering.report import Reporter
 from treering.serve import fleet as fleets
 from treering.serve.access import EVERYTHING, Sight, Tokens
@@ -30,6 +36,7 @@ from treering.serve.guard import check
 from treering.serve.house import House
 from treering.store.fleet import Fleet as Register
 from treering.store.fleet import Repository
+from treering.types import Filters
 
 ADA, BOB, EVE, NOBODY = (f"{name}-0123456789abcdef==" for name in ("ada", "bob", "eve", "nobody"))
 TOKENS = f"{BOB}=shop-*, market;{EVE}=vault-*;{NOBODY}=nothing-*"
@@ -136,6 +143,86 @@ def test_the_commits_most_like_one_are_found_in_all(served: Served, repos: dict[
     nowhere = served.get("/v1/similar", params={"repository": "*", "commit": "f" * 40}, headers=bearing(BOB))
     assert kept.status_code == nowhere.status_code == 400
     assert kept.text.replace(hidden, "") == nowhere.text.replace("f" * 40, "")
+
+
+def remote(address: str, token: str = "") -> Remote:
+    return Remote(address, Settings(serve=ServeSettings(token=token)), Reporter())
+
+
+def test_from_elsewhere_it_is_asked_as_if_it_lay_here(served: Served, repos: dict[str, Repo]) -> None:
+    few = Filters(author="Ada", repositories=("shop-*",))
+    commit = repos["shop-front"].git("rev-parse", "HEAD")
+    with Gathering(stores(repos), Settings(), Reporter()) as here, remote(f"{served.url}/", ADA) as there:
+        assert there.search("penguins") == here.search("penguins") != []
+        assert there.search("penguins", limit=1) == here.search("penguins", limit=1)
+        assert there.search("penguins", filters=few) == here.search("penguins", filters=few)
+        assert there.search("penguins", at=commit) == here.search("penguins", at=commit)
+        assert there.similar(commit) == here.similar(commit)
+        with pytest.raises(UsageError, match=r"no repository.*cellar"):
+            there.search("penguins", filters=Filters(repositories=("cellar",)))
+        with pytest.raises(UsageError, match="the query is empty"):
+            there.search(" ")
+    with remote(served.url, EVE) as there:
+        assert {hit.repository for hit in there.search("penguins")} == {"vault-gold"}
+
+
+def test_the_command_line_asks_a_server(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TREERING_SERVE_TOKEN", BOB)
+    with pytest.raises(SystemExit, match="0"):
+        main(["search", "--fleet", served.url, "penguins", "--in", "shop-front", "--json"])
+    assert {hit["repository"] for hit in json.loads(capsys.readouterr().out)} == {"shop-front"}
+
+
+def test_what_comes_of_an_address_that_is_none(served: Served) -> None:
+    for address in ("ftp://h.example/x", "https://ada:geheim@h.example", "http://"):
+        with pytest.raises(UsageError, match="no address of a server") as told:
+            remote(address)
+        assert "geheim" not in f"{told.value} {told.value.hint}"
+    with pytest.raises(UsageError, match="a token is sent over https"):
+        remote("http://h.example:8080", ADA)
+    with remote(served.url, ADA + "x") as there, pytest.raises(NoKey, match="does not take the token"):
+        there.search("penguins")
+    with remote(f"{served.url}/elsewhere", ADA) as there, pytest.raises(ServiceError, match=r"127\.0\.0\.1"):
+        there.search("penguins")
+    with remote("http://127.0.0.1:9", ADA) as there, pytest.raises(ServiceError, match="does not answer"):
+        there.search("penguins")
+
+
+@pytest.mark.parametrize("says", [b"<html>", b"[1]", b"\xff", b"[" * 9000, b'{"error": 1}'])
+@pytest.mark.parametrize("status", [200, 502])
+def test_a_server_of_another_kind_is_said_to_be(says: bytes, status: int) -> None:
+    with answering(says, status) as url, remote(url) as there, pytest.raises(ServiceError, match="otherwise than"):
+        there.search("penguins")
+
+
+def test_an_answer_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "MOST_BYTES", 1 << 20)
+    with answering(b" " * (2 << 20)) as url, remote(url) as there, pytest.raises(ServiceError, match="more than 1 MB"):
+        there.search("penguins")
+
+
+@contextmanager
+def answering(says: bytes, status: int = 200) -> Iterator[str]:
+    """A server that says the same to everything."""
+
+    class Same(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(says)))
+            self.end_headers()
+            with suppress(ConnectionError):
+                self.wfile.write(says)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Same) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 def test_what_is_of_one_repository_is_not_asked_of_all(served: Served) -> None:

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from treering.errors import DataError
 from treering.lm.data import HOLD_OUT_DOCUMENTS, Stream, split
-from treering.pipeline.mixture import Shard, mixed
-from treering.types import Corpus, Span
+from treering.pipeline.mixture import Said, Shard, mixed, said_of
+from treering.types import Corpus, FilePatch, Span
 
 EOS = 9
 
@@ -24,9 +24,8 @@ def shard(name: str, sizes: list[int], patches: list[int], weight: float = 1.0, 
     ids = np.array([token for row in rows for token in row], np.uint32)
     spans = tuple(Span(f"{name}{number}", size, size) for number, size in enumerate(sizes))
     corpus = Corpus(1 << 20, 1, len(ids), 8, name, "semantic", "t", "f", (), eos, spans, sha256=name)
-    return Shard(
-        name, corpus, ids, {f"{name}{one}": f"p{patch}" if patch else "" for one, patch in enumerate(patches)}, weight
-    )
+    said = {f"{name}{one}": Said(f"p{patch}" if patch else "") for one, patch in enumerate(patches)}
+    return Shard(name, corpus, ids, said, weight)
 
 
 SIZES = st.lists(st.tuples(st.integers(1, 5), st.integers(0, 12)), min_size=1, max_size=30)
@@ -51,7 +50,8 @@ def test_every_document_is_read_as_its_shard_has_it(histories: list[list[tuple[i
     for one in shards:
         mine = [of[span.commit_hash][1] for span in corpus.documents if of[span.commit_hash][0] is one]
         assert mine == sorted(mine), "a history keeps its order"
-    patches = [of[span.commit_hash][0].patches[span.commit_hash] for span in corpus.documents if not span.duplicate_of]
+    told = [span.commit_hash for span in corpus.documents if not span.duplicate_of]
+    patches = [of[name][0].said[name].patch for name in told]
     assert max(Counter(filter(None, patches)).values(), default=1) == 1, "what repeats is told once"
     assert sum(one.documents + one.repeats for one in shares) == len(corpus.documents)
 
@@ -88,7 +88,7 @@ def test_the_newest_of_every_repository_is_held_out_and_a_fork_leaks_nothing() -
     learned = Stream(data.train.ids, data.train.starts, data.train.stops)
     assert len(learned) == 5 * data.train_documents
     assert shares[0].repeats + shares[1].repeats == 90
-    patches = {**one.patches, **fork.patches}
+    patches = {name: said.patch for shard in (one, fork) for name, said in shard.said.items()}
     names = {span.commit_hash for span in corpus.documents if not span.duplicate_of}
     assert not {patches[name] for name in names - held} & {patches[name] for name in held}
 
@@ -116,3 +116,23 @@ def test_what_was_told_elsewhere_is_not_told_again() -> None:
     corpus, _, (share,) = mixed([shard("a", [3, 3, 3], [1, 2, 0])], "all", 7, told=["p2", "a2"])
     assert [span.commit_hash for span in corpus.documents if not span.duplicate_of] == ["a0"]
     assert share.repeats == 2
+
+
+def test_a_commit_whose_files_were_all_told_is_told_once() -> None:
+    def files(*texts: str) -> Said:
+        return said_of(None, [FilePatch(f"{number}/{text[-1]}", text) for number, text in enumerate(texts)])
+
+    one, other = shard("a", [3] * 4, [0] * 4), shard("b", [3] * 4, [0] * 4)
+    mine = [files("@@ -0,0 +1 @@\n+x"), files("@@ -0,0 +1 @@\n+y", "+z"), files(), files("+w")]
+    theirs = [files("+v"), files(), files("@@ -7,0 +8 @@ def x\n+x", "+z"), files("+x", "+u")]
+    one = dataclasses.replace(one, said=dict(zip(one.said, mine, strict=True)))
+    other = dataclasses.replace(other, said=dict(zip(other.said, theirs, strict=True)))
+    corpus, _, shares = mixed([one, other], "all", 7)
+    told = {span.commit_hash for span in corpus.documents if not span.duplicate_of}
+    assert told == {"a0", "a1", "a2", "a3", "b0", "b1", "b3"}, "b2 says nothing that a did not, b3 does"
+    assert sum(share.repeats for share in shares) == 1
+
+
+def test_a_file_that_is_known_in_part_is_another_one() -> None:
+    whole, cut = said_of(None, [FilePatch("a", "+x")]), said_of(None, [FilePatch("a", "+x", 9)])
+    assert whole != cut

@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 _LIMIT = click.option("--limit", type=int, help="How many results [default: 10].")
 _AT = click.option("--at", default="", help="Know only what is reachable from this commit.")
-_FLEET = click.option("--fleet", type=PATH, help="Search all repositories whose stores are in this folder's `stores`.")
+_FLEET = click.option(
+    "--fleet", metavar="DIR|URL", help="Search all repositories with stores in DIR/stores, or of a server's fleet."
+)
 _IN = click.option("--in", "repositories", multiple=True, help="With --fleet: only this repository; may hold *.")
 _FORMAT = click.option(
     "--format", "as_format", type=click.Choice(["text", "markdown"]), default="text", show_default=True
@@ -59,7 +61,7 @@ def search(
     at: str,
     as_format: str,
     batch: bool,
-    fleet: Path | None,
+    fleet: str | None,
     **filters: Any,
 ) -> None:
     """Find commits by what they did, whatever their message says."""
@@ -92,7 +94,7 @@ def similar(
     commit: str,
     limit: int | None,
     as_format: str,
-    fleet: Path | None,
+    fleet: str | None,
     **filters: Any,
 ) -> None:
     """Find the commits that do most nearly what one commit does."""
@@ -213,9 +215,9 @@ def bench(repo: Path, store: Path | None, as_json: bool, verbose: bool, question
 
 
 def _opened(
-    repo: Path, store: Path | None, fleet: Path | None, filters: dict[str, Any], limit: int | None, report: Reporter
+    repo: Path, store: Path | None, fleet: str | None, filters: dict[str, Any], limit: int | None, report: Reporter
 ) -> AbstractContextManager[Any]:
-    """The index of a repository, or of a fleet."""
+    """The index of a repository, or of a fleet, here or behind a server."""
     from treering import finding, gathering, opening
     from treering.config import load
 
@@ -225,7 +227,12 @@ def _opened(
     if filters["repositories"] and not fleet:
         raise UsageError("--in chooses among the repositories of a fleet", "give --fleet")
     if fleet:
-        return gathering.Gathering(opening.stores_of(fleet), load(None, os.environ, flags), report)
+        settings = load(None, os.environ, flags)
+        if "://" in fleet:
+            from treering import remote
+
+            return remote.Remote(fleet, settings, report)
+        return gathering.Gathering(opening.stores_of(Path(fleet)), settings, report)
     return finding.desk(opening.place(repo, store, flags), report)
 
 

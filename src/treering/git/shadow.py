@@ -216,26 +216,28 @@ def locate(path: Path) -> Source:
     if not os.access(path, os.R_OK | os.X_OK):
         raise RepositoryError(f"no permission to read {path}", "run as the user who owns it")
 
-    def ask(*arguments: str) -> Path:
-        # One path a call: a path may hold a newline, so only the last one is git's.
-        answer = run_git(["-C", str(path), "rev-parse", *arguments], seconds=REF_SECONDS)
-        return Path(os.fsdecode(answer.removesuffix(b"\n")))
+    def ask(*arguments: str) -> str:
+        # One path a call, and that last: a path may hold a newline.
+        return os.fsdecode(run_git(["-C", str(path), "rev-parse", *arguments], seconds=REF_SECONDS).removesuffix(b"\n"))
 
     try:
-        git_dir = ask("--absolute-git-dir")
-        bare = str(ask("--is-inside-work-tree")) != "true"
-        worktree = None if bare else ask("--show-toplevel")
+        inside, object_format, own = ask("--is-inside-work-tree", "--show-object-format", "--absolute-git-dir").split(
+            "\n", 2
+        )
+        git_dir = Path(own)
+        worktree = Path(ask("--show-toplevel")) if inside == "true" else None
         if worktree is not None and not _holds(worktree, git_dir):
             worktree = None
-        objects = ask("--path-format=absolute", "--git-path", "objects")
+        common = Path(ask("--path-format=absolute", "--git-common-dir"))  # linked work trees have one
+        objects = common / "objects"
         if not os.access(objects, os.R_OK | os.X_OK):
             raise RepositoryError(f"no permission to read {objects}", "run as the user who owns it")
         return Source(
             git_dir=git_dir,
             worktree=worktree,
             objects=objects,
-            shallow=ask("--path-format=absolute", "--git-path", "shallow"),
-            object_format=str(ask("--show-object-format")),
+            shallow=common / "shallow",
+            object_format=object_format,
             name=_name(worktree or git_dir),
         )
     except GitFailed as error:

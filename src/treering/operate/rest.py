@@ -154,15 +154,10 @@ class Api:
     def _once(self, method: str, url: str, params: Mapping[str, str | int], content: bytes | None) -> httpx2.Response:
         headers = {} if content is None else {"Content-Type": "application/json"}
         with self._client.stream(method, url, params=dict(params), content=content, headers=headers) as response:
-            parts, size = [], 0
-            for part in response.iter_bytes():
-                size += len(part)
-                if size > MOST_BYTES:
-                    raise ServiceError(f"{self.host} answers with more than {MOST_BYTES >> 20} MB", "ask for less")
-                parts.append(part)
+            whole = bounded(response, self.host)
         return httpx2.Response(
             response.status_code, headers=[(k, v) for k, v in response.headers.items() if k != "content-encoding"],
-            content=b"".join(parts),
+            content=whole,
         )  # fmt: skip
 
     def _moved(self, response: httpx2.Response) -> str:
@@ -191,6 +186,17 @@ class Api:
         if status in _GONE_WRONG and method not in _SAFE:
             return Unclear(said, "run it again")
         return ServiceError(said, "ask later")
+
+
+def bounded(response: httpx2.Response, host: str) -> bytes:
+    """The body of an answer that is being received. Raises :class:`ServiceError` for one that does not end."""
+    parts, size = [], 0
+    for part in response.iter_bytes():
+        size += len(part)
+        if size > MOST_BYTES:
+            raise ServiceError(f"{host} answers with more than {MOST_BYTES >> 20} MB", "ask for less")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _asks_to_wait(response: httpx2.Response) -> float | None:

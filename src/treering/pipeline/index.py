@@ -53,6 +53,20 @@ def clear_if_changed(store: Store, settings: Settings, report: Reporter, *, rebu
         store.set_fact("index", wanted)
 
 
+def is_current(store: Store, settings: Settings, model: Embedder) -> bool:
+    """Whether every commit of the store is indexed, by its words and by the vectors of this model."""
+    return (
+        store.fact("index") == decided(settings)
+        and store.fact("silent") == "told"
+        and not (store.undocumented() or store.wordless() or store.unembedded(model.fingerprint))
+        and _matrix(store, model).holds(store.vectors(model.fingerprint))
+    )
+
+
+def _matrix(store: Store, model: Embedder) -> FlatMatrix:
+    return FlatMatrix(store.folder / "vectors" / model.fingerprint, model.dimensions)
+
+
 def decided(settings: Settings) -> str:
     """What decides what an index says of a commit; a store remembers it."""
     return fingerprint_of(
@@ -148,7 +162,7 @@ def want_hunks(store: Store) -> None:
 def index_vectors(store: Store, embedder: Callable[[], Embedder], report: Reporter) -> int:
     """Embed every text that has no vector; equal texts are embedded once. Returns how many vectors were added."""
     model = embedder()
-    matrix = FlatMatrix(store.folder / "vectors" / model.fingerprint, model.dimensions)
+    matrix = _matrix(store, model)
     if not matrix.holds(store.vectors(model.fingerprint)):
         report.warn("the file of vectors is gone or torn: they are made again")
         store.forget_vectors(model.fingerprint)

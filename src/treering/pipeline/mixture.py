@@ -1,7 +1,9 @@
 """Token streams of many repositories → one, read where they lie: weighted, without what repeats, the newest last."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,21 +13,45 @@ from treering.errors import DataError
 from treering.lm.data import HOLD_OUT_DOCUMENTS
 from treering.pipeline.common import fingerprint_of
 from treering.tokens.pack import Ids
-from treering.types import Corpus, Span
+from treering.types import Corpus, FilePatch, Span
 
-FINGERPRINT = "mixture-1"
+FINGERPRINT = "mixture-2"
 MOST = 64
 """How often a document is repeated at most."""
 
 
+class Said(NamedTuple):
+    """What a commit did: its patch, and what became of each file, by names that are equal for the same anywhere."""
+
+    patch: str = ""
+    files: tuple[int, ...] = ()
+
+    def names(self, commit: str) -> set[str | int]:
+        return {commit, self.patch or commit, *self.files}
+
+    def is_told(self, commit: str, told: Collection[str | int]) -> bool:
+        """Whether nothing of it is new beside what was told."""
+        return commit in told or self.patch in told or bool(self.files and all(one in told for one in self.files))
+
+
+def said_of(patch: str | None, files: Iterable[FilePatch]) -> Said:
+    """A file is named by its lines, wherever it lies and wherever in it they stand."""
+    return Said(patch or "", tuple(map(_named, files)))
+
+
+def _named(file: FilePatch) -> int:
+    lines = "\n".join(line for line in file.text.split("\n") if not line.startswith("@@"))
+    return int.from_bytes(hashlib.blake2b(f"{file.cut}\n{lines}".encode(), digest_size=8).digest())
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """The token stream of one repository. ``patches`` names what each commit did: equal for the same patch anywhere."""
+    """The token stream of one repository, and what each of its commits did."""
 
     name: str
     corpus: Corpus
     ids: Ids
-    patches: Mapping[str, str]
+    said: Mapping[str, Said]
     weight: float = 1.0
 
 
@@ -65,12 +91,12 @@ class Shards:
 
 
 def mixed(
-    shards: Sequence[Shard], name: str, seed: int, *, told: Iterable[str] = ()
+    shards: Sequence[Shard], name: str, seed: int, *, told: Iterable[str | int] = ()
 ) -> tuple[Corpus, Shards, list[Share]]:
     """One corpus of all: each history spread over the whole, so that its end holds the newest of every repository, from
     which a split in time holds out. Of what comes before that, a document comes as often as its repository's weight
-    says, by the seed where that is no whole number. Of equal patches the first one alone is in it, and none of those,
-    or commits, that were ``told`` elsewhere.
+    says, by the seed where that is no whole number. A commit whose patch, or each of whose files' changes, was told
+    before, or elsewhere (``told``), is not in it.
 
     Raises :class:`DataError` where the streams do not fit together.
     """
@@ -92,14 +118,14 @@ def mixed(
         )
     )
     spans: list[tuple[int, int, Span]] = []
-    seen = set(told)
+    seen = set[str | int](told)
     for *_, one, number in order:
         span = shards[one].corpus.documents[number]
-        said = {span.commit_hash, shards[one].patches.get(span.commit_hash, "") or span.commit_hash}
+        said = shards[one].said.get(span.commit_hash, Said())
         if span.duplicate_of is None:
-            if said & seen:
+            if said.is_told(span.commit_hash, seen):
                 span = replace(span, duplicate_of=span.commit_hash)
-            seen |= said
+            seen |= said.names(span.commit_hash)
         spans.append((one, number, span))
     unique = [place for place, (*_, span) in enumerate(spans) if span.duplicate_of is None and span.tokens]
     newest = set(unique[-HOLD_OUT_DOCUMENTS:])

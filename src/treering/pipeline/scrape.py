@@ -63,17 +63,24 @@ class Scraped:
     seconds: float
 
 
-def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *, hunks: bool = False) -> Scraped:
+def scrape(
+    store: Store,
+    source: Source,
+    settings: Settings,
+    report: Reporter,
+    *,
+    hunks: bool = False,
+    refs: Sequence[Ref] | None = None,
+) -> Scraped:
     """Bring the store to what the repository's refs say now and the settings choose. Commits that vanished, or are no
     longer chosen, are kept, without a place. With ``hunks`` what the index needs of them is read in the same pass.
+    ``refs`` are those of now, where somebody has read them.
     """
     started = time.time()
-    tips = tips_of(source, settings)
-    objects = source.objects_fingerprint()
-    weak = store.weak() if store.fact("objects") != objects else set()
-    chosen = selection_of(settings)
-    if tips == store.fact("tips") and not weak and store.fact("selection") == chosen:
+    if is_current(store, source, settings, refs):
         return Scraped(store.count(), 0, store.vanished(), store.partial(), round(time.time() - started, 3))
+    objects, chosen = source.objects_fingerprint(), selection_of(settings)
+    weak = store.weak() if store.fact("objects") != objects else set()
     with store.writing("treering scrape"), ExitStack() as open_things, ThreadPoolExecutor(1) as ahead:
         # git walks the history while we look at what is there.
         graph = store.folder / "commit-graph"
@@ -132,6 +139,15 @@ def scrape(store: Store, source: Source, settings: Settings, report: Reporter, *
             except (GitFailed, StoreError) as error:  # a shortcut for the next walk, no more
                 report.detail(f"no commit-graph was kept: {error}")
     return scraped
+
+
+def is_current(store: Store, source: Source, settings: Settings, refs: Sequence[Ref] | None = None) -> bool:
+    """Whether the store has what the repository's refs say now and the settings choose, as whole as it can be had."""
+    return (
+        store.fact("tips") == tips_of(source, settings, refs)
+        and store.fact("selection") == selection_of(settings)
+        and (store.fact("objects") == source.objects_fingerprint() or not store.weak())
+    )
 
 
 def tips_of(source: Source, settings: Settings, refs: Sequence[Ref] | None = None) -> str:
