@@ -26,6 +26,7 @@ from treering.operate.cluster import cluster, spread
 from treering.operate.roster import add, failed, is_address
 from treering.operate.roster import listed as listed
 from treering.report import Reporter
+from treering.store import Store
 from treering.store.fleet import Fleet, Repository, State, mirror_of, store_of
 from treering.vectors.embedder import Embedder
 
@@ -144,8 +145,8 @@ class Worker:
             done = Repository(
                 source=before.source, name=before.name, added=before.added,
                 state="partial" if missing else "complete", stage="index" if missing else "", cause="; ".join(missing),
-                commits=store.count(), new=indexed.commits, vectors=store.vectors(),
-                tokens=tokens or before.tokens, bytes=_size(where.folder),
+                commits=store.count(), new=_new(store, before, indexed.commits), newest=store.newest_number(),
+                vectors=store.vectors(), tokens=tokens or before.tokens, bytes=_size(where.folder),
             )  # fmt: skip
         if self._sharing and not waiting:
             self._stage = "push"
@@ -204,6 +205,13 @@ class Worker:
             yield count
         finally:
             mark.unlink(missing_ok=True)
+
+
+def _new(store: Store, before: Repository, indexed: int) -> int:
+    """The commits that came since the last time. Which those are a register of an earlier treering does not say: then
+    those that were indexed now.
+    """
+    return store.count(after=before.newest) if before.newest or not before.commits else indexed
 
 
 def _too_large(size: int, largest: int) -> RepositoryError:

@@ -187,6 +187,26 @@ def test_a_repository_is_indexed_as_it_would_be_alone(worker: Worker, tmp_path: 
     assert not list((worker.fleet / "running").iterdir())
 
 
+def test_what_was_done_and_never_told_counts_as_new_once(worker: Worker, tmp_path: Path) -> None:
+    repo = small(tmp_path / "shop", "ledger")
+    before = Repository(source=str(repo.path), name="shop")
+    worker.work(before)  # its worker, or all of the update, was killed before this was put down
+    done = worker.work(before)
+    assert (done.commits, done.new) == (3, 3)
+    assert worker.work(done).new == 0
+    repo.git("reset", "--quiet", "--hard", "HEAD~2")
+    repo.commit("Count the oracle", oracle__py="TOTAL = 1\n")
+    again = worker.work(done)
+    assert (again.commits, again.new) == (2, 1), "what vanished is not taken from it"
+    repo.commit("Count it twice", oracle__py="TOTAL = 2\n")
+    head = (repo.path / ".git" / "HEAD").rename(tmp_path / "HEAD")
+    failed = worker.work(again)
+    assert (failed.state, failed.commits, failed.new) == ("failed", 2, 0)
+    head.rename(repo.path / ".git" / "HEAD")
+    assert worker.work(replace(failed, newest=0)).new == 1, "an earlier treering put down no newest"
+    assert worker.work(failed).new == 1
+
+
 def test_tokens_are_made_where_they_are_asked_for(worker: Worker, tmp_path: Path) -> None:
     small(tmp_path / "shop", "ledger")
     worker.orders = replace(worker.orders, tokens=True)
