@@ -23,10 +23,11 @@ from treering.errors import NoStore, RepositoryError, ServiceError, StoreBusy, S
 from treering.files import address, holder, locked, os_errors
 from treering.git import mirror as mirroring
 from treering.operate.cluster import cluster, spread
-from treering.operate.roster import add, failed, is_address
+from treering.operate.roster import add, failed, is_address, within
 from treering.operate.roster import listed as listed
 from treering.report import Reporter
 from treering.store import Store
+from treering.store.database import ignores_itself
 from treering.store.fleet import Fleet, Repository, State, mirror_of, store_of
 from treering.vectors.embedder import Embedder
 
@@ -320,13 +321,15 @@ def forget(fleet: Path, names: Sequence[str], *, leave_points: bool = False) -> 
     """Take repositories out of a fleet, with their stores and mirrors, and before that their points out of Qdrant, but
     with ``leave_points``. Returns what they were named by.
 
-    Raises :class:`StoreError` if Qdrant does not let us: then all is left in its place.
+    Raises :class:`StoreError` if Qdrant does not let us, or where a repository itself lies there: then all is left in
+    its place.
     """
     with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet forget"):
         found = {name: register.named(name) for name in names}
         if unknown := [name for name, one in found.items() if one is None]:
             raise UsageError(f"the fleet has no {', '.join(unknown)}", "see `treering fleet status`")
         gone = [one for one in found.values() if one]
+        folders = _folders(register, fleet, gone)
         if not leave_points:
             if halfway := next((one.name for one in gone if one.stage == "push"), ""):
                 raise StoreError(
@@ -334,14 +337,30 @@ def forget(fleet: Path, names: Sequence[str], *, leave_points: bool = False) -> 
                     "run `treering fleet update` with --qdrant first, or leave its points: --leave-points",
                 )
             sharing.forget(register.collections(names))
+        for folder in folders:
+            with os_errors(folder):
+                if folder.exists():
+                    shutil.rmtree(folder)
         for name in names:
-            for folder in (store_of(fleet, name), mirror_of(fleet, name)):
-                with os_errors(folder):
-                    if folder.exists():
-                        shutil.rmtree(folder)
             (fleet / "running" / name).unlink(missing_ok=True)
         # Last: until then it can be done again. What was a duplicate may be none any more; the next list says so.
         register.forget(
             [*(one.source for one in gone), *(one.source for one in register.repositories() if not one.name)]
         )
     return [one.source for one in gone]
+
+
+def _folders(register: Fleet, fleet: Path, gone: Sequence[Repository]) -> list[Path]:
+    """The stores and mirrors of some repositories. Raises :class:`StoreError` where one is not ours to delete, or a
+    repository itself lies in it.
+    """
+    stores = [store_of(fleet, one.name) for one in gone]
+    mirrors = [mirror_of(fleet, one.name) for one in gone if is_address(one.source)]
+    foreign = [str(folder) for folder in stores if folder.exists() and not ignores_itself(folder)]
+    foreign += [str(folder) for folder in mirrors if (folder / ".git").exists()]
+    foreign += [
+        one.source for one in register.repositories() if any(within(folder, one.source) for folder in stores + mirrors)
+    ]
+    if foreign:
+        raise StoreError(f"{foreign[0]} is not the fleet's, and would be deleted", "move it out of the fleet first")
+    return stores + mirrors

@@ -121,6 +121,40 @@ def test_an_entry_that_cannot_be_is_put_down_without_its_password(register: Flee
     assert [one.source for one in register.repositories()] == ["/srv/shop"], "the list was mended"
 
 
+def test_a_repository_within_the_fleet_is_none_of_its_own(register: Fleet, tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet"
+    kept = small(fleet / "mirrors" / "kept", "ledger")
+    kept.git("worktree", "add", "--quiet", str(tmp_path / "aside"))
+    (tmp_path / "by-link").symlink_to(kept.path)
+    wrong = [str(kept.path), str(tmp_path / "by-link"), f"file://{tmp_path}/flee%74/mirrors/kept"]
+    wrong += [str(tmp_path / "aside"), str(fleet)]
+    roster.add(register, [*wrong, str(tmp_path / "fleet-2")])
+    for one in register.repositories():
+        assert (one.state, one.stage) == (("failed", "list") if one.source in wrong else ("waiting", "")), one
+        assert ("the fleet's own" in one.cause) == (one.source in wrong)
+
+
+@pytest.mark.parametrize("place", ["stores/kept", "stores/kept/inner", "mirrors/kept"])
+def test_a_users_own_repository_is_never_forgotten(tmp_path: Path, place: str) -> None:
+    """An earlier treering took one that lies within the fleet, and one may be put there."""
+    fleet = tmp_path / "fleet"
+    with Fleet(fleet) as register:
+        kept = small(fleet / place, "ledger")
+        named = {"kept": str(kept.path), "other": str(tmp_path / "other"), "there": "https://h.example/there"}
+        register.keep([Repository(source=source, name=name) for name, source in named.items()])
+    for name, path in (("other", "stores/other"), ("there", "mirrors/there")):
+        there = small(fleet / path, "ledger")
+        with pytest.raises(StoreError, match=f"{path} is not the fleet's"):
+            fleets.forget(fleet, [name])
+        assert there.git("rev-list", "--count", "HEAD") == "3"
+    if place.startswith("stores"):
+        with pytest.raises(StoreError, match="is not the fleet's"):
+            fleets.forget(fleet, ["kept"])
+    else:
+        assert fleets.forget(fleet, ["kept"]) == [str(kept.path)]
+    assert kept.git("rev-list", "--count", "HEAD") == "3"
+
+
 def test_a_name_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
     with Fleet(tmp_path / "fleet") as register:
         register.keep([Repository(source="/srv/x", name="../../precious")])
