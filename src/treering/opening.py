@@ -4,14 +4,14 @@ and ``learning.py``; nothing of what only those need is imported here, for every
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from treering.config import Settings, load
+from treering.config import SECTIONS, Settings, load
 from treering.errors import DataError, ModelError, NoStore, StoreError, UsageError
 from treering.files import as_text
 from treering.git.reader import Source, locate
@@ -54,13 +54,16 @@ class Place:
             yield store
 
 
-def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> Place:
+def place(
+    repo: Path, store: Path | None = None, flags: Flags | None = None, *, heeding: Collection[str] = frozenset(SECTIONS)
+) -> Place:
     """Find the repository, its settings and its store. ``store`` beats ``TREERING_STORE``; both beat the default.
+    ``heeding`` only these sections of the repository's own file.
 
     Raises :class:`RepositoryError` or :class:`UsageError`.
     """
     source = locate(repo)
-    settings = load(source.worktree, os.environ, flags)
+    settings = load(source.worktree, os.environ, flags, heeding=heeding)
     chosen = store or os.environ.get("TREERING_STORE")
     folder = store_folder(source.worktree, source.git_dir, chosen)
     if not chosen and (folder.is_symlink() or source.tracks(FOLDER)):

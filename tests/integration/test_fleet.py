@@ -24,6 +24,7 @@ from treering.errors import NoStore, ServiceError, StoreBusy, StoreError, UsageE
 from treering.files import locked
 from treering.fleets import Orders, Worker
 from treering.operate import roster
+from treering.operate.cluster import cluster
 from treering.report import Reporter
 from treering.store import Store
 from treering.store.fleet import Fleet, Repository, mirror_of, store_of
@@ -245,6 +246,28 @@ def test_tokens_are_made_where_they_are_asked_for(worker: Worker, tmp_path: Path
     small(tmp_path / "shop", "ledger")
     worker.orders = replace(worker.orders, tokens=True)
     assert worker.work(Repository(source=str(tmp_path / "shop"), name="shop")).tokens > 0
+
+
+def test_a_repository_chooses_its_commits_and_no_model(worker: Worker, tmp_path: Path) -> None:
+    worker.orders = replace(worker.orders, tokens=True)
+    chosen = """
+        index.model = "%s"
+        index.batch_tokens = 1000000000
+        vectors.backend = "edge"
+        tokens.strategy = "flat"
+        train.model = "%s"
+        scrape.max_commits = 2
+    """
+    for name in ("shop", "mill"):
+        small(tmp_path / name, "ledger")
+    (tmp_path / "mill" / "treering.toml").write_text(chosen % (tmp_path, tmp_path))
+    shop, mill = (worker.work(Repository(source=str(tmp_path / name), name=name)) for name in ("shop", "mill"))
+    assert (mill.state, mill.cause, mill.commits) == ("complete", "", 2)
+    assert 0 < mill.tokens < shop.tokens
+    shops, mills = ((store_of(worker.fleet, name) / "vectors").iterdir() for name in ("shop", "mill"))
+    assert {one.name for one in shops} == {one.name for one in mills}
+    (tmp_path / "mill" / "treering.toml").write_text("[index]\nmodle = 1")
+    assert (broken := worker.work(mill)).code == UsageError.exit_code, broken
 
 
 def test_what_fails_keeps_what_was_there(worker: Worker, tmp_path: Path) -> None:
@@ -490,6 +513,16 @@ def test_a_cluster_that_is_not_there_is_said_at_once(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(ServiceError, match=r"no Ray answers at 127\.0\.0\.1:9"):
         fleets.update(tmp_path / "fleet", [str(many / "ledger")], Reporter())
+
+
+def test_a_cluster_that_is_called_local_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with cluster(3):
+        import ray  # not before: it looks for its token then
+
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert ray.cluster_resources()["CPU"] == 3, "of so many processes as were asked for"
+    assert "RAY_AUTH_MODE" not in os.environ
 
 
 def test_a_fleet_that_is_none(tmp_path: Path) -> None:
