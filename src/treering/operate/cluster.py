@@ -22,7 +22,8 @@ from typing import Any
 from treering.errors import ServiceError, needs
 
 ADDRESS = "RAY_ADDRESS"
-"""The environment variable that names a cluster; without it one is started here, and ended with the work."""
+"""The environment variable that names a cluster; without it, or by Ray's name for that, `local`, one is started here,
+and ended with the work."""
 OBJECTS = 128 << 20
 """Bytes of shared memory of a cluster that is started here: rows are short."""
 AHEAD = 2
@@ -43,6 +44,7 @@ Work = Callable[[bytes], bytes]
 def cluster(workers: int) -> Iterator[None]:
     """Ray, as the environment says, or of so many processes on this machine. Raises :class:`ServiceError`."""
     address = os.environ.get(ADDRESS, "")
+    address = "" if address == "local" else address
     _listens(address)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as logs:
         here: dict[str, Any] = {
