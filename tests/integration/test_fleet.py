@@ -10,16 +10,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 import fake_qdrant
-from fake_forge import TOKEN, fake_forge
+from fake_forge import TOKEN, Fault, fake_forge
 from repositories import Repo, at_home
 from treering import finding, fleets, opening, operations
+from treering.cli.main import main
 from treering.errors import NoStore, ServiceError, StoreBusy, StoreError, UsageError
 from treering.files import locked
 from treering.fleets import Orders, Worker
@@ -198,6 +200,30 @@ def test_an_organisation_is_listed_page_by_page(kind: str, monkeypatch: pytest.M
         assert not forge.wrong
     with pytest.raises(UsageError, match="no organisation"):
         fleets.organisation("acme")
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+def test_an_organisation_that_is_listed_in_part_adds_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(tmp_path / "shop", "ledger")
+    with fake_forge(kind) as forge:
+        forge.page = 2
+        forge.owned = [f"https://h.example/acme/{number}.git" for number in range(5)]
+        listed = forge._owned
+
+        def then_refuses(what: str, owner: str, _: str) -> Any:
+            forge.faults.append(Fault(422))
+            return listed(what, owner, _)
+
+        monkeypatch.setattr(forge, "_owned", then_refuses)
+
+        monkeypatch.setenv("TREERING_FORGE_API", forge.api)
+        command = ["fleet", "update", str(tmp_path / "fleet"), str(tmp_path / "shop"), "--organisation", f"{kind}:acme"]
+        ran = CliRunner().invoke(main, command)
+    assert ran.exit_code == ServiceError.exit_code
+    assert "422 on GET" in ran.output
+    assert not (tmp_path / "fleet").exists()
 
 
 # the work on one ------------------------------------------------------------------------------------------------------
