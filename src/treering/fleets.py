@@ -41,11 +41,6 @@ LOOK_SECONDS = 2.0
 """How often the size of a mirror is looked at while it is fetched."""
 LARGEST = 20 << 30
 
-THEIRS = ("scrape", "route")
-"""The sections of a repository's own file that hold in a fleet. All else is the fleet's: what is made of them is
-compared with, and learned beside, what is made of the others, by models that none of them may choose.
-"""
-
 Flags = Mapping[str, Mapping[str, object]]
 
 
@@ -127,12 +122,7 @@ class Worker:
     def _worked(self, before: Repository) -> Repository:
         report, orders = Reporter(), self.orders
         path = self._fetched(before)
-        where = opening.place(path, store_of(self.fleet, before.name), orders.flags, heeding=THEIRS)
-        if path.resolve() not in (where.source.worktree, where.source.git_dir, where.source.git_dir.parent):
-            raise RepositoryError(
-                f"{path} is not a Git repository",
-                f"it lies in {where.source.worktree or where.source.git_dir}, which may be named instead",
-            )
+        where = opening.of_fleet(path, store_of(self.fleet, before.name), orders.flags)
         if (size := _size(where.source.objects)) > orders.largest:
             raise _too_large(size, orders.largest)
         self._stage = "index"
