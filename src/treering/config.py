@@ -388,8 +388,11 @@ def load(
     folder: Path | None,
     environment: Mapping[str, str],
     flags: Mapping[str, Mapping[str, object]] | None = None,
+    *,
+    heeding: Collection[str] = frozenset(SECTIONS),
 ) -> Settings:
-    """The settings that hold for a repository at ``folder``. ``flags`` that are None were not given.
+    """The settings that hold for a repository at ``folder``. ``flags`` that are None were not given. Of the file only
+    some sections may be taken, ``heeding`` these.
 
     Raises :class:`UsageError` naming the file or variable, the key and what is wrong with it.
     """
@@ -402,6 +405,8 @@ def load(
                     f"{path}: `{key}` in [{section}] is not the repository's to set",
                     f"set TREERING_{section.upper()}_{key.upper()}, or give the flag",
                 )
+    for section in SECTIONS.keys() - set(heeding):
+        chosen[section].clear()
     for name, section, key, value in _of_environment(environment):
         _take(chosen, {section: {key: value}}, f"the environment variable {name}")
     given = {

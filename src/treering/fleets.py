@@ -25,10 +25,12 @@ from treering.config import VectorSettings, load
 from treering.errors import NoStore, RepositoryError, ServiceError, StoreBusy, StoreError, TreeringError, UsageError
 from treering.files import address, holder, locked, os_errors
 from treering.git import mirror as mirroring
-from treering.operate.cluster import ADDRESS, cluster, spread
-from treering.operate.roster import add, failed, is_address
+from treering.operate.cluster import cluster, named, spread
+from treering.operate.roster import add, failed, is_address, within
 from treering.operate.roster import listed as listed
 from treering.report import Reporter
+from treering.store import Store
+from treering.store.database import ignores_itself
 from treering.store.fleet import Fleet, Repository, State, mirror_of, store_of
 from treering.vectors.embedder import Embedder
 
@@ -122,7 +124,8 @@ class Worker:
 
     def _worked(self, before: Repository) -> Repository:
         report, orders = Reporter(), self.orders
-        where = _placed(orders, before, self._fetched(before))
+        path = self._fetched(before)
+        where = opening.of_fleet(path, store_of(self.fleet, before.name), orders.flags)
         if (size := _size(where.source.objects)) > orders.largest:
             raise _too_large(size, orders.largest)
         self._stage = "index"
@@ -141,8 +144,8 @@ class Worker:
             done = Repository(
                 source=before.source, name=before.name, added=before.added,
                 state="partial" if missing else "complete", stage="index" if missing else "", cause="; ".join(missing),
-                commits=store.count(), new=indexed.commits, vectors=store.vectors(),
-                tokens=tokens or before.tokens, bytes=_size(where.folder),
+                commits=store.count(), new=_new(store, before, indexed.commits), newest=store.newest_number(),
+                vectors=store.vectors(), tokens=tokens or before.tokens, bytes=_size(where.folder),
             )  # fmt: skip
         if self._sharing and not waiting:
             self._stage = "push"
@@ -204,26 +207,23 @@ class Worker:
             mark.unlink(missing_ok=True)
 
 
-def _placed(orders: Orders, one: Repository, path: Path) -> opening.Place:
-    where = opening.place(path, store_of(Path(orders.fleet), one.name), orders.flags)
-    if path.resolve() not in (where.source.worktree, where.source.git_dir, where.source.git_dir.parent):
-        raise RepositoryError(
-            f"{path} is not a Git repository",
-            f"it lies in {where.source.worktree or where.source.git_dir}, which may be named instead",
-        )
-    return where
-
-
 def _unchanged(orders: Orders, before: Repository) -> bool:
     """Whether a worker would find nothing to do, as far as a few starts of git tell."""
     if before.state != "complete" or is_address(before.source) or orders.tokens or orders.vectors:
         return False
     try:
-        where = _placed(orders, before, Path(before.source))
+        where = opening.of_fleet(Path(before.source), store_of(Path(orders.fleet), before.name), orders.flags)
         with where.store(existing=True) as store:
             return store.count() == before.commits and operations.is_current(where, store)
     except TreeringError:  # a worker finds it, too, and says so
         return False
+
+
+def _new(store: Store, before: Repository, indexed: int) -> int:
+    """The commits that came since the last time. Which those are a register of an earlier treering does not say: then
+    those that were indexed now.
+    """
+    return store.count(after=before.newest) if before.newest or not before.commits else indexed
 
 
 def _too_large(size: int, largest: int) -> RepositoryError:
@@ -304,7 +304,7 @@ def _waves(register: Fleet, orders: Orders, workers: int, stack: ExitStack) -> I
     while wave := list(register.repositories(after=last, most=WAVE)):
         last = wave[-1].source
         wave = [one for one in wave if one.name]
-        if not os.environ.get(ADDRESS):  # the many of a cluster look faster than its driver
+        if not named():  # the many of a cluster look faster than its driver
             with ThreadPoolExecutor(workers) as threads:
                 looks = list(threads.map(partial(_unchanged, orders), wave))
             yield from (replace(one, new=0, finished=time.time()) for one in compress(wave, looks))
@@ -341,13 +341,15 @@ def forget(fleet: Path, names: Sequence[str], *, leave_points: bool = False) -> 
     """Take repositories out of a fleet, with their stores and mirrors, and before that their points out of Qdrant, but
     with ``leave_points``. Returns what they were named by.
 
-    Raises :class:`StoreError` if Qdrant does not let us: then all is left in its place.
+    Raises :class:`StoreError` if Qdrant does not let us, or where a repository itself lies there: then all is left in
+    its place.
     """
     with Fleet(fleet) as register, locked(fleet / "update.lock", "treering fleet forget"):
         found = {name: register.named(name) for name in names}
         if unknown := [name for name, one in found.items() if one is None]:
             raise UsageError(f"the fleet has no {', '.join(unknown)}", "see `treering fleet status`")
         gone = [one for one in found.values() if one]
+        folders = _folders(register, fleet, gone)
         if not leave_points:
             if halfway := next((one.name for one in gone if one.stage == "push"), ""):
                 raise StoreError(
@@ -355,14 +357,30 @@ def forget(fleet: Path, names: Sequence[str], *, leave_points: bool = False) -> 
                     "run `treering fleet update` with --qdrant first, or leave its points: --leave-points",
                 )
             sharing.forget(register.collections(names))
+        for folder in folders:
+            with os_errors(folder):
+                if folder.exists():
+                    shutil.rmtree(folder)
         for name in names:
-            for folder in (store_of(fleet, name), mirror_of(fleet, name)):
-                with os_errors(folder):
-                    if folder.exists():
-                        shutil.rmtree(folder)
             (fleet / "running" / name).unlink(missing_ok=True)
         # Last: until then it can be done again. What was a duplicate may be none any more; the next list says so.
         register.forget(
             [*(one.source for one in gone), *(one.source for one in register.repositories() if not one.name)]
         )
     return [one.source for one in gone]
+
+
+def _folders(register: Fleet, fleet: Path, gone: Sequence[Repository]) -> list[Path]:
+    """The stores and mirrors of some repositories. Raises :class:`StoreError` where one is not ours to delete, or a
+    repository itself lies in it.
+    """
+    stores = [store_of(fleet, one.name) for one in gone]
+    mirrors = [mirror_of(fleet, one.name) for one in gone if is_address(one.source)]
+    foreign = [str(folder) for folder in stores if folder.exists() and not ignores_itself(folder)]
+    foreign += [str(folder) for folder in mirrors if (folder / ".git").exists()]
+    foreign += [
+        one.source for one in register.repositories() if any(within(folder, one.source) for folder in stores + mirrors)
+    ]
+    if foreign:
+        raise StoreError(f"{foreign[0]} is not the fleet's, and would be deleted", "move it out of the fleet first")
+    return stores + mirrors

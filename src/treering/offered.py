@@ -228,3 +228,7 @@ OFFERS: dict[str, Offer] = {
     ),
 }  # fmt: skip
 """By the name that each has as a path under ``/v1/``."""
+QUICK = frozenset({"search", "similar", "commit", "files", "context"})
+"""What is answered in some hundredths of a second, and by one repository of a fleet, too. All else has threads of its
+own, and is asked of a repository that is served by itself.
+"""

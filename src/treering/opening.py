@@ -4,15 +4,15 @@ and ``learning.py``; nothing of what only those need is imported here, for every
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from treering.config import Settings, load
-from treering.errors import DataError, ModelError, NoStore, StoreError, UsageError
+from treering.config import SECTIONS, Settings, load
+from treering.errors import DataError, ModelError, NoStore, RepositoryError, StoreError, UsageError
 from treering.files import as_text
 from treering.git.reader import Source, locate
 from treering.operate.threads import FILE as THREADS
@@ -23,10 +23,15 @@ from treering.report import Reporter
 from treering.search.commits import Finder
 from treering.search.fusion import LEARNED
 from treering.store import FOLDER, Store, store_folder
-from treering.store.fleet import Fleet, mirror_of
+from treering.store.fleet import Fleet, mirror_of, store_of
 from treering.vectors.embedder import Embedder, embed, load_embedder
 
 BEHIND = "the index is behind the repository: run `treering index`, or keep `treering watch` on"
+
+THEIRS = ("scrape", "route")
+"""The sections of a repository's own file that hold in a fleet. All else is the fleet's: what is made of them is
+compared with, and learned beside, what is made of the others, by models that none of them may choose.
+"""
 
 Flags = Mapping[str, Mapping[str, object]]
 
@@ -54,13 +59,16 @@ class Place:
             yield store
 
 
-def place(repo: Path, store: Path | None = None, flags: Flags | None = None) -> Place:
+def place(
+    repo: Path, store: Path | None = None, flags: Flags | None = None, *, heeding: Collection[str] = frozenset(SECTIONS)
+) -> Place:
     """Find the repository, its settings and its store. ``store`` beats ``TREERING_STORE``; both beat the default.
+    ``heeding`` only these sections of the repository's own file.
 
     Raises :class:`RepositoryError` or :class:`UsageError`.
     """
     source = locate(repo)
-    settings = load(source.worktree, os.environ, flags)
+    settings = load(source.worktree, os.environ, flags, heeding=heeding)
     chosen = store or os.environ.get("TREERING_STORE")
     folder = store_folder(source.worktree, source.git_dir, chosen)
     if not chosen and (folder.is_symlink() or source.tracks(FOLDER)):
@@ -83,6 +91,34 @@ def places(repos: Sequence[Path], store: Path | None = None) -> dict[str, Place]
         names = (name, *(f"{name}-{number}" for number in range(2, len(repos) + 2)))
         found[next(one for one in names if one not in found)] = where
     return found
+
+
+def of_fleet(path: Path, store: Path, flags: Flags | None = None) -> Place:
+    """A repository of a fleet, which lies there and nowhere around it, by the fleet's settings.
+
+    Raises what :func:`place` does.
+    """
+    where = place(path, store, flags, heeding=THEIRS)
+    if path.resolve() not in (where.source.worktree, where.source.git_dir, where.source.git_dir.parent):
+        raise RepositoryError(
+            f"{path} is not a Git repository",
+            f"it lies in {where.source.worktree or where.source.git_dir}, which may be named instead",
+        )
+    return where
+
+
+def member(fleet: Path, name: str) -> Place:
+    """A repository of a fleet by its name there. Raises :class:`RepositoryError` where it is not known where it lies,
+    and what :func:`place` does.
+    """
+    mirror = mirror_of(fleet, name)
+    if mirror.exists():
+        return of_fleet(mirror, store_of(fleet, name))
+    with Fleet(fleet, reading=True) as register:
+        found = register.named(name)
+    if not found:
+        raise RepositoryError(f"where {name} lies is not known", "run `treering fleet update` with it in the list")
+    return of_fleet(Path(found.source), store_of(fleet, name))
 
 
 def stores_of(fleet: Path) -> dict[str, Path]:

@@ -37,6 +37,7 @@ from treering.text.words import plain_words
 from treering.tracing import span
 from treering.types import Trend
 from treering.vectors.embedder import EMBEDDERS, Embedder
+from treering.vectors.index import OPTIONS
 
 
 def scrape(where: Place, report: Reporter, *, patches: bool = False) -> scrape_stage.Scraped:
@@ -290,14 +291,19 @@ def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 
 
 
 def qdrant_push(
-    where: Place, report: Reporter, *, everything: bool = False, embedder: Callable[[], Embedder] | None = None
+    where: Place,
+    report: Reporter,
+    *,
+    everything: bool = False,
+    embedder: Callable[[], Embedder] | None = None,
+    options: tuple[str, str] = OPTIONS,
 ) -> mirror_stage.Pushed:
     """Bring the collection in Qdrant to what the store holds. Nothing is read from the repository. ``embedder`` as for
-    :func:`index`.
+    :func:`index`; ``options`` are those that name the collection and the repository in it.
     """
     with where.store(existing=True) as store:
         model = (embedder or embedder_of(where.settings))()
-        with mirror_stage.opened(store, where.settings.vectors, model, create=True) as mirror:
+        with mirror_stage.opened(store, where.settings.vectors, model, create=True, options=options) as mirror:
             return mirror_stage.push(store, model, mirror, report, everything=everything)
 
 

@@ -10,20 +10,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 import fake_qdrant
-from fake_forge import TOKEN, fake_forge
+from fake_forge import TOKEN, Fault, fake_forge
 from repositories import Repo, at_home
 from treering import finding, fleets, opening, operations
+from treering.cli.main import main
 from treering.errors import NoStore, ServiceError, StoreBusy, StoreError, UsageError
 from treering.files import locked
 from treering.fleets import Orders, Worker
 from treering.operate import roster
+from treering.operate.cluster import cluster
 from treering.report import Reporter
 from treering.store import Store
 from treering.store.fleet import Fleet, Repository, mirror_of, store_of
@@ -121,6 +124,40 @@ def test_an_entry_that_cannot_be_is_put_down_without_its_password(register: Flee
     assert [one.source for one in register.repositories()] == ["/srv/shop"], "the list was mended"
 
 
+def test_a_repository_within_the_fleet_is_none_of_its_own(register: Fleet, tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet"
+    kept = small(fleet / "mirrors" / "kept", "ledger")
+    kept.git("worktree", "add", "--quiet", str(tmp_path / "aside"))
+    (tmp_path / "by-link").symlink_to(kept.path)
+    wrong = [str(kept.path), str(tmp_path / "by-link"), f"file://{tmp_path}/flee%74/mirrors/kept"]
+    wrong += [str(tmp_path / "aside"), str(fleet)]
+    roster.add(register, [*wrong, str(tmp_path / "fleet-2")])
+    for one in register.repositories():
+        assert (one.state, one.stage) == (("failed", "list") if one.source in wrong else ("waiting", "")), one
+        assert ("the fleet's own" in one.cause) == (one.source in wrong)
+
+
+@pytest.mark.parametrize("place", ["stores/kept", "stores/kept/inner", "mirrors/kept"])
+def test_a_users_own_repository_is_never_forgotten(tmp_path: Path, place: str) -> None:
+    """An earlier treering took one that lies within the fleet, and one may be put there."""
+    fleet = tmp_path / "fleet"
+    with Fleet(fleet) as register:
+        kept = small(fleet / place, "ledger")
+        named = {"kept": str(kept.path), "other": str(tmp_path / "other"), "there": "https://h.example/there"}
+        register.keep([Repository(source=source, name=name) for name, source in named.items()])
+    for name, path in (("other", "stores/other"), ("there", "mirrors/there")):
+        there = small(fleet / path, "ledger")
+        with pytest.raises(StoreError, match=f"{path} is not the fleet's"):
+            fleets.forget(fleet, [name])
+        assert there.git("rev-list", "--count", "HEAD") == "3"
+    if place.startswith("stores"):
+        with pytest.raises(StoreError, match="is not the fleet's"):
+            fleets.forget(fleet, ["kept"])
+    else:
+        assert fleets.forget(fleet, ["kept"]) == [str(kept.path)]
+    assert kept.git("rev-list", "--count", "HEAD") == "3"
+
+
 def test_a_name_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
     with Fleet(tmp_path / "fleet") as register:
         register.keep([Repository(source="/srv/x", name="../../precious")])
@@ -165,6 +202,30 @@ def test_an_organisation_is_listed_page_by_page(kind: str, monkeypatch: pytest.M
         fleets.organisation("acme")
 
 
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+def test_an_organisation_that_is_listed_in_part_adds_nothing(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small(tmp_path / "shop", "ledger")
+    with fake_forge(kind) as forge:
+        forge.page = 2
+        forge.owned = [f"https://h.example/acme/{number}.git" for number in range(5)]
+        listed = forge._owned
+
+        def then_refuses(what: str, owner: str, _: str) -> Any:
+            forge.faults.append(Fault(422))
+            return listed(what, owner, _)
+
+        monkeypatch.setattr(forge, "_owned", then_refuses)
+
+        monkeypatch.setenv("TREERING_FORGE_API", forge.api)
+        command = ["fleet", "update", str(tmp_path / "fleet"), str(tmp_path / "shop"), "--organisation", f"{kind}:acme"]
+        ran = CliRunner().invoke(main, command)
+    assert ran.exit_code == ServiceError.exit_code
+    assert "422 on GET" in ran.output
+    assert not (tmp_path / "fleet").exists()
+
+
 # the work on one ------------------------------------------------------------------------------------------------------
 
 
@@ -187,10 +248,52 @@ def test_a_repository_is_indexed_as_it_would_be_alone(worker: Worker, tmp_path: 
     assert not list((worker.fleet / "running").iterdir())
 
 
+def test_what_was_done_and_never_told_counts_as_new_once(worker: Worker, tmp_path: Path) -> None:
+    repo = small(tmp_path / "shop", "ledger")
+    before = Repository(source=str(repo.path), name="shop")
+    worker.work(before)  # its worker, or all of the update, was killed before this was put down
+    done = worker.work(before)
+    assert (done.commits, done.new) == (3, 3)
+    assert worker.work(done).new == 0
+    repo.git("reset", "--quiet", "--hard", "HEAD~2")
+    repo.commit("Count the oracle", oracle__py="TOTAL = 1\n")
+    again = worker.work(done)
+    assert (again.commits, again.new) == (2, 1), "what vanished is not taken from it"
+    repo.commit("Count it twice", oracle__py="TOTAL = 2\n")
+    head = (repo.path / ".git" / "HEAD").rename(tmp_path / "HEAD")
+    failed = worker.work(again)
+    assert (failed.state, failed.commits, failed.new) == ("failed", 2, 0)
+    head.rename(repo.path / ".git" / "HEAD")
+    assert worker.work(replace(failed, newest=0)).new == 1, "an earlier treering put down no newest"
+    assert worker.work(failed).new == 1
+
+
 def test_tokens_are_made_where_they_are_asked_for(worker: Worker, tmp_path: Path) -> None:
     small(tmp_path / "shop", "ledger")
     worker.orders = replace(worker.orders, tokens=True)
     assert worker.work(Repository(source=str(tmp_path / "shop"), name="shop")).tokens > 0
+
+
+def test_a_repository_chooses_its_commits_and_no_model(worker: Worker, tmp_path: Path) -> None:
+    worker.orders = replace(worker.orders, tokens=True)
+    chosen = """
+        index.model = "%s"
+        index.batch_tokens = 1000000000
+        vectors.backend = "edge"
+        tokens.strategy = "flat"
+        train.model = "%s"
+        scrape.max_commits = 2
+    """
+    for name in ("shop", "mill"):
+        small(tmp_path / name, "ledger")
+    (tmp_path / "mill" / "treering.toml").write_text(chosen % (tmp_path, tmp_path))
+    shop, mill = (worker.work(Repository(source=str(tmp_path / name), name=name)) for name in ("shop", "mill"))
+    assert (mill.state, mill.cause, mill.commits) == ("complete", "", 2)
+    assert 0 < mill.tokens < shop.tokens
+    shops, mills = ((store_of(worker.fleet, name) / "vectors").iterdir() for name in ("shop", "mill"))
+    assert {one.name for one in shops} == {one.name for one in mills}
+    (tmp_path / "mill" / "treering.toml").write_text("[index]\nmodle = 1")
+    assert (broken := worker.work(mill)).code == UsageError.exit_code, broken
 
 
 def test_what_fails_keeps_what_was_there(worker: Worker, tmp_path: Path) -> None:
@@ -525,6 +628,17 @@ def test_a_cluster_that_is_not_there_is_said_at_once(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
     with pytest.raises(ServiceError, match=r"no Ray answers at 127\.0\.0\.1:9"):
         fleets.update(tmp_path / "fleet", [str(many / "ledger")], Reporter())
+
+
+def test_a_cluster_that_is_called_local_is_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with cluster(3):
+        import ray  # not before: it looks for its token then
+
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray says none
+        assert resources["CPU"] == 3, "of so many processes as were asked for"
+    assert "RAY_AUTH_MODE" not in os.environ
 
 
 def test_a_fleet_that_is_none(tmp_path: Path) -> None:

@@ -14,24 +14,26 @@ from typing import Any
 import anyio
 import httpx
 import httpx2
+import msgspec
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from repositories import Repo, at_home
 from serving import Served, serving
-from treering import opening, operations
+from treering import finding, opening, operations
 from treering.cli.main import main
 from treering.config import ServeSettings, Settings
 from treering.errors import NoKey, ServiceError, UsageError
 from treering.gathering import Gathering
-from treering.offered import OFFERS
+from treering.offered import OFFERS, QUICK
 from treering.operate import rest
 from treering.remote import Remote
 from treering.report import Reporter
 from treering.serve import fleet as fleets
 from treering.serve.access import EVERYTHING, Sight, Tokens
-from treering.serve.fleet import Fleet
+from treering.serve.crew import Bench, Opening
+from treering.serve.fleet import Fleet, Members
 from treering.serve.guard import check
 from treering.serve.house import House
 from treering.store.fleet import Fleet as Register
@@ -78,6 +80,14 @@ def stores(repos: dict[str, Repo]) -> dict[str, Path]:
     return {name: repo.path.parent / "stores" / name for name, repo in repos.items() if "-" in name}
 
 
+def registered(fleet: Path, repos: dict[str, Repo]) -> None:
+    """A fleet that knows where its repositories lie, and has their stores."""
+    with Register(fleet) as register:
+        register.keep(Repository(source=str(repos[name].path), name=name) for name in stores(repos))
+    for name, store in stores(repos).items():
+        shutil.copytree(store, fleet / "stores" / name)
+
+
 @pytest.fixture
 def folder(repos: dict[str, Repo], tmp_path: Path) -> Path:
     for name, store in stores(repos).items():
@@ -92,8 +102,7 @@ def served(repos: dict[str, Repo]) -> Iterator[Served]:
         at_home(patch, repos["market"].path.parent)
         own = repos["market"].path.parent / "stores"
         fleet = repos["market"].path.parent / "fleet"
-        for name, store in stores(repos).items():
-            shutil.copytree(store, fleet / "stores" / name)
+        registered(fleet, repos)
         places = {name: opening.place(repos[name].path, own / name) for name in ("market", "bakery")}
         with serving(places, fleet=Fleet(fleet, Settings()), token=ADA, tokens=TOKENS) as served:
             yield served
@@ -251,14 +260,75 @@ def test_a_fleet_alone_is_served_and_asked_where_nothing_is_named(folder: Path) 
         told = served.get("/v1/repositories").json()
         assert told == {"repositories": [], "fleet": ["shop-back", "shop-front", "vault-gold"]}
         paths = served.get("/openapi.json").json()["paths"]
-        assert "/v1/files" not in paths
-        (named,) = (one for one in paths["/v1/search"]["get"]["parameters"] if one["name"] == "repository")
-        assert named["schema"]["enum"] == ["*"]
+        assert "/v1/brief" not in paths
+        for path, known in (("/v1/search", ["*"]), ("/v1/files", [])):
+            (named,) = (one for one in paths[path]["get"]["parameters"] if one["name"] == "repository")
+            assert named["schema"] == {"type": "string", "examples": known}
         assert served.post("/v1/commit", {"commit": "0123abcd"}).status_code == 400
         assert served.post("/search", {"query": "penguins"}).status_code == 400
         assert served.get("/v1/models").json()["data"] == []
     with pytest.raises(UsageError):
         House({})
+
+
+def test_one_of_them_is_asked_by_its_name(served: Served, repos: dict[str, Repo]) -> None:
+    commit = repos["shop-front"].git("rev-parse", "HEAD")
+    where = opening.place(repos["shop-front"].path, stores(repos)["shop-front"])
+    asked = {**ASKED, "search": {"query": "penguins"}, "similar": {"commit": commit}, "commit": {"commit": commit}}
+    with finding.desk(where, Reporter()) as desk:
+        for name in QUICK:
+            answer = served.post(f"/v1/{name}?repository=shop-front", asked[name], headers=bearing(BOB))
+            offer = OFFERS[name]
+            told = offer.answer(desk, msgspec.convert(asked[name], offer.asked))
+            alone = msgspec.json.decode(msgspec.json.encode(told))
+            if name == "context":  # its marks are others each time
+                assert len(answer.json()["text"]) == len(alone["text"])
+                alone["text"] = answer.json()["text"]
+            assert (answer.status_code, answer.json()) == (200, alone), name
+    hidden, nowhere = (
+        served.get("/v1/files", params={"repository": name, "task": "lock"}, headers=bearing(BOB))
+        for name in ("vault-gold", "cellar")
+    )
+    assert hidden.status_code == nowhere.status_code == 400
+    assert hidden.text.replace("vault-gold", "") == nowhere.text.replace("cellar", "")
+    for name in ("../stores/shop-front", "shop-" + "x" * 300, "shop-\0", ".."):
+        assert (
+            served.get("/v1/search", params={"repository": name, "query": "x"}, headers=bearing(BOB)).status_code == 400
+        )
+
+
+def test_what_takes_long_or_writes_is_not_asked_of_one_of_them(served: Served) -> None:
+    for name in (*(OFFERS.keys() - QUICK), "index", "learn", "gate"):
+        body = ASKED.get(name, {"patch": "x"} if name == "gate" else {})
+        refused = served.post(f"/v1/{name}?repository=shop-front", body, headers=bearing(ADA))
+        assert refused.status_code == 400, name
+        assert name not in OFFERS or "in a fleet" in refused.text
+
+
+def test_those_that_were_asked_last_are_open_and_choose_no_model(
+    tmp_path: Path, repos: dict[str, Repo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered(tmp_path / "fleet", repos)
+    fleet = Fleet(tmp_path / "fleet", Settings())
+    bench = Bench(Members(fleet, Opening({})), most=2)
+    for name in ("shop-front", "shop-back", "shop-front", "vault-gold"):
+        assert bench.answer(name, lambda desk: len(desk.search("penguins")))
+    assert list(bench.desks) == ["shop-front", "vault-gold"]
+    bench.close()
+    moved = repos["shop-back"].copied(tmp_path / "moved")
+    moved.write("treering.toml", '[index]\nmodel = "/nowhere"\n[route]\nprivate_paths = ["prices"]\n')
+    with Register(fleet.folder) as register:
+        register.keep([Repository(source=str(moved.path), name="shop-back")])
+        register.keep([Repository(source=str(tmp_path / "gone"), name="shop-front")])
+        register.forget([str(repos["vault-gold"].path)])
+    settings = opening.member(fleet.folder, "shop-back").settings
+    assert (settings.index, settings.route.private_paths) == (Settings().index, ("prices",))
+    with serving({}, fleet=fleet) as served:
+        for name, said in (("shop-front", "there is no folder"), ("vault-gold", "is not known")):
+            lost = served.get("/v1/search", params={"query": "penguins", "repository": name})
+            assert lost.status_code == 503
+            assert said in lost.text
+        assert of(search(served, query="penguins")) == {"shop-front", "shop-back", "vault-gold"}
 
 
 # who sees what ---------------------------------------------------------------------------------------------------
@@ -522,8 +592,9 @@ def test_mcp_searches_all_that_a_token_sees_and_names_nothing_else(served: Serve
         tools = {tool.name: tool.input_schema for tool in (await client.list_tools()).tools}
         listed = [str(tools), str(await client.list_resources()), str(client.instructions)]
         assert not [name for name in HIDDEN for text in listed if name in text]
-        assert tools["search_commits"]["properties"]["repository"]["enum"] == ["market", "*"]
-        assert "*" not in str(tools["files_for_task"]["properties"].get("repository"))
+        assert tools["search_commits"]["properties"]["repository"]["examples"] == ["market", "*"]
+        assert tools["files_for_task"]["properties"]["repository"]["examples"] == ["market"]
+        assert "*" not in str(tools["brief"]["properties"].get("repository"))
         found = await client.call_tool("search_commits", {"repository": "*", "query": "penguins"})
         assert not found.is_error, found
         assert {one["repository"] for one in found.structured_content["commits"]} == {"shop-front", "shop-back"}
@@ -532,7 +603,7 @@ def test_mcp_searches_all_that_a_token_sees_and_names_nothing_else(served: Serve
         hidden = await client.call_tool("search_commits", {"repository": "bakery", "query": "bread"})
         nowhere = await client.call_tool("search_commits", {"repository": "cellar", "query": "bread"})
         assert hidden.is_error
-        assert str(hidden) == str(nowhere)
+        assert str(hidden).replace("bakery", "") == str(nowhere).replace("cellar", "")
         for uri in ("treering://bakery/status", f"treering://bakery/commit/{'0' * 40}"):
             with pytest.raises(Exception) as refusal:  # noqa: PT011  the SDK's own
                 await client.read_resource(uri)
@@ -543,9 +614,28 @@ def test_mcp_searches_all_that_a_token_sees_and_names_nothing_else(served: Serve
     by_mcp(served, BOB, question)
 
 
+def test_mcp_asks_one_of_a_fleet_by_the_name_that_was_found(served: Served) -> None:
+    async def question(client: Client) -> None:
+        found = await client.call_tool("search_commits", {"repository": "*", "query": "sell penguins"})
+        best = found.structured_content["commits"][0]
+        detail = await client.call_tool(
+            "commit_detail", {"repository": best["repository"], "commit": best["commit_hash"]}
+        )
+        assert not detail.is_error, detail
+        assert "penguins.py" in str(detail)
+        assert "treering://" not in str(detail)
+        assert (await client.call_tool("commit_detail", {"repository": "*", "commit": best["commit_hash"]})).is_error
+        assert (await client.call_tool("brief", {"repository": best["repository"]})).is_error
+
+    by_mcp(served, BOB, question)
+
+
 def test_mcp_of_a_fleet_alone_has_only_what_can_be_asked_of_it(served: Served) -> None:
     async def question(client: Client) -> None:
-        assert [tool.name for tool in (await client.list_tools()).tools] == ["search_commits"]
+        tools = {tool.name: tool.input_schema for tool in (await client.list_tools()).tools}
+        assert tools.keys() == {"search_commits", "files_for_task", "commit_detail", "context_pack"}
+        assert "repository" not in tools["search_commits"]["required"]
+        assert "repository" in tools["files_for_task"]["required"]
         assert not (await client.list_resources()).resources
         found = await client.call_tool("search_commits", {"query": "penguins"})
         assert {one["repository"] for one in found.structured_content["commits"]} == {"vault-gold"}

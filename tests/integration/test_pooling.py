@@ -1,14 +1,19 @@
 """One model of several repositories, by real torch."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from repositories import Repo
 from tiny import tiny_base
 from treering import pooling
-from treering.errors import DataError, NoStore, UsageError
+from treering.errors import DataError, NoStore, StoreBusy, UsageError
+from treering.files import locked
 from treering.fleets import Orders, Worker
 from treering.operate import roster
 from treering.report import Reporter
@@ -131,3 +136,39 @@ def test_there_is_nothing_to_learn_from(tmp_path: Path, flags: Flags, make_repo:
         roster.add(register, [str(tmp_path / "one")])
     with pytest.raises(DataError, match="has tokens to learn from"):
         pooling.train(tmp_path / "fleet", Reporter(), flags=flags)
+
+
+def by_torchrun(fleet: Path, base: Path) -> "subprocess.CompletedProcess[bytes]":
+    """Two processes; what hangs fails the test."""
+    launcher = (sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    how = ("--method", "full", "--max-steps", "2", "--batch-size", "2", "--sequence-length", "32", "--no-gpu", "--json")
+    return subprocess.run(
+        [*launcher, "-m", "treering", "fleet", "train", fleet, "--model", base, *how],
+        check=False, capture_output=True, timeout=240, env=os.environ | {"PYTHONPATH": "src", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_of_two_processes_the_first_one_writes_and_tells(fleet: Path, tmp_path: Path) -> None:
+    with locked(fleet / "trainer.lock", "another"):
+        refused = by_torchrun(fleet, tmp_path / "base")
+    assert refused.returncode != 0
+    assert not refused.stdout
+    assert refused.stderr.count(b"is in use by another") == 1, "the second one learns beside it and writes nothing"
+    (cause,) = refused.stderr.decode().partition("Root Cause")[2:]
+    assert f"exitcode  : {StoreBusy.exit_code} " in cause
+    trained = by_torchrun(fleet, tmp_path / "base")
+    assert trained.returncode == 0, trained.stderr
+    told = msgspec.json.decode(trained.stdout, type=pooling.Pooled)
+    assert (told.report.training.processes, told.report.training.steps) == (2, 2)
+    (folder,) = (fleet / "models").iterdir()
+    assert told.folder == str(folder)
+    assert not [one.name for one in folder.iterdir() if one.is_dir()], "no checkpoint is left"
+    again = by_torchrun(fleet, tmp_path / "base")
+    assert (again.returncode, again.stdout) == (0, trained.stdout), again.stderr
+
+
+def test_what_fails_every_process_ends_them_all(tmp_path: Path, flags: Flags) -> None:
+    failed = by_torchrun(tmp_path / "none", tmp_path / "base")
+    assert failed.returncode != 0
+    assert b"there is no fleet in" in failed.stderr
+    assert f"exitcode  : {NoStore.exit_code} " in failed.stderr.decode()

@@ -15,7 +15,7 @@ from treering.report import Reporter
 @click.command()
 @REPOS
 @click.option("--store", type=PATH, help="The store's folder, of a single repository [default: .treering there].")
-@click.option("--fleet", type=PATH, help="A fleet, searched as one by who asks for the repository `*`.")
+@click.option("--fleet", type=PATH, help="A fleet: searched as one by the name `*`, or one of it by its own.")
 @click.option(
     "--host", help="The address to listen at; any but the machine's own demands a token [default: 127.0.0.1]."
 )

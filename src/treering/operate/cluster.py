@@ -22,7 +22,7 @@ from typing import Any
 from treering.errors import ServiceError, needs
 
 ADDRESS = "RAY_ADDRESS"
-"""The environment variable that names a cluster; without it one is started here, and ended with the work."""
+"""The environment variable that names a cluster."""
 OBJECTS = 128 << 20
 """Bytes of shared memory of a cluster that is started here: rows are short."""
 AHEAD = 2
@@ -39,10 +39,18 @@ ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 Work = Callable[[bytes], bytes]
 
 
+def named() -> str:
+    """The address of the cluster that works; without one, or by Ray's name for that, `local`, one is started here, and
+    ended with the work.
+    """
+    address = os.environ.get(ADDRESS, "")
+    return "" if address == "local" else address
+
+
 @contextmanager
 def cluster(workers: int) -> Iterator[None]:
     """Ray, as the environment says, or of so many processes on this machine. Raises :class:`ServiceError`."""
-    address = os.environ.get(ADDRESS, "")
+    address = named()
     _listens(address)
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as logs:
         here: dict[str, Any] = {

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from msgspec.structs import replace
 
@@ -28,6 +28,15 @@ def listed(file: Path) -> list[str]:
 
 def is_address(source: str) -> bool:
     return "://" in source or (bool(_SSH.match(source)) and not Path(source).exists())
+
+
+def within(folder: Path, source: str) -> bool:
+    """Whether a repository lies in a folder of this machine."""
+    if source[:7].lower() == "file://":
+        source = "/" + unquote(source[7:].partition("/")[2])
+    elif is_address(source):
+        return False
+    return Path(os.path.realpath(source)).is_relative_to(os.path.realpath(folder))
 
 
 def _meant(source: str) -> tuple[str, str, str]:
@@ -76,10 +85,14 @@ def add(register: Fleet, sources: Sequence[str]) -> int:
     if sources:
         register.forget([one.source for one in register.repositories() if not one.name])
     known = {_meant(one.source)[1]: one.name for one in register.repositories() if one.name}
+    home = register.path.parent
     names, fresh, met = set(known.values()), list[Repository](), set[str]()
     for number, source in enumerate(dict.fromkeys(sources), start=1):
         try:
             whole, key, wanted = _meant(source)
+            # A linked work tree lies where its repository does, too.
+            if within(home, whole) or (not is_address(source) and within(home, key)):
+                raise UsageError(f"it lies in {home}, which is the fleet's own", "move it, or name where it came from")
         except UsageError as error:
             whole = as_text(source).replace("\0", "�")
             kept = address(whole)  # of two that differ in a password alone, each is told

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from treering.config import ForgeSettings, ServeSettings
 from treering.errors import TreeringError
 from treering.gating import Verdict
-from treering.offered import ALL, OFFERS, Asked, NothingAsked, SearchAsked
+from treering.offered import ALL, OFFERS, QUICK, Asked, NothingAsked, SearchAsked
 from treering.serve import mcp, openai, pages, schema
 from treering.serve import metrics as counting
 from treering.serve.access import EVERYTHING, Sight, Tokens
@@ -150,10 +150,11 @@ def _routes(
     for name, offer in OFFERS.items():
         path = f"/v1/{name}"
         posted, media = (_streaming(offer.asked), (JSON, STREAM)) if offer.streamed else (offer.asked, (JSON,))
-        across = bool(offer.across and server.house.fleet)
-        told = [schema.Path("post", path, offer.told, offer.gives, posted, media=media, across=across)]
+        fleet = server.house.fleet is not None
+        asks: dict[str, Any] = {"across": fleet and offer.across is not None, "member": fleet and name in QUICK}
+        told = [schema.Path("post", path, offer.told, offer.gives, posted, media=media, **asks)]
         if name not in POST_ONLY:
-            told.append(schema.Path("get", path, offer.told, offer.gives, offer.asked, across=across))
+            told.append(schema.Path("get", path, offer.told, offer.gives, offer.asked, **asks))
         route(server.offer(name, offer, posted), *told)
     searched = "The seed's search: the nearest commits to a vector, or those that answer a question."
     route(

@@ -58,10 +58,11 @@ class Opened:
 @dataclass(slots=True)
 class Bench:
     """What one thread has before it: its desks, each opened by the first question to it, and anew when its index
-    changed.
+    changed; at ``most`` so many (0: all), those that were asked last.
     """
 
     opening: "Opening"
+    most: int = 0
     desks: dict[str, Opened] = field(default_factory=dict)
 
     def desk(self, repository: str) -> Opened:
@@ -70,7 +71,11 @@ class Bench:
             self.leave(repository)
             found = None
         if not found:
-            found = self.desks[repository] = self.opening(repository)
+            while self.most and len(self.desks) >= self.most:
+                self.leave(next(iter(self.desks)))
+            found = self.opening(repository)
+        self.desks.pop(repository, None)
+        self.desks[repository] = found  # last
         self.opening.note(repository, found)
         return found
 
@@ -128,6 +133,9 @@ class Opening:
         self._embedders: dict[tuple[str, int], Any] = {}
         self._loading = threading.Lock()
 
+    def place(self, repository: str) -> Place:
+        return self.places[repository]
+
     def embedder(self, settings: Settings) -> Any:
         """The model of the vectors. Raises :class:`ModelError`."""
         key = settings.index.model, settings.index.batch_tokens
@@ -143,7 +151,7 @@ class Opening:
             self.notes[repository] = (opening.BEHIND, *opened.notes) if new else opened.notes
 
     def __call__(self, repository: str) -> Opened:
-        place, said, closing = self.places[repository], io.StringIO(), ExitStack()
+        place, said, closing = self.place(repository), io.StringIO(), ExitStack()
         started = time.monotonic()
         embedder = None
         with suppress(ModelError):  # what is missing is told by the index, which answers by words then

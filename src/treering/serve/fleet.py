@@ -1,5 +1,5 @@
 """All repositories of a fleet, asked as one: by one thread of the server, over stores that another one holds open, so
-that they are opened anew beside the answers when a store or the list has changed.
+that they are opened anew beside the answers when a store or the list has changed. And one of them, by its name.
 """
 
 import time
@@ -12,16 +12,21 @@ from typing import Any, TypeVar
 
 from treering import opening
 from treering.config import Settings
-from treering.errors import ModelError, NoStore, TreeringError
+from treering.errors import ModelError, NoStore, StoreError, TreeringError
 from treering.gathering import SIGHTS, Gathering
 from treering.offered import OFFERS, Asked
+from treering.opening import Place
 from treering.report import Reporter
 from treering.serve.access import EVERYTHING, Sight
+from treering.serve.crew import Opening
+from treering.store.fleet import store_of
 
 T = TypeVar("T")
 
 LOOKING = 20.0
 """Whether something has changed is looked at once in so many times as long as opening all stores took, and a second."""
+OPEN = 8
+"""So many repositories of a fleet are open at once for who asks them by name."""
 PATIENCE = 0.5
 """For so many seconds the first question waits for what has changed; then what was there before answers for a while."""
 
@@ -40,6 +45,12 @@ class Fleet:
             return opening.stores_of(self.folder)
         return {}
 
+    def holds(self, name: str, sight: Sight) -> bool:
+        """Whether somebody sees a repository of that name here."""
+        with suppress(StoreError, OSError):  # no name of ours, or too long for one
+            return sight.sees(name) and (store_of(self.folder, name) / "treering.db").is_file()
+        return False
+
     def names(self, sight: Sight) -> tuple[str, ...]:
         """The repositories that somebody sees, as they were a second ago or later."""
         at, names = self._names
@@ -51,6 +62,20 @@ class Fleet:
     def state(self) -> tuple[object, ...]:
         """Another one when a store was written, or the list has changed."""
         return tuple((name, *map(_written, _files(store))) for name, store in self.stores().items())
+
+
+class Members(Opening):
+    """Opens desks of repositories of a fleet, by their names there, with the models of those that are served beside."""
+
+    def __init__(self, fleet: Fleet, beside: Opening) -> None:
+        super().__init__({})
+        self._fleet, self._beside = fleet, beside
+
+    def embedder(self, settings: Settings) -> Any:
+        return self._beside.embedder(settings)
+
+    def place(self, repository: str) -> Place:
+        return opening.member(self._fleet.folder, repository)
 
 
 class Opened:

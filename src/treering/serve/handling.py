@@ -18,7 +18,7 @@ from starlette.responses import Response
 from treering import deciding, improving, operations
 from treering.errors import TreeringError, UsageError
 from treering.finding import Point
-from treering.offered import ALL, Asked, NothingAsked, Offer
+from treering.offered import Asked, NothingAsked, Offer
 from treering.serve import metrics as counting
 from treering.serve.answers import (
     Refused,
@@ -103,7 +103,7 @@ class Server:
                 )  # fmt: skip
             started = time.monotonic()
             answer = await while_there(request, self.house.answer(repository, name, asked))
-            if name == "search" and repository != ALL:
+            if name == "search" and repository in self.house.places:
                 self.searches.took(repository, time.monotonic() - started)
             return answered(answer, headers=self._notes(repository))
 

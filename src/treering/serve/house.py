@@ -15,18 +15,16 @@ from typing import Any, TypeVar
 from treering import finding
 from treering.errors import UsageError
 from treering.finding import Desk
-from treering.offered import ALL, OFFERS, Asked
+from treering.offered import ALL, OFFERS, QUICK, Asked
 from treering.opening import Place
 from treering.serve.access import EVERYTHING, Sight
 from treering.serve.crew import Bench, Mate, Opening, Question
-from treering.serve.fleet import Fleet, Reader
+from treering.serve.fleet import OPEN, Fleet, Members, Reader
 from treering.serve.lanes import Lane, Task
 
 T = TypeVar("T")
 Embedded = tuple[list[list[float]], list[int]]
 
-QUICK = frozenset({"search", "similar", "commit", "files", "context"})
-"""What is answered in some hundredths of a second; all else has threads of its own."""
 SLOW_THREADS = 2
 QUESTIONS = 16
 """Texts that are embedded between two looks at whether they are still wanted."""
@@ -34,7 +32,7 @@ QUESTIONS = 16
 
 class House:
     """The repositories of a server by their names, the first one being who is asked where no name is given, and ``*``
-    being all of a fleet. Use ``with``; what is asked of it is awaited.
+    being all of a fleet, of which each has its name, too. Use ``with``; what is asked of it is awaited.
     """
 
     def __init__(
@@ -51,6 +49,7 @@ class House:
         self.places, self.fleet, self.sight = dict(places), fleet, EVERYTHING
         self.threads, self.processes, self._waiting = threads or os.cpu_count() or 1, processes, waiting
         self.opening = Opening(places)
+        self.members = Members(fleet, self.opening) if fleet else None
         self._lanes: dict[str, Lane[Any]] = {}
 
     def __enter__(self) -> "House":
@@ -60,6 +59,8 @@ class House:
         self._lanes["crew"] = Lane("crew", self.processes, self._waiting, lambda: Mate(self.opening))
         if fleet:
             self._lanes["fleet"] = Lane("fleet", 1, self._waiting, lambda: Reader(fleet, embedder))
+        if members := self.members:
+            self._lanes["members"] = Lane("members", 1, self._waiting, lambda: Bench(members, most=OPEN))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,17 +112,25 @@ class House:
         return next(iter(self.places))
 
     def meant(self, repository: str, name: str) -> str:
-        """The repository that an offer is asked of, or all. Raises :class:`UsageError`."""
+        """The repository that an offer is asked of, served by itself or one of a fleet, or all. Raises
+        :class:`UsageError`.
+        """
         if OFFERS[name].across and (repository or self.names[0]) == ALL:
             if self.fleet:
                 return ALL
             raise UsageError("`repository`: no fleet is served here, which `*` is all of", "serve with --fleet")
+        if self.fleet and repository not in self.places and self.fleet.holds(repository, self.sight):
+            if name in QUICK:
+                return repository
+            raise UsageError(f"`repository`: {name} is not asked of {repository} in a fleet", "serve it by --repo")
         return self.name(repository)
 
     def notes(self, repository: str) -> tuple[str, ...]:
         """What is to be said of the index as it was asked last: that it is behind, or answers by words alone."""
         if self.fleet and repository == ALL:
             return self.fleet.notes.get(self.sight, ())
+        if self.members and repository not in self.places:
+            return self.members.notes.get(repository, ())
         return self.opening.notes.get(repository, ())
 
     async def ready(self) -> int:
@@ -143,6 +152,8 @@ class House:
                 lambda reader, _: reader.answer(name, asked, sight, discreet=discreet)
             )
         question = Question(repository, name, asked, discreet)
+        if repository not in self.places:
+            return await self._lanes["members"].run(lambda bench, _: bench.answer(repository, question.answer))
         if self.processes and name in QUICK:
             return await self.crew.run(lambda mate, _: mate.answer(question))
         lane = self.quick if name in QUICK else self.slow

@@ -25,7 +25,7 @@ from treering import __version__
 from treering.assisting import ContextPack, marked
 from treering.deciding import Brief
 from treering.errors import TreeringError, UsageError
-from treering.offered import ALL, OFFERS, Asked, Offer
+from treering.offered import ALL, OFFERS, QUICK, Asked, Offer
 from treering.serve.shown import shown
 
 Answer = Callable[[str, str, Asked], Awaitable[object]]
@@ -56,13 +56,20 @@ def server(answer: Answer, repositories: Sequence[str]) -> MCPServer:
     """
     named = msgspec.json.encode(list(repositories)).decode()
     several = f" Repositories, by the names of their folders: {named}." if len(repositories) > 1 else ""
-    if ALL in repositories:
-        several += " `*` is all repositories of a fleet, which the search asks as one: results name theirs."
     single = [name for name in repositories if name != ALL]
     asked = {name: repositories if offer.across else single for name, offer in OFFERS.items() if offer.tool}
+    members = asked.keys() & QUICK if ALL in repositories else frozenset()
+    if members:
+        several += (
+            " `*` is all repositories of a fleet, which the search asks as one: results name theirs, and by that name"
+            f" one is asked: by {', '.join(sorted(f'`{OFFERS[name].tool}`' for name in members))}."
+        )
     made = MCPServer(
         "treering", title="treering", version=__version__, instructions=INSTRUCTIONS + several, log_level="WARNING",
-        tools=[_tool(name, OFFERS[name], answer, of) for name, of in asked.items() if of],
+        tools=[
+            _tool(name, OFFERS[name], answer, of, member=name in members)
+            for name, of in asked.items() if of or name in members
+        ],
     )  # fmt: skip
     _add_resources(made, answer, single)
     _add_prompts(made)
@@ -122,11 +129,13 @@ class OfferTool(Tool):
             raise UnexpectedToolError(f"{self.name} broke; the log of treering says why") from error
 
 
-def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) -> Tool:
+def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str], *, member: bool) -> Tool:
+    """The tool of an offer over some repositories, and where it is of a ``member``, over those of a fleet by name."""
+
     async def call(arguments: dict[str, Any]) -> CallToolResult:
         given = dict(arguments)
-        repository = given.pop("repository", "" if len(repositories) > 1 else repositories[0])
-        if repository not in repositories:
+        repository = given.pop("repository", repositories[0] if len(repositories) == 1 else "")
+        if repository not in repositories and not (member and repository and isinstance(repository, str)):
             raise ToolError(f"`repository` must be one of: {', '.join(repositories)}")
         try:
             if unknown := given.keys() & offer.settled.keys():
@@ -138,13 +147,14 @@ def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) 
             found = await answer(repository, name, asked)
         except TreeringError as error:
             raise ToolError(_said(error)) from error
-        text, structured = shown(found, lambda commit: "" if repository == ALL else commit_uri(repository, commit))
+        single = repository in repositories and repository != ALL
+        text, structured = shown(found, lambda commit: commit_uri(repository, commit) if single else "")
         return CallToolResult(
             content=[TextContent(type="text", text=_as_data(found, text))],
             structured_content={"note": DATA, **structured},
         )
 
-    schema = _schema(offer, repositories)
+    schema = _schema(offer, repositories, member=member)
     made = OfferTool.from_function(
         call, name=offer.tool, title=offer.tool.replace("_", " ").capitalize(),
         description=offer.told.replace("``", "`"), structured_output=False,
@@ -155,15 +165,19 @@ def _tool(name: str, offer: Offer, answer: Answer, repositories: Sequence[str]) 
     return made.model_copy(update={"parameters": schema})
 
 
-def _schema(offer: Offer, repositories: Sequence[str]) -> dict[str, Any]:
+def _schema(offer: Offer, repositories: Sequence[str], *, member: bool) -> dict[str, Any]:
     """The JSON Schema of what may be asked, without references."""
     schema = dict(msgspec.json.schema(offer.asked)["$defs"][offer.asked.__name__])
     schema["properties"] = {name: of for name, of in schema["properties"].items() if name not in offer.settled}
     schema.pop("title", None)
     schema.pop("description", None)
-    if len(repositories) > 1:
-        of = {"type": "string", "enum": list(repositories), "description": "Which repository."}
+    of: dict[str, Any] = {"type": "string", "enum": list(repositories), "description": "Which repository."}
+    if member:
+        told = "Which repository: one of the examples, or one of the fleet, by its name in what is found."
+        of = {"type": "string", "examples": list(repositories), "description": told}
+    if len(repositories) > 1 or member:
         schema["properties"] = {"repository": of, **schema["properties"]}
+    if len(repositories) != 1:
         schema["required"] = ["repository", *schema.get("required", [])]
     return schema
 

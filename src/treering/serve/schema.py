@@ -26,6 +26,8 @@ class Path:
     of_repository: bool = True
     across: bool = False
     """Whether all of a fleet may be asked, too."""
+    member: bool = False
+    """Whether one of a fleet may be asked by its name there."""
     media: tuple[str, ...] = (JSON,)
     named: str = ""
     """The name of a part of the path."""
@@ -34,7 +36,7 @@ class Path:
 def document(paths: Sequence[Path], repositories: Sequence[str], *, token: bool) -> dict[str, Any]:
     """An OpenAPI 3.1 document of a server that has these repositories; ``*`` is all of a fleet."""
     single = [name for name in repositories if name != ALL]
-    paths = [path for path in paths if single or path.across or not path.of_repository]
+    paths = [path for path in paths if single or path.across or path.member or not path.of_repository]
     kinds = [Failure, *(kind for path in paths for kind in (path.asked, path.gives) if kind is not None)]
     schemas, components = msgspec.json.schema_components(kinds, schema_hook=_anything, ref_template=REFERENCE)
     of = dict(zip(map(_key, kinds), schemas, strict=True))
@@ -91,7 +93,10 @@ def _operation(
         parameters.append({"name": path.named, "in": "path", "required": True, "schema": {"type": "string"}})
     if path.of_repository:
         told = "Which repository; the first of the server by default." + " `*` is all of a fleet." * path.across
-        known = {"enum": [name for name in repositories if path.across or name != ALL]}
+        known: dict[str, Any] = {"enum": [name for name in repositories if path.across or name != ALL]}
+        if path.member:
+            told += " Or one of the fleet, by its name there (/v1/repositories)."
+            known = {"type": "string", "examples": known["enum"]}
         parameters.append({"name": "repository", "in": "query", "description": told, "schema": known})
     if path.asked is not None and path.method == "get":
         asked = _resolved(of[_key(path.asked)], components)

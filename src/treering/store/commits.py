@@ -233,9 +233,10 @@ class CommitTables(Database):
         )
         return row.fetchone() is not None
 
-    def count(self) -> int:
-        """How many commits are reachable."""
-        return int(self.db.execute("SELECT count(*) FROM commits WHERE position IS NOT NULL").fetchone()[0])
+    def count(self, *, after: int = 0) -> int:
+        """How many commits are reachable, of those that were stored later than a number."""
+        row = self.db.execute("SELECT count(*) FROM commits WHERE position IS NOT NULL AND id > ?", (after,))
+        return int(row.fetchone()[0])
 
     def vanished(self) -> int:
         """How many commits are no longer reachable or chosen. None before a first scrape was complete."""

@@ -38,6 +38,7 @@ MIGRATIONS = (
         PRIMARY KEY (url, collection, name)
     ) STRICT, WITHOUT ROWID;
     """,
+    "ALTER TABLE repositories ADD COLUMN newest INTEGER NOT NULL DEFAULT 0",
 )
 LOST = "delete the file and run `treering fleet update` with the same list: the stores are kept"
 """The way out of a damaged one."""
@@ -46,7 +47,9 @@ LOST = "delete the file and run `treering fleet update` with the same list: the 
 class Repository(Struct, frozen=True, kw_only=True):
     """A repository of a fleet, and what became of it when it was last worked on.
 
-    ``new`` are the commits that this brought, ``seconds`` what it took; the other figures are of all there is.
+    ``new`` are the commits that came since the last time that it was done, however often it was tried or killed in
+    between; ``newest`` is the number that its store gave the last of them. ``seconds`` is what it took; the other
+    figures are of all there is. One that failed before `push` has those of the last time that it was done, and 0 new.
     ``cause`` and ``hint`` say what is missing of one that is not complete, ``stage`` where it came to that, and
     ``code`` is the exit code that the same error has elsewhere (docs/errors.md).
     """
@@ -61,6 +64,7 @@ class Repository(Struct, frozen=True, kw_only=True):
     code: int = 0
     commits: int = 0
     new: int = 0
+    newest: int = 0
     vectors: int = 0
     tokens: int = 0
     bytes: int = 0
