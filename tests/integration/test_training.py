@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -142,6 +142,30 @@ def test_a_disk_that_is_full_leaves_the_checkpoints_before(tmp_path: Path, monke
     assert tuned(tmp_path).resumed_at == 2
 
 
+def test_what_scales_the_gradients_of_float16_comes_back_as_it_was(tmp_path: Path) -> None:
+    import torch
+
+    weight = torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+
+    def step(scaler: Any) -> dict[str, Any]:
+        scaler.scale(weight.sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        state: dict[str, Any] = scaler.state_dict()
+        return state
+
+    whole, again = torch.amp.GradScaler("cpu"), torch.amp.GradScaler("cpu")
+    kept = step(whole)
+    checkpoint.save(tmp_path, checkpoint.Progress("n", scaler=kept), {"w": weight.detach()}, {})
+    found = checkpoint.newest(tmp_path, "n", Reporter())
+    assert found
+    assert found[0].scaler
+    again.load_state_dict(found[0].scaler)
+    assert again.state_dict() == kept
+    assert step(again) == step(whole)
+
+
 # cut -------------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +191,16 @@ def test_a_fused_optimizer_gets_through_mixed_precision_with_the_same_losses(
     """What a GPU computes with, on a CPU: Lightning refuses to clip the gradients of a fused one."""
     fused = tuned(tmp_path, plan=replace(PLAN, device="cuda", precision="bf16-mixed"))
     assert fused.losses == LOSSES(undisturbed.losses, abs=2e-2)
+
+
+def test_where_nothing_can_be_compiled_that_is_said_and_the_training_goes_on(
+    tmp_path: Path, undisturbed: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    report = Reporter()
+    assert tuned(tmp_path, plan=replace(PLAN, compile=True), report=report).losses == undisturbed.losses
+    assert "torch.compile lacks Triton, a C compiler" in report.warnings[0]
 
 
 def test_where_memory_runs_out_less_is_computed_at_once_and_that_is_said(
@@ -272,6 +306,39 @@ def test_adapters_over_a_lighter_base_are_merged_into_the_base_as_it_was(
         alone: Any = PeftModel.from_pretrained(base(), str(tmp_path / "adapter")).merge_and_unload()
     ids = torch.arange(16)[None]
     assert torch.allclose(alone(ids).logits, merged(ids).logits, atol=1e-5)
+
+
+def test_in_mixed_precision_what_an_adapter_reads_is_kept_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the layers are what they are: what attention gave, of two layers, in half precision."""
+    import torch
+
+    from treering.lm import lean
+    from treering.lm.module import LanguageModule
+
+    real = LanguageModule.training_step
+    kept: dict[int, Any] = {}
+
+    def watched(self: Any, *batch: Any) -> Any:
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            return real(self, *batch)
+
+    def note(tensor: Any) -> Any:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.detach()
+        return tensor
+
+    def trained(name: str) -> tuple[int, Training]:
+        on_gpu = replace(PLAN, device="cuda", precision="bf16-mixed", base_dtype="bfloat16")
+        recipe = replace(RECIPE, method="lora", max_steps=2)
+        made = tuned(tmp_path / name, recipe, on_gpu, load=partial(model, width=64))
+        return sum(one.untyped_storage().nbytes() for one in kept.values()), made
+
+    monkeypatch.setattr(LanguageModule, "training_step", watched)
+    once, ours = trained("ours")
+    monkeypatch.setattr(lean, "uncast", lambda *_, **__: nullcontext())
+    twice, other = trained("peft")
+    assert twice - once >= 2 * 2 * 64 * RECIPE.batch_size * RECIPE.sequence_length
+    assert ours.losses == other.losses
 
 
 # the end ---------------------------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ class Progress(msgspec.Struct):
     best: float | None = None
     batch_size: int = 0
     accumulate: int = 0
-    scaler: dict[str, float] | None = None
-    """What scales the gradients of float16."""
+    scaler: dict[str, float | int] | None = None
+    """What scales the gradients of float16: whole numbers stay such, torch takes no others for them."""
     gone: float = 0.0
 
 

@@ -4,9 +4,12 @@ import ctypes
 import math
 import os
 import platform
+import shutil
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from treering.errors import needs
@@ -64,6 +67,13 @@ def machine(*, gpu: bool) -> Machine:
         threads=torch.get_num_threads(),
         bfloat16=capability >= AMPERE if capability else device == "cpu" and _multiplies_bfloat16(),
     )
+
+
+def compiles() -> bool:
+    """Whether torch.compile finds here what it makes a GPU's kernels with: Triton, a C compiler, Python's headers."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return bool(find_spec("triton") and compiler and headers.is_file())
 
 
 def free_memory() -> int:

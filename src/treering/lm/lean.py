@@ -2,7 +2,8 @@
 
 What is cheap to make again is not kept: what a norm, an activation function or a gate's product gave is made from its
 inputs when it is asked for (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", of such operations
-alone). An adapter is added to what its layer gives in place, without the three arrays of that size in between.
+alone). An adapter is added to what its layer gives in place, without the three arrays of that size in between. And on
+every device, in mixed precision: what an adapter reads is kept once (:func:`uncast`).
 """
 
 from collections.abc import Callable, Iterator
@@ -178,6 +179,21 @@ def leaner(model: Any, *, remembers: bool) -> Iterator[Lean]:
                 module.forward = forward
                 until_the_end.callback(delattr, module, "forward")
         yield lean
+
+
+@contextmanager
+def uncast(model: Any, *, wanted: bool) -> Iterator[None]:
+    """Under autocast, adapters that read what their layer reads. peft makes float32 of it for them, autocast half
+    precision of that again, and the copy is kept for the way back beside what it was made of: the same numbers.
+    """
+    adapters = [one for one in model.modules() if wanted and getattr(one, "cast_input_dtype_enabled", False)]
+    try:
+        for one in adapters:
+            one.cast_input_dtype_enabled = False
+        yield
+    finally:
+        for one in adapters:
+            one.cast_input_dtype_enabled = True
 
 
 def _give_back(*_: object) -> None:

@@ -14,6 +14,7 @@ from treering.errors import Incomplete, ModelError
 from treering.lm import checkpoint
 from treering.lm.base import layers_of
 from treering.lm.data import TOO_FEW, Blocks, HeldOut, Split, sequences
+from treering.lm.hardware import compiles
 from treering.lm.plan import Plan
 from treering.lm.processes import count, of_host, placed, rank, shard, strategy, whole
 from treering.lm.recipe import Recipe, Training, limit, steps
@@ -64,7 +65,13 @@ class Session:
         self._stop = False
         self.may_go_on: Callable[[], bool] = lambda: True
         self._step_tokens: dict[int, int] = {}
-        self.compiled = plan.compile and recipe.minutes >= COMPILED_FROM
+        wanted = plan.compile and recipe.minutes >= COMPILED_FROM
+        self.compiled = wanted and compiles()
+        if wanted and not self.compiled:
+            report.warn(
+                "torch.compile lacks Triton, a C compiler (gcc, clang or CC) or Python's headers (python3-dev) here:"
+                " the training goes on without it"
+            )
         if self.compiled:
             for layer in layers_of(model):
                 layer.compile()
@@ -225,8 +232,10 @@ class Session:
         import lightning
         import torch
 
+        from treering.lm.lean import uncast
         from treering.lm.module import LanguageModule, collate
 
+        mixed = self.plan.precision != "32-true"
         accumulate = self.progress.accumulate
         module = LanguageModule(
             self.model, self.make_optimizer, self.budget, seed=self.recipe.seed, first_step=self.progress.step,
@@ -259,7 +268,7 @@ class Session:
         )  # fmt: skip
         loader: Any = torch.utils.data.DataLoader(self.blocks, batch_sampler=Order(), collate_fn=collate)  # type: ignore[arg-type]  # blocks are a data set
         try:
-            with self._asked_to_stop():
+            with self._asked_to_stop(), uncast(self.model, wanted=mixed and self.recipe.method != "full"):
                 trainer.fit(module, loader)
         except SystemExit as error:  # what Lightning makes of a signal
             raise KeyboardInterrupt from error
