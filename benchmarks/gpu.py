@@ -310,7 +310,7 @@ def _trainer(bench: Bench) -> Iterator[tuple[str, ...]]:
         ours: dict[str, float] = {}
         for way in (OURS, PACKED, f"{PADDED}512"):
             chosen = argparse.Namespace(
-                way=way, base=base, batch_size=BATCH, length=BLOCK, method=method, gpu=True, steps=10
+                way=way, base=base, batch_size=BATCH, length=BLOCK, method=method, gpu=True, steps=20
             )
             told = bench.run(f"trainer {method} {way}", partial(compared, chosen, stream))
             if not told:

@@ -3,17 +3,16 @@
 The same model, documents, precision and cores, in turns, each run in a process of its own. *Useful* tokens are those
 of documents: padding is none. The Trainer gets the packed blocks that we train on; or documents cut at a length and
 padded to it (`padding="max_length"`), a step as many tokens as ours; or each batch padded to its longest. `--memory`
-compares our loss in chunks with one of all logits at once instead. Each run trains twice, for two steps and for
-`--steps` more than that, and the difference is told: what comes before and after the steps is not counted. Peak memory
-is of the process that trains twice, loading included; all load the same folder of safetensors. With `--gpu` all train
-on the GPU in bfloat16, and memory is what was allocated there.
+compares our loss in chunks with one of all logits at once instead. What counts are `--steps` steps after the first
+three, from the end of one to the end of another, and where a GPU computes it is waited for at each end. Peak memory is
+of the process, loading included; all load the same folder of safetensors. With `--gpu` all train on the GPU in
+bfloat16, and memory is what was allocated there.
 
     python benchmarks/training.py REPO --store STORE [--steps 12] [--batch-size 4] [--length 256] [--padded 256,512]
         [--memory] [--gpu] [--json]
 """
 
 import argparse
-import gc
 import json
 import resource
 import statistics
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.measuring import describe, machine, table, timed
+from benchmarks.measuring import FailedError, describe, machine, table, timed
 
 BASE = "smollm2-135m"
 OURS, WHOLE, PACKED, DYNAMIC = (
@@ -37,6 +36,8 @@ OURS, WHOLE, PACKED, DYNAMIC = (
 )
 PADDED = "Trainer, padded to "
 SAVE = "the base model, as a Trainer can load it"
+WARM_UP = 3
+"""Steps before those that count: they find memory and kernels."""
 
 
 def main() -> None:
@@ -95,18 +96,38 @@ def main() -> None:
 
 
 def one(chosen: Any) -> dict[str, float]:
-    """Train one way, for two steps and for some more: what the others cost."""
+    """Train one way."""
     if chosen.way == SAVE:
         return {"saved": _saved(chosen)}
     return compared(chosen, _stream(chosen))
 
 
-def compared(chosen: Any, stream: tuple[Any, Any]) -> dict[str, float]:
-    """What the steps but the first two cost, by one way, over a token stream."""
-    short = _one(chosen, stream, 2)
-    gc.collect()  # a Trainer is a ring of references, its model in it
-    long = _one(chosen, stream, 2 + chosen.steps)
-    return {key: long[key] - (short[key] if key != "peak" else 0) for key in long}
+class _Steps:
+    """When each step was over, by the clock and by the CPU."""
+
+    def __init__(self, chosen: Any) -> None:
+        self.chosen = chosen
+        self.ends: list[tuple[float, float]] = []
+
+    def ended(self) -> bool:
+        import torch
+
+        if self.chosen.gpu:
+            torch.cuda.synchronize()
+        self.ends.append((time.monotonic(), time.process_time()))
+        return True
+
+    def told(self, useful: int, every: int) -> dict[str, float]:
+        """What the steps that count cost, in which so many tokens were read. No time is no figure."""
+        import torch
+
+        before, after = self.ends[WARM_UP - 1], self.ends[WARM_UP + self.chosen.steps - 1]
+        seconds, cpu = (late - early for early, late in zip(before, after, strict=True))
+        if min(seconds, cpu, useful) <= 0:
+            raise FailedError(f"{useful} tokens in {seconds} s, {cpu} s of the CPU: nothing was measured")
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = torch.cuda.max_memory_allocated() if self.chosen.gpu else own
+        return {"useful": useful, "all": every, "seconds": seconds, "cpu": cpu, "peak": peak}
 
 
 def _stream(chosen: Any) -> tuple[Any, Any]:
@@ -118,14 +139,15 @@ def _stream(chosen: Any) -> tuple[Any, Any]:
     return read_stream(learning.tokenize(opening.place(chosen.repo, chosen.store, flags), Reporter())[0])
 
 
-def _one(chosen: Any, stream: tuple[Any, Any], steps: int) -> dict[str, float]:
+def compared(chosen: Any, stream: tuple[Any, Any]) -> dict[str, float]:
+    """What the steps after the first cost, by one way, over a token stream."""
     warnings.simplefilter("ignore")
     from treering.lm.data import Blocks, split
 
     corpus, ids = stream
     data = split(corpus, ids)
     if chosen.way in (OURS, WHOLE):
-        return _ours(chosen, data, steps)
+        return _ours(chosen, data)
     batch, length = chosen.batch_size, chosen.length
     if chosen.way == PACKED:
         blocks = Blocks(data.train, length)
@@ -137,7 +159,7 @@ def _one(chosen: Any, stream: tuple[Any, Any], steps: int) -> dict[str, float]:
         documents = zip(data.train.starts, data.train.stops, strict=True)
         texts = [ids[start:stop][:length].tolist() for start, stop in documents]
     widest = length if chosen.way != DYNAMIC else 0
-    return _trainer(chosen, texts[-steps * batch :], corpus.eos_id, steps, batch, widest)
+    return _trainer(chosen, texts[-(WARM_UP + chosen.steps) * batch :], corpus.eos_id, batch, widest)
 
 
 def _saved(chosen: Any) -> float:
@@ -148,20 +170,7 @@ def _saved(chosen: Any) -> float:
     return 1.0
 
 
-def _told(useful: int, every: int, started: tuple[float, float], *, gpu: bool) -> dict[str, float]:
-    import torch
-
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "useful": useful,
-        "all": every,
-        "seconds": time.monotonic() - started[0],
-        "cpu": time.process_time() - started[1],
-        "peak": torch.cuda.max_memory_allocated() if gpu else own.ru_maxrss * 1024,
-    }
-
-
-def _ours(chosen: Any, data: Any, steps: int) -> dict[str, float]:
+def _ours(chosen: Any, data: Any) -> dict[str, float]:
     from treering.lm.base import load_model
     from treering.lm.data import HeldOut
     from treering.lm.hardware import machine as hardware
@@ -173,7 +182,8 @@ def _ours(chosen: Any, data: Any, steps: int) -> dict[str, float]:
 
     recipe = Recipe(
         method=chosen.method, minutes=1e6, epochs=1000, batch_size=chosen.batch_size, learning_rate=1e-3,
-        sequence_length=chosen.length, seed=7, gpu=chosen.gpu, max_steps=steps,
+        sequence_length=chosen.length, seed=7, gpu=chosen.gpu,
+        max_steps=WARM_UP + chosen.steps + 1,  # it is not asked after its last step
     )  # fmt: skip
     planned = plan(
         hardware(gpu=chosen.gpu), shape_of(str(chosen.base)), method=chosen.method, sequences=chosen.batch_size,
@@ -184,23 +194,21 @@ def _ours(chosen: Any, data: Any, steps: int) -> dict[str, float]:
         chunked_loss=chosen.way == OURS, gradient_checkpointing=False, compile=False,
     )  # fmt: skip
     data = replace(data, validation=HeldOut((), (), ()))  # the Trainer looks at none either
-    model = load_model(chosen.base)
+    model, steps = load_model(chosen.base), _Steps(chosen)
     with tempfile.TemporaryDirectory() as folder:
-        started = time.monotonic(), time.process_time()
         _, told = fine_tune(
             lambda: model, data, recipe, planned, Reporter(), name="benchmark", checkpoints=Path(folder) / "c",
-            adapter=Path(folder) / "a", save_seconds=1e9,
+            adapter=Path(folder) / "a", save_seconds=1e9, may_go_on=steps.ended,
         )  # fmt: skip
-    return _told(told.tokens, told.tokens, started, gpu=chosen.gpu)
+    tokens = told.tokens * chosen.steps // told.steps
+    return steps.told(tokens, tokens)
 
 
-def _trainer(
-    chosen: Any, texts: list[list[int]], pad: int, steps: int, batch_size: int, widest: int
-) -> dict[str, float]:
+def _trainer(chosen: Any, texts: list[list[int]], pad: int, batch_size: int, widest: int) -> dict[str, float]:
     """Padded to ``widest``; where that is 0, to the longest of a batch."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
     model = AutoModelForCausalLM.from_pretrained(chosen.base)
     if chosen.method == "lora":
@@ -215,17 +223,20 @@ def _trainer(
             size = len(one["input_ids"])
             ids[row, :size] = labels[row, :size] = torch.tensor(one["input_ids"])
             mask[row, :size] = 1
-        seen[0] += int(mask.sum())
-        seen[1] += mask.numel()
+        seen.append((int(mask.sum()), mask.numel()))
         return {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
-    seen = [0, 0]
+    class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is not typed for strict
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            steps.ended()
+
+    steps, seen = _Steps(chosen), list[tuple[int, int]]()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             model=model,
             args=TrainingArguments(
                 output_dir=folder,
-                max_steps=steps,
+                max_steps=WARM_UP + chosen.steps,
                 per_device_train_batch_size=batch_size,
                 learning_rate=1e-3,
                 report_to=[],
@@ -239,10 +250,11 @@ def _trainer(
             ),
             train_dataset=[{"input_ids": text} for text in texts],
             data_collator=collate,
+            callbacks=[Watch()],
         )
-        started = time.monotonic(), time.process_time()
         trainer.train()
-    return _told(seen[0], seen[1], started, gpu=chosen.gpu)
+    counted = seen[WARM_UP : WARM_UP + chosen.steps]
+    return steps.told(sum(useful for useful, _ in counted), sum(every for _, every in counted))
 
 
 if __name__ == "__main__":
