@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from computers import BASES, CONFIGS
 from repositories import Repo
 from treering.cli.main import main
 from treering.errors import ModelError
@@ -90,6 +91,12 @@ def test_the_packed_model_has_the_shape_that_its_file_tells() -> None:
     assert shape_of("smollm2-135m") == Shape(
         134515008, 30, 576, 9, 49152, 8192, 106168320, 305280, 11136, 5760, dropout=False
     )
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_the_shapes_of_the_docs_table_are_those_of_their_configs(tmp_path: Path, base: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[base]))
+    assert shape_of(str(tmp_path)) == BASES[base]
 
 
 def test_adapters_have_as_many_parameters_as_the_shape_says(tmp_path: Path) -> None:
