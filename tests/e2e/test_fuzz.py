@@ -16,6 +16,7 @@ from treering import learning, opening, operations
 from treering.report import Reporter
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))
+pytestmark = pytest.mark.timeout(2 * SECONDS + 300)
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance",
     "negative_data_rejection", "unsupported_method",

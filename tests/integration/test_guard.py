@@ -138,6 +138,13 @@ def test_too_many_headers_are_refused(served: Served) -> None:
     assert refused.status_code == 431
 
 
+def test_who_asks_at_more_length_than_a_url_may_have_is_told(served: Served) -> None:
+    query = b"query_vector=0.0&" * 8192
+    refused = served.raw(b"GET /search?" + query + b" HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert refused.startswith(b"HTTP/1.1 431 ")
+    assert b'"hint":"ask by POST"' in refused
+
+
 def test_a_body_that_never_comes_is_not_waited_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "BODY_SECONDS", 0.2)
     told = served.raw(

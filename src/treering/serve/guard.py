@@ -36,6 +36,8 @@ BODY_SECONDS = 15.0
 MOST_HEADERS = 100
 HEAD_BYTES = 32 * 1024
 """How long a URL and the headers may be together."""
+READ_HEAD_BYTES = 1 << 20
+"""So much of them is read, so that who sends more than they may is told; at more the connection is closed."""
 CLIENTS = 10_000
 """How many clients' rates are remembered."""
 BURST = 2.0

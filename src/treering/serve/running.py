@@ -20,7 +20,7 @@ from treering.report import Reporter
 from treering.serve.answers import JSON, failure
 from treering.serve.app import application
 from treering.serve.fleet import Fleet
-from treering.serve.guard import HEAD_BYTES, HEADERS, Guard
+from treering.serve.guard import HEADERS, READ_HEAD_BYTES, Guard
 from treering.serve.house import House
 from treering.serve.webhooks import Taking
 
@@ -120,7 +120,7 @@ def configured(app: Guard, settings: ServeSettings) -> uvicorn.Config:
     """How uvicorn runs an application: it logs nothing of its own but failures, and speaks only plain HTTP."""
     return uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="on", server_header=False, ws="none", http=Connection,
-        h11_max_incomplete_event_size=HEAD_BYTES, timeout_keep_alive=KEEP_SECONDS, proxy_headers=False,
+        h11_max_incomplete_event_size=READ_HEAD_BYTES, timeout_keep_alive=KEEP_SECONDS, proxy_headers=False,
         timeout_graceful_shutdown=int(settings.seconds) or 1,
     )  # fmt: skip
 
