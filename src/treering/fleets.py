@@ -117,6 +117,9 @@ class Worker:
                 done = self._worked(before)
         except TreeringError as error:
             done = failed(before, self._stage, error)
+        except OSError as error:
+            named = StoreError(f"{error.filename or before.source}: {error.strerror}", "look at its permissions")
+            done = failed(before, self._stage, named)
         except Exception as error:  # noqa: BLE001  of one repository: it must not end the work on the others
             done = failed(before, self._stage, TreeringError(f"{type(error).__name__}: {error}", "this is a bug"))
         now = time.time()
@@ -213,9 +216,11 @@ def _unchanged(orders: Orders, before: Repository) -> bool:
         return False
     try:
         where = opening.of_fleet(Path(before.source), store_of(Path(orders.fleet), before.name), orders.flags)
+        if _size(where.source.objects) > orders.largest:
+            return False
         with where.store(existing=True) as store:
             return store.count() == before.commits and operations.is_current(where, store)
-    except TreeringError:  # a worker finds it, too, and says so
+    except Exception:  # noqa: BLE001  a worker finds it, too, and says so
         return False
 
 
@@ -297,14 +302,14 @@ def update(
 
 
 def _waves(register: Fleet, orders: Orders, workers: int, stack: ExitStack) -> Iterator[Repository]:
-    """What becomes of each; so many at once that the driver needs no more memory for many than for few. Ray is started,
-    until ``stack`` ends it, with the first that something is to be done with.
+    """What becomes of each; so many at once that the driver needs no more memory for many than for few. Ray is started
+    for the first that has something to be done, and ends with ``stack``.
     """
     last, started = "", False
     while wave := list(register.repositories(after=last, most=WAVE)):
         last = wave[-1].source
         wave = [one for one in wave if one.name]
-        if not named():  # the many of a cluster look faster than its driver
+        if not named():  # in a cluster it is quicker to have all looked at by its workers
             with ThreadPoolExecutor(workers) as threads:
                 looks = list(threads.map(partial(_unchanged, orders), wave))
             yield from (replace(one, new=0, finished=time.time()) for one in compress(wave, looks))
@@ -376,7 +381,9 @@ def _folders(register: Fleet, fleet: Path, gone: Sequence[Repository]) -> list[P
     """
     stores = [store_of(fleet, one.name) for one in gone]
     mirrors = [mirror_of(fleet, one.name) for one in gone if is_address(one.source)]
-    foreign = [str(folder) for folder in stores if folder.exists() and not ignores_itself(folder)]
+    foreign = [
+        str(folder) for folder in stores if folder.is_symlink() or (folder.exists() and not ignores_itself(folder))
+    ]
     foreign += [str(folder) for folder in mirrors if (folder / ".git").exists()]
     foreign += [
         one.source for one in register.repositories() if any(within(folder, one.source) for folder in stores + mirrors)

@@ -11,12 +11,12 @@ from treering import __version__
 from treering.config import LOOPBACK, Settings
 from treering.errors import NoKey, ServiceError, UsageError
 from treering.finding import question_of, text_of, texts_of
-from treering.operate.rest import bounded
+from treering.operate.rest import bounded, check_token
 from treering.report import Reporter
 from treering.types import NO_FILTERS, Filters, Hit
 
 SECONDS = 120.0
-"""For so long an answer is waited for: the first one of a server may open many stores."""
+"""For so long the next piece of an answer is waited for: the first one of a server may open many stores."""
 
 
 class _Said(Struct, frozen=True):
@@ -36,8 +36,15 @@ class Remote:
     """
 
     def __init__(self, address: str, settings: Settings, report: Reporter) -> None:
-        parts, token = urlsplit(address), settings.serve.token
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        token = settings.serve.token
+        check_token(token, "TREERING_SERVE_TOKEN")
+        try:
+            parts = urlsplit(address)
+            _ = parts.port
+        except ValueError:
+            parts = urlsplit("")
+        strange = "@" in parts.netloc or parts.query or parts.fragment
+        if parts.scheme not in ("http", "https") or not parts.hostname or strange:
             raise UsageError("--fleet is no address of a server", "give it like https://host:8080, or a folder")
         if token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
             raise UsageError(
@@ -47,7 +54,14 @@ class Remote:
         self._base, self._host = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.hostname
         self._limit, self._report, self._warned = settings.search.limit, report, set[str]()
         headers = {"User-Agent": f"treering/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._client = httpx2.Client(headers=headers, timeout=SECONDS, follow_redirects=False)
+        try:
+            self._client = httpx2.Client(
+                headers=headers, timeout=SECONDS, follow_redirects=False, trust_env=parts.scheme == "https"
+            )  # a proxy sees what is sent over http
+        except (ValueError, ImportError) as error:
+            raise UsageError(
+                f"no way leads to {parts.hostname}: {error}", "look at HTTPS_PROXY and ALL_PROXY"
+            ) from None
 
     def __enter__(self) -> Self:
         self._client.__enter__()
@@ -93,9 +107,10 @@ class Remote:
         try:
             said = msgspec.json.decode(content, type=_Failure).error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return self._strange(error, f" ({status})")
-        kind = UsageError if status == 400 else ServiceError
-        return kind(f"{self._host}: {said.message or status}", said.hint)
+            return self._strange(error)
+        if not said.message:
+            return self._strange(status)
+        return (UsageError if status == 400 else ServiceError)(f"{self._host}: {said.message}", said.hint)
 
-    def _strange(self, error: Exception, status: str = "") -> ServiceError:
-        return ServiceError(f"{self._host} answers otherwise than treering{status}: {error}", "look at the address")
+    def _strange(self, answer: object) -> ServiceError:
+        return ServiceError(f"{self._host} answers otherwise than treering: {answer}", "look at the address")

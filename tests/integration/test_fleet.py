@@ -111,11 +111,11 @@ def test_a_linked_work_tree_is_its_repository(register: Fleet, tmp_path: Path) -
 def test_an_entry_that_cannot_be_is_put_down_without_its_password(register: Fleet) -> None:
     wrong = [
         "ftp://h.example/x", "https://ada:geheim@h.example/x.git", "https://h.example/x.git?private_token=geheim",
-        os.fsdecode(b"/srv/\xff"), "/srv/a\0b", "~nobody-has-this-name/x",
+        os.fsdecode(b"/srv/\xff"), "/srv/a\0b", "~nobody-has-this-name/x", "git@h.example:/srv/x.git",
     ]  # fmt: skip
     assert roster.add(register, [*wrong, "/srv/shop"]) == 0
     found = list(register.repositories())
-    assert len(found) == 7
+    assert len(found) == 8
     for one in found:
         assert "geheim" not in repr(one)
         if one.source != "/srv/shop":
@@ -165,6 +165,16 @@ def test_a_name_that_leads_elsewhere_is_none(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="names a repository"):
         fleets.forget(tmp_path / "fleet", ["../../precious"])
     assert (tmp_path / "precious").is_dir()
+
+
+def test_a_store_that_lies_elsewhere_is_not_deleted(settled: tuple[Worker, Repo, Repository], tmp_path: Path) -> None:
+    worker, _, _ = settled
+    store = store_of(worker.fleet, "shop")
+    store.rename(tmp_path / "disk")
+    store.symlink_to(tmp_path / "disk")
+    with pytest.raises(StoreError, match="is not the fleet's"):
+        fleets.forget(worker.fleet, ["shop"])
+    assert (tmp_path / "disk" / "treering.db").is_file()
 
 
 def test_a_folder_within_a_repository_is_none(worker: Worker, tmp_path: Path) -> None:
@@ -523,10 +533,40 @@ def test_a_worker_is_given_what_is_not_as_it_was(
         fleets.update(worker.fleet, [], Reporter())
 
 
+def test_a_worker_is_given_what_cannot_be_looked_at(
+    settled: tuple[Worker, Repo, Repository], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied", "/srv/shop/.git/shallow")
+
+    worker, _, done = settled
+    monkeypatch.setattr(operations, "is_current", refused)
+    with pytest.raises(RayIsStartedError):
+        fleets.update(worker.fleet, [], Reporter())
+    monkeypatch.setattr(operations, "index", refused)
+    again = worker.work(done)
+    assert (again.state, again.code) == ("failed", StoreError.exit_code)
+    assert again.cause == "/srv/shop/.git/shallow: Permission denied"
+
+
+def test_one_that_cannot_be_looked_at_stops_no_other(settled: tuple[Worker, Repo, Repository], tmp_path: Path) -> None:
+    worker, repo, _ = settled
+    shutil.rmtree(repo.path / ".git")
+    (repo.path / ".git").write_bytes(b"gitdir: \0\0\0")
+    other = small(tmp_path / "other", "oracle")
+    with Fleet(worker.fleet) as register:
+        roster.add(register, [str(other.path)])
+        assert register.names() == ["other", "shop"]
+        (shop,) = [one for one in register.repositories() if one.name == "shop"]
+    assert worker.work(shop).state == "failed"
+
+
 def test_a_worker_is_given_what_else_is_wanted(settled: tuple[Worker, Repo, Repository]) -> None:
     worker, _, _ = settled
     with pytest.raises(RayIsStartedError):
         fleets.update(worker.fleet, [], Reporter(), tokens=True)
+    with pytest.raises(RayIsStartedError):
+        fleets.update(worker.fleet, [], Reporter(), largest=1)
     with pytest.raises(RayIsStartedError):
         fleets.update(worker.fleet, [], Reporter(), flags={"scrape": {"since": "2001-01-01"}})
 

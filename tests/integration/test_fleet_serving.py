@@ -185,12 +185,19 @@ def test_the_command_line_asks_a_server(
 
 
 def test_what_comes_of_an_address_that_is_none(served: Served) -> None:
-    for address in ("ftp://h.example/x", "https://ada:geheim@h.example", "http://"):
+    for address in (
+        "ftp://h.example/x", "https://ada:geheim@h.example", "http://", "http://[::1", "http://h.example:x",
+        "https://h.example/?token=geheim", "https://h.example/#geheim",
+    ):  # fmt: skip
         with pytest.raises(UsageError, match="no address of a server") as told:
             remote(address)
         assert "geheim" not in f"{told.value} {told.value.hint}"
     with pytest.raises(UsageError, match="a token is sent over https"):
         remote("http://h.example:8080", ADA)
+    for token in ("geheim\nabcd", "geheim ", "gehéim"):
+        with pytest.raises(NoKey, match="characters that no token has") as said:
+            remote(served.url, token)
+        assert "geh" not in f"{said.value} {said.value.hint}"
     with remote(served.url, ADA + "x") as there, pytest.raises(NoKey, match="does not take the token"):
         there.search("penguins")
     with remote(f"{served.url}/elsewhere", ADA) as there, pytest.raises(ServiceError, match=r"127\.0\.0\.1"):
@@ -199,11 +206,21 @@ def test_what_comes_of_an_address_that_is_none(served: Served) -> None:
         there.search("penguins")
 
 
-@pytest.mark.parametrize("says", [b"<html>", b"[1]", b"\xff", b"[" * 9000, b'{"error": 1}'])
+@pytest.mark.parametrize("says", [b"<html>", b"[1]", b"\xff", b"[" * 9000, b'{"error": 1}', b'{"detail": "no"}'])
 @pytest.mark.parametrize("status", [200, 502])
 def test_a_server_of_another_kind_is_said_to_be(says: bytes, status: int) -> None:
     with answering(says, status) as url, remote(url) as there, pytest.raises(ServiceError, match="otherwise than"):
         there.search("penguins")
+
+
+def test_no_proxy_is_told_a_token_that_stays_here(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "junk://h.example")
+    with remote(served.url, ADA) as there:
+        assert there.search("penguins")
+    with pytest.raises(UsageError, match=r"no way leads to h\.example"):
+        remote("https://h.example", ADA)
 
 
 def test_an_answer_that_does_not_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ SECONDS = 600.0
 
 _SAFE = [
     "-c", "core.fsmonitor=false", "-c", "core.attributesFile=/dev/null", "-c", "core.hooksPath=/dev/null",
-    "-c", "core.commitGraph=false", "-c", "safe.directory=*",
+    "-c", "core.commitGraph=false", "-c", "safe.directory=*", "-c", "advice.graftFileDeprecated=false",
 ]  # fmt: skip
 
 
@@ -76,7 +76,7 @@ class GitFailed(Exception):  # noqa: N818  (it is what git did)
 def last_word(stderr: str) -> str:
     """Of all that git said before it ended, the line that says why."""
     lines = [line for line in stderr.splitlines() if line.strip()]
-    fatal = [line for line in lines if line.startswith(("fatal: ", "error: "))]
+    fatal = [line for line in lines if line.startswith(("fatal: ", "error: ")) or "ignoring broken ref" in line]
     return (fatal or lines or [""])[-1].removeprefix("fatal: ").removeprefix("error: ")
 
 

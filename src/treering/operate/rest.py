@@ -61,14 +61,14 @@ class Api:
                 "set TREERING_FORGE_API to an https address",
             )
         for value in headers.values():
-            if not (value.isascii() and value.isprintable()):
-                raise NoKey("the forge's token holds characters that no token has", "set it anew")
+            check_token(value, "the forge's token")
         self.base, self.host = base.rstrip("/"), parts.hostname or ""
         self._origin = (parts.scheme, parts.netloc)
         self._left, self._pause = patience, pause
         self._client = httpx2.Client(
-            headers={"User-Agent": f"treering/{__version__}", **headers}, timeout=SECONDS, follow_redirects=False
-        )
+            headers={"User-Agent": f"treering/{__version__}", **headers}, timeout=SECONDS, follow_redirects=False,
+            trust_env=parts.scheme == "https",
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         self._client.__enter__()
@@ -186,6 +186,12 @@ class Api:
         if status in _GONE_WRONG and method not in _SAFE:
             return Unclear(said, "run it again")
         return ServiceError(said, "ask later")
+
+
+def check_token(token: str, named: str) -> None:
+    """Raise :class:`NoKey` for one that cannot be sent; whoever tried would show it."""
+    if not (token.isascii() and token.isprintable()) or token != token.strip():
+        raise NoKey(f"{named} holds characters that no token has", "set it anew")
 
 
 def bounded(response: httpx2.Response, host: str) -> bytes:

@@ -16,6 +16,7 @@ from treering.store.fleet import Fleet, Repository
 LONGEST_NAME = 100
 """Bytes of a name, before the number that tells it from another."""
 _SSH = re.compile(r"(?:[\w.-]+@)?[\w.-]+:(?!/)")
+_SSH_FROM_THE_ROOT = re.compile(r"(?:[\w.-]+@)?[\w.-]+:/(?!/)")
 _NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 
 
@@ -56,6 +57,8 @@ def _meant(source: str) -> tuple[str, str, str]:
             user = source.partition(":")[0].rpartition("@")[0]
             place = f"{user}@{place}" if user not in ("", "git") else place
         return source, f"{place}/{there}", "-".join(there.split("/")[-2:])
+    if _SSH_FROM_THE_ROOT.match(source) and not Path(source).exists():
+        raise UsageError("a whole path on another host is written otherwise", "write it as ssh://HOST/PATH")
     try:
         source.encode()
         path = Path(source).expanduser().absolute()
@@ -64,6 +67,16 @@ def _meant(source: str) -> tuple[str, str, str]:
         raise UsageError(f"it can be no path here: {error}", "name it otherwise, or move it") from None
     path = path.parent if path.name == ".git" else path
     return str(path), place, path.resolve().name.removesuffix(".git")
+
+
+def _key(source: str) -> str:
+    """What is the same for two spellings of a repository that is in the register. Of one that cannot be looked at now
+    it is how it is spelled: who works on it says what is wrong.
+    """
+    try:
+        return _meant(source)[1]
+    except UsageError:
+        return source
 
 
 def _git_dir(path: Path) -> Path:
@@ -84,7 +97,7 @@ def add(register: Fleet, sources: Sequence[str]) -> int:
     """
     if sources:
         register.forget([one.source for one in register.repositories() if not one.name])
-    known = {_meant(one.source)[1]: one.name for one in register.repositories() if one.name}
+    known = {_key(one.source): one.name for one in register.repositories() if one.name}
     home = register.path.parent
     names, fresh, met = set(known.values()), list[Repository](), set[str]()
     for number, source in enumerate(dict.fromkeys(sources), start=1):

@@ -104,7 +104,7 @@ class House:
         """The one repository that is meant. Raises :class:`UsageError`."""
         if repository in self.places:
             return repository
-        known = f"repositories: {', '.join(self.names)}"
+        known = f"repositories: {', '.join(self.names)}" + "; of the fleet: /v1/repositories" * bool(self.fleet)
         if repository == ALL or not (repository or self.places):
             raise UsageError("`repository`: `*` is all of a fleet: of one repository this is asked alone", known)
         if repository:

@@ -92,9 +92,6 @@ class Fleet(Apart):
         row = self.db.execute(f"SELECT {', '.join(_COLUMNS)} FROM repositories WHERE name = ?", (name,)).fetchone()
         return _repository(row) if row else None
 
-    def known(self, source: str) -> bool:
-        return self.db.execute("SELECT 1 FROM repositories WHERE source = ?", (source,)).fetchone() is not None
-
     def names(self) -> list[str]:
         """Of those that are worked on."""
         rows = self.db.execute("SELECT name FROM repositories WHERE name IS NOT NULL ORDER BY name")
