@@ -87,6 +87,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240)
     parser.add_argument("--json", type=Path)
     chosen = parser.parse_args()
+    if unknown := set(chosen.parts.split(",")) - set(PARTS):
+        parser.error(f"there is no part {min(unknown)}")
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # or a look for a GPU would keep it from all forks
     started = time.monotonic()
     _load()

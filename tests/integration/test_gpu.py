@@ -35,7 +35,7 @@ def _a_gpu() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        pytest.skip("there is no GPU of NVIDIA here: `make gpu-test` wants one")
+        pytest.skip(f"torch {torch.__version__} sees no GPU of NVIDIA here: `make gpu-test` wants one")
 
 
 @pytest.mark.parametrize("precision", HALVES)

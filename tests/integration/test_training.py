@@ -193,6 +193,35 @@ def test_a_fused_optimizer_gets_through_mixed_precision_with_the_same_losses(
     assert fused.losses == LOSSES(undisturbed.losses, abs=2e-2)
 
 
+@pytest.mark.parametrize("plan", [{}, {"device": "cuda", "precision": "bf16-mixed"}], ids=["plain", "fused"])
+def test_gradients_are_clipped(tmp_path: Path, plan: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    norms, real = list[float](), torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *given: Any, **named: Any) -> Any:
+        done = real(self, *given, **named)
+        kept = [one.grad.norm() for group in self.param_groups for one in group["params"] if one.grad is not None]
+        norms.append(float(torch.stack(kept).norm()))
+        return done
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    tuned(tmp_path, plan=replace(PLAN, **plan))  # type: ignore[arg-type]  # its strings
+    assert len(norms) > 5
+    assert max(norms) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_what_was_compiled_is_given_back_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from treering.lm.base import layers_of
+
+    monkeypatch.setattr("treering.lm.session.compiles", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", self._call_impl))
+    made, _ = finely_tuned(tmp_path, replace(RECIPE, minutes=60.0), replace(PLAN, compile=True))
+    assert {layer._compiled_call_impl for layer in layers_of(made)} == {None}
+
+
 def test_where_nothing_can_be_compiled_that_is_said_and_the_training_goes_on(
     tmp_path: Path, undisturbed: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 What is cheap to make again is not kept: what a norm, an activation function or a gate's product gave is made from its
 inputs when it is asked for (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost", of such operations
 alone). An adapter is added to what its layer gives in place, without the three arrays of that size in between. And on
-every device, in mixed precision: what an adapter reads is kept once (:func:`uncast`).
+every device, in mixed precision: what an adapter reads, if that is of half precision, is kept once (:func:`uncast`).
 """
 
 from collections.abc import Callable, Iterator

