@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from treering.config import load
-from treering.errors import DataError, NoStore, UsageError
+from treering.errors import DataError, NoStore, StoreError, UsageError
 from treering.files import locked, write_json
 from treering.lm import processes
 from treering.lm.base import check_base
@@ -129,7 +129,7 @@ def _shards(fleet: Path, weights: Mapping[str, float]) -> tuple[list[Shard], dic
             with Store.existing(folder) as store:
                 commits = store.indexed_commits()
                 said = {one.hash: said_of(one.patch_id, store.hunks(one.id)) for one in commits}
-        except (DataError, NoStore) as error:
+        except (DataError, StoreError) as error:
             left_out[name] = f"{error.message} ({error.hint})"
             continue
         shards.append(Shard(name, corpus, ids, said, weights.get(name, 1.0)))

@@ -128,6 +128,18 @@ def test_a_torn_stream_is_left_out_and_said(fleet: Path, flags: Flags) -> None:
     assert "is torn" in done.left_out["oracle"]
 
 
+@pytest.mark.parametrize("kept", [0, 4096], ids=["all of it", "all but its first page"])
+def test_a_damaged_store_is_left_out_and_said(fleet: Path, flags: Flags, kept: int) -> None:
+    path = store_of(fleet, "oracle") / "treering.db"
+    path.write_bytes(path.read_bytes()[:kept].ljust(path.stat().st_size, b"\xaa"))
+    report = Reporter()
+    done = pooling.train(fleet, report, flags=flags)
+    assert done
+    assert {one.name for one in done.shares} == {"ledger", "bridge", "fork"}
+    assert "treering.db is damaged" in done.left_out["oracle"]
+    assert any("oracle is left out" in warning for warning in report.warnings)
+
+
 def test_there_is_nothing_to_learn_from(tmp_path: Path, flags: Flags, make_repo: Callable[..., Repo]) -> None:
     with pytest.raises(NoStore, match="no fleet"):
         pooling.train(tmp_path / "none", Reporter(), flags=flags)

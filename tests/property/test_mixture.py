@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -76,6 +76,71 @@ def test_a_weight_says_how_often_a_document_comes_but_not_of_the_newest() -> Non
     newest = range(200 - HOLD_OUT_DOCUMENTS // 2, 200)
     assert {often[f"{name}{number}"] for name in "ab" for number in newest} == {1}
     assert shares[0].tokens < shares[1].tokens
+
+
+HISTORIES = st.lists(
+    st.tuples(st.sampled_from([0.05, 0.5, 1.0, 1.5, 2.0]), st.integers(1, 150)), min_size=2, max_size=4
+)
+
+
+@settings(deadline=None)
+@given(HISTORIES, st.integers(1, 300), st.integers(0, 99))
+def test_with_any_weights_what_all_have_is_told_and_the_newest_leak_nothing(
+    histories: list[tuple[float, int]], patches: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    shards = [
+        shard(chr(97 + one), [1] * size, random.integers(1, patches + 1, size).tolist(), weight)
+        for one, (weight, size) in enumerate(histories)
+    ]
+    corpus, _, _ = mixed(shards, "all", seed)
+    weights = {name: one.weight for one in shards for name in one.said}
+    patch = {name: said.patch for one in shards for name, said in one.said.items()}
+    often = Counter(span.commit_hash for span in corpus.documents if not span.duplicate_of)
+    told = [patch[name] for name in often]
+    assert len(told) == len(set(told)), "what repeats is told by one, and so never in the training and in the hold-out"
+    assert {patch[name] for name, weight in weights.items() if weight >= 1} <= set(told)
+    for place, (name, times) in enumerate(often.items()):
+        newest = place >= len(often) - HOLD_OUT_DOCUMENTS
+        assert times in ({1} if newest else {int(weights[name]), int(np.ceil(weights[name]))}), name
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+@pytest.mark.parametrize(("light", "heavy", "times"), [(0.05, 1.0, 1), (0.05, 2.0, 2), (1.0, 2.0, 2)])
+def test_of_two_forks_each_patch_comes_as_often_as_the_heavier_one_says(
+    names: str, light: float, heavy: float, times: int
+) -> None:
+    patches = list(range(1, 201))
+    corpus, _, _ = mixed(
+        [shard(name, [3] * 200, patches, weight) for name, weight in sorted(zip(names, (light, heavy), strict=True))],
+        "all", 7,
+    )  # fmt: skip
+    often = Counter(int(span.commit_hash[1:]) for span in corpus.documents if not span.duplicate_of)
+    assert often == {number: times if number < 200 - HOLD_OUT_DOCUMENTS else 1 for number in range(200)}
+
+
+def test_a_file_is_told_by_who_comes_and_the_newest_say_nothing_that_was_told() -> None:
+    random = np.random.default_rng(7)
+    shards = []
+    for name, weight in (("a", 0.3), ("b", 1.0), ("c", 2.0)):
+        one = shard(name, [1] * 150, [0] * 150, weight)
+        said = {commit: Said("", tuple(random.integers(1, 400, random.integers(1, 4)).tolist())) for commit in one.said}
+        shards.append(dataclasses.replace(one, said=said))
+    corpus, _, _ = mixed(shards, "all", 7)
+    said = {commit: told for one in shards for commit, told in one.said.items()}
+    learned = list(dict.fromkeys(span.commit_hash for span in corpus.documents if not span.duplicate_of))
+    seen = {file for commit in learned[:-HOLD_OUT_DOCUMENTS] for file in said[commit].files}
+    for commit in learned[-HOLD_OUT_DOCUMENTS:]:
+        assert not said[commit].is_told(commit, seen)
+        seen |= set(said[commit].files)
+    assert {file for commit, told in said.items() if commit[0] != "a" for file in told.files} <= seen
+
+
+def test_the_same_streams_that_say_other_things_are_another_mixture() -> None:
+    one = shard("a", [3, 3], [1, 2])
+    mixtures = [mixed([one, shard("b", [3, 3], patches)], "all", 7)[0] for patches in ([3, 4], [3, 4], [3, 2])]
+    assert mixtures[0].sha256 == mixtures[1].sha256
+    assert mixtures[0].sha256 != mixtures[2].sha256
 
 
 def test_the_newest_of_every_repository_is_held_out_and_a_fork_leaks_nothing() -> None:

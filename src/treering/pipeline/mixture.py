@@ -15,9 +15,13 @@ from treering.pipeline.common import fingerprint_of
 from treering.tokens.pack import Ids
 from treering.types import Corpus, FilePatch, Span
 
-FINGERPRINT = "mixture-2"
+FINGERPRINT = "mixture-3"
 MOST = 64
 """How often a document is repeated at most."""
+PASSES = 100
+"""Where the newest begin is found in one to four; where a few patches are all that light histories have, some more of
+the newest come once.
+"""
 
 
 class Said(NamedTuple):
@@ -57,9 +61,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What of a repository is in a mixture: ``repeats`` are documents that an earlier one says already, here or in
-    another repository.
-    """
+    """What of a repository is in a mixture: ``repeats`` are documents that another one says, here or elsewhere."""
 
     name: str
     sha256: str
@@ -96,7 +98,7 @@ def mixed(
     """One corpus of all: each history spread over the whole, so that its end holds the newest of every repository, from
     which a split in time holds out. Of what comes before that, a document comes as often as its repository's weight
     says, by the seed where that is no whole number. A commit whose patch, or each of whose files' changes, was told
-    before, or elsewhere (``told``), is not in it.
+    before, or elsewhere (``told``), is not in it; what several have is told by the one that comes most often.
 
     Raises :class:`DataError` where the streams do not fit together.
     """
@@ -117,23 +119,8 @@ def mixed(
             for number in range(len(shard.corpus.documents))
         )
     )
-    spans: list[tuple[int, int, Span]] = []
-    seen = set[str | int](told)
-    for *_, one, number in order:
-        span = shards[one].corpus.documents[number]
-        said = shards[one].said.get(span.commit_hash, Said())
-        if span.duplicate_of is None:
-            if said.is_told(span.commit_hash, seen):
-                span = replace(span, duplicate_of=span.commit_hash)
-            seen |= said.names(span.commit_hash)
-        spans.append((one, number, span))
-    unique = [place for place, (*_, span) in enumerate(spans) if span.duplicate_of is None and span.tokens]
-    newest = set(unique[-HOLD_OUT_DOCUMENTS:])
-    often = [
-        1 if place in newest or span.duplicate_of is not None else _times(shards[one].weight, random)
-        for place, (one, _, span) in enumerate(spans)
-    ]
-    chosen = [entry for entry, times in zip(spans, often, strict=True) for _ in range(times)]
+    drawn = [_times(shards[one].weight, random) for *_, one, _ in order]
+    chosen = _settled(shards, [(one, number) for *_, one, number in order], drawn, frozenset(told))
     ends = 1 if first.eos_id >= 0 else 0
     places = [np.cumsum([0, *(span.tokens + ends for span in shard.corpus.documents)]) for shard in shards]
     documents = tuple(span for *_, span in chosen)
@@ -145,13 +132,53 @@ def mixed(
     corpus = replace(
         first, repo=name, documents=documents, total_tokens=len(ids),
         num_sequences=-(-len(ids) // first.sequence_length),
-        sha256=fingerprint_of(FINGERPRINT, seed, [(one.name, one.sha256, one.weight) for one in shares]),
+        sha256=fingerprint_of(
+            FINGERPRINT, seed, [(one.name, one.sha256, one.weight) for one in shares],
+            hashlib.sha256(
+                np.array([(*at, span.duplicate_of is None) for *at, span in chosen], "<i8").tobytes()
+            ).hexdigest(),
+        ),
     )  # fmt: skip
     return corpus, ids, shares
 
 
 def _times(weight: float, random: np.random.Generator) -> int:
     return min(MOST, int(weight) + (random.random() < weight % 1))
+
+
+def _settled(
+    shards: Sequence[Shard], order: Sequence[tuple[int, int]], drawn: Sequence[int], told: Collection[str | int]
+) -> list[tuple[int, int, Span]]:
+    """The documents that come, each as often as it was drawn, but the newest unique ones once. Who does not come says
+    nothing: another one that has the same does.
+    """
+    spans = [shards[one].corpus.documents[number] for one, number in order]
+    saids = [shards[one].said.get(span.commit_hash, Said()) for (one, _), span in zip(order, spans, strict=True)]
+    newest = 0  # from this one on each comes once
+    for _ in range(PASSES):  # where fewer are told before it, more of what follows is unique, and it moves on
+        often = [*drawn[:newest], *[1] * (len(drawn) - newest)]
+        repeats, seen = set[int](), set(told)
+        for place in sorted(range(len(order)), key=lambda place: (place >= newest, -often[place])):
+            span, said = spans[place], saids[place]
+            if span.duplicate_of is not None:
+                continue
+            if said.is_told(span.commit_hash, seen):
+                repeats.add(place)
+            if often[place] and span.tokens:
+                seen |= said.names(span.commit_hash)
+        unique = [
+            place
+            for place, span in enumerate(spans)
+            if often[place] and span.tokens and span.duplicate_of is None and place not in repeats
+        ]
+        before, newest = newest, unique[-HOLD_OUT_DOCUMENTS:][0] if unique else newest
+        if all(times == 1 for times in drawn[before:newest]):
+            break
+    return [
+        (*at, replace(span, duplicate_of=span.commit_hash) if place in repeats else span)
+        for place, (at, span) in enumerate(zip(order, spans, strict=True))
+        for _ in range(1 if place in repeats or span.duplicate_of is not None else often[place])
+    ]
 
 
 def _share(one: int, shard: Shard, chosen: Sequence[tuple[int, int, Span]]) -> Share:
