@@ -245,6 +245,25 @@ def test_an_interrupt_within_an_import_ends_with_130_too(tmp_path: Path) -> None
     assert (done.returncode, "interrupted" in done.stderr) == (130, True)
 
 
+def test_an_interrupt_within_a_destructor_ends_with_130_too(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import os, signal, time\n"
+        "from treering.cli.options import guarded\n"
+        "class Gone:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(1)\n"
+        "def command():\n"
+        "    Gone()\n"
+        "    time.sleep(20)\n"
+        "guarded(command)()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr.startswith("interrupted: ")) == (130, True), done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error_of_ours(indexed: Path) -> None:
     command = f"{sys.executable} -m treering search market --json | head -c 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], cwd=indexed, capture_output=True, text=True, check=False)

@@ -1,12 +1,14 @@
 """What the commands share: the options that every one has, errors as exit codes, and how a result is printed."""
 
+import _thread
 import functools
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -76,7 +78,7 @@ def guarded(command: Callable[..., None], log: Path | None = None) -> Callable[.
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            with span(f"treering {command.__name__}"):
+            with _heard_anywhere(), span(f"treering {command.__name__}"):
                 command(*args, **kwargs)
             sys.stdout.flush()
         except TreeringError as error:
@@ -96,6 +98,26 @@ def guarded(command: Callable[..., None], log: Path | None = None) -> Callable[.
             fail(StoreError(f"cannot write {error.filename or 'the output'}: {error.strerror}", "choose another place"))
 
     return run
+
+
+@contextmanager
+def _heard_anywhere() -> Iterator[None]:
+    """An interrupt that came where Python passes errors over, in a destructor, comes again a moment later."""
+    before = sys.unraisablehook
+
+    def passed_over(told: Any) -> None:
+        if isinstance(told.exc_value, KeyboardInterrupt):
+            again = threading.Timer(0.05, _thread.interrupt_main)  # not at once: it would be passed over in here, too
+            again.daemon = True
+            again.start()
+        else:
+            before(told)
+
+    sys.unraisablehook = passed_over
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 REPOS = click.option(
