@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress
-from operator import not_
 from pathlib import Path
 
 import msgspec
@@ -118,8 +116,8 @@ class Worker:
         except TreeringError as error:
             done = failed(before, self._stage, error)
         except OSError as error:
-            named = StoreError(f"{error.filename or before.source}: {error.strerror}", "look at its permissions")
-            done = failed(before, self._stage, named)
+            refused = StoreError(f"{error.filename or before.source}: {error.strerror}", "look at its permissions")
+            done = failed(before, self._stage, refused)
         except Exception as error:  # noqa: BLE001  of one repository: it must not end the work on the others
             done = failed(before, self._stage, TreeringError(f"{type(error).__name__}: {error}", "this is a bug"))
         now = time.time()
@@ -311,9 +309,9 @@ def _waves(register: Fleet, orders: Orders, workers: int, stack: ExitStack) -> I
         wave = [one for one in wave if one.name]
         if not named():  # in a cluster it is quicker to have all looked at by its workers
             with ThreadPoolExecutor(workers) as threads:
-                looks = list(threads.map(partial(_unchanged, orders), wave))
-            yield from (replace(one, new=0, finished=time.time()) for one in compress(wave, looks))
-            wave = list(compress(wave, map(not_, looks)))
+                looked = list(zip(wave, threads.map(partial(_unchanged, orders), wave), strict=True))
+            yield from (replace(one, new=0, finished=time.time()) for one, unchanged in looked if unchanged)
+            wave = [one for one, unchanged in looked if not unchanged]
         # What took long goes first: at the end all should have something to do.
         lines = [msgspec.json.encode(one) for one in sorted(wave, key=lambda one: -one.seconds)]
         if lines and not started:

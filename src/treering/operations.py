@@ -37,7 +37,6 @@ from treering.text.words import plain_words
 from treering.tracing import span
 from treering.types import Trend
 from treering.vectors.embedder import EMBEDDERS, Embedder
-from treering.vectors.index import OPTIONS
 
 
 def scrape(where: Place, report: Reporter, *, patches: bool = False) -> scrape_stage.Scraped:
@@ -291,19 +290,14 @@ def _examples(store: Store, settings: Settings, report: Reporter, wanted: int = 
 
 
 def qdrant_push(
-    where: Place,
-    report: Reporter,
-    *,
-    everything: bool = False,
-    embedder: Callable[[], Embedder] | None = None,
-    options: tuple[str, str] = OPTIONS,
+    where: Place, report: Reporter, *, everything: bool = False, embedder: Callable[[], Embedder] | None = None
 ) -> mirror_stage.Pushed:
     """Bring the collection in Qdrant to what the store holds. Nothing is read from the repository. ``embedder`` as for
-    :func:`index`; ``options`` are those that name the collection and the repository in it.
+    :func:`index`.
     """
     with where.store(existing=True) as store:
         model = (embedder or embedder_of(where.settings))()
-        with mirror_stage.opened(store, where.settings.vectors, model, create=True, options=options) as mirror:
+        with mirror_stage.opened(store, where.settings.vectors, model, create=True) as mirror:
             return mirror_stage.push(store, model, mirror, report, everything=everything)
 
 

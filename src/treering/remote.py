@@ -7,11 +7,10 @@ import httpx2
 import msgspec
 from msgspec import Struct
 
-from treering import __version__
-from treering.config import LOOPBACK, Settings
+from treering.config import Settings
 from treering.errors import NoKey, ServiceError, UsageError
 from treering.finding import question_of, text_of, texts_of
-from treering.operate.rest import bounded, check_token
+from treering.operate.rest import bounded, check_token, check_way, client_of
 from treering.report import Reporter
 from treering.types import NO_FILTERS, Filters, Hit
 
@@ -46,18 +45,12 @@ class Remote:
         strange = "@" in parts.netloc or parts.query or parts.fragment
         if parts.scheme not in ("http", "https") or not parts.hostname or strange:
             raise UsageError("--fleet is no address of a server", "give it like https://host:8080, or a folder")
-        if token and parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            raise UsageError(
-                f"the server is at http://{parts.hostname}: a token is sent over https, or within this machine, only",
-                "give an https address",
-            )
+        if token:
+            check_way(parts, "the server", "give an https address")
         self._base, self._host = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}", parts.hostname
         self._limit, self._report, self._warned = settings.search.limit, report, set[str]()
-        headers = {"User-Agent": f"treering/{__version__}"} | ({"Authorization": f"Bearer {token}"} if token else {})
         try:
-            self._client = httpx2.Client(
-                headers=headers, timeout=SECONDS, follow_redirects=False, trust_env=parts.scheme == "https"
-            )  # a proxy sees what is sent over http
+            self._client = client_of(parts, {"Authorization": f"Bearer {token}"} if token else {}, SECONDS)
         except (ValueError, ImportError) as error:
             raise UsageError(
                 f"no way leads to {parts.hostname}: {error}", "look at HTTPS_PROXY and ALL_PROXY"

@@ -16,10 +16,6 @@ from treering.vectors.qdrant import Server
 PATIENCE = (2.0, 4.0, 8.0, 16.0, 30.0, 30.0)
 """Seconds between the tries of a push while the server is away: it may be started anew meanwhile."""
 
-OPTIONS = "--qdrant", "--qdrant"
-"""The option of a fleet that names the collection; the name there is the fleet's, so another collection is the way out
-for it, too."""
-
 
 def shared(collection: str, url: str | None = None) -> VectorSettings:
     """What holds here for a collection, and so for all that is pushed into it: no repository has a say in it.
@@ -50,7 +46,7 @@ class Sharing:
         pauses = iter(() if self._away else PATIENCE)
         while True:
             try:
-                operations.qdrant_push(where, Reporter(), embedder=embedder, options=OPTIONS)
+                operations.qdrant_push(where, Reporter(), embedder=embedder)
             except StoreAway:
                 if (pause := next(pauses, None)) is None:
                     self._away = True

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Self, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import httpx2
 import msgspec
@@ -54,21 +54,13 @@ class Api:
         self, base: str, headers: Mapping[str, str], *, patience: float, pause: Callable[[float], object] = time.sleep
     ) -> None:
         parts = urlsplit(base)
-        if not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
-            raise UsageError(
-                f"the forge's API is at {parts.scheme}://{parts.hostname}: a token is sent over https, or within this"
-                " machine, only",
-                "set TREERING_FORGE_API to an https address",
-            )
+        check_way(parts, "the forge's API", "set TREERING_FORGE_API to an https address")
         for value in headers.values():
             check_token(value, "the forge's token")
         self.base, self.host = base.rstrip("/"), parts.hostname or ""
         self._origin = (parts.scheme, parts.netloc)
         self._left, self._pause = patience, pause
-        self._client = httpx2.Client(
-            headers={"User-Agent": f"treering/{__version__}", **headers}, timeout=SECONDS, follow_redirects=False,
-            trust_env=parts.scheme == "https",
-        )  # fmt: skip
+        self._client = client_of(parts, headers, SECONDS)
 
     def __enter__(self) -> Self:
         self._client.__enter__()
@@ -186,6 +178,21 @@ class Api:
         if status in _GONE_WRONG and method not in _SAFE:
             return Unclear(said, "run it again")
         return ServiceError(said, "ask later")
+
+
+def check_way(parts: SplitResult, named: str, hint: str) -> None:
+    """Raise :class:`UsageError` for an address that no token is sent to."""
+    if not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)):
+        where = f"{parts.scheme}://{parts.hostname}"
+        raise UsageError(f"{named} is at {where}: a token is sent over https, or within this machine, only", hint)
+
+
+def client_of(parts: SplitResult, headers: Mapping[str, str], seconds: float) -> httpx2.Client:
+    """Who asks there, and nowhere that it is sent to. A proxy would see what is sent over http: none is asked."""
+    return httpx2.Client(
+        headers={"User-Agent": f"treering/{__version__}", **headers}, timeout=seconds, follow_redirects=False,
+        trust_env=parts.scheme == "https",
+    )  # fmt: skip
 
 
 def check_token(token: str, named: str) -> None:

@@ -26,7 +26,6 @@ from treering.vectors.edge import EdgeIndex
 from treering.vectors.embedder import Embedder
 from treering.vectors.flat import FlatMatrix
 from treering.vectors.index import (
-    OPTIONS,
     Collection,
     Mirror,
     Scored,
@@ -52,12 +51,7 @@ PROBES = 20
 
 
 def opened(
-    store: Store,
-    settings: VectorSettings,
-    embedder: Embedder,
-    *,
-    create: bool = False,
-    options: tuple[str, str] = OPTIONS,
+    store: Store, settings: VectorSettings, embedder: Embedder, *, create: bool = False
 ) -> AbstractContextManager[Mirror]:
     """The mirror that the settings name; a Qdrant server if they name none.
 
@@ -65,13 +59,12 @@ def opened(
     """
     repo, tenant = store.fact("repo") or "", "" if settings.backend == "edge" else settings.qdrant_tenant
     if tenant and not settings.qdrant_collection:
-        raise UsageError(f"{tenant} is to share a collection, but which?", f"name it with {options[0]}")
+        raise UsageError(f"{tenant} is to share a collection, but which?", "name it with --collection")
     safe = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in repo)
     name = settings.qdrant_collection or f"{safe.strip('.-')[:200] or 'repository'}-commits"
     collection = Collection(
-        name, tenant or repo, embedder.name, embedder.fingerprint, embedder.dimensions, document.KINDS, bool(tenant),
-        options,
-    )  # fmt: skip
+        name, tenant or repo, embedder.name, embedder.fingerprint, embedder.dimensions, document.KINDS, bool(tenant)
+    )
     backend = "qdrant" if settings.backend == "flat" else settings.backend
     return MIRRORS[backend](collection, settings, store.folder, create)
 
@@ -226,7 +219,7 @@ def push(store: Store, embedder: Embedder, mirror: Mirror, report: Reporter, *, 
             there[point.id] = point.payload.get("digest")
             ours = ours or point.payload.get("commit_hash") in known
         if there and not ours:
-            option = mirror.collection.options[mirror.collection.shared]
+            option = "--tenant (of a fleet --qdrant)" if mirror.collection.shared else "--collection"
             raise StoreError(
                 f"{len(there):,} points are there of {mirror.collection.repo}, but of no commit of this repository",
                 f"give another name with {option}, or delete them there if the history was rewritten",

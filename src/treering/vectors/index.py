@@ -15,9 +15,6 @@ from treering.types import Point
 
 T = TypeVar("T")
 
-OPTIONS = "--collection", "--tenant"
-"""The options that name a collection, and a repository in one of several."""
-
 BATCH = 256
 """How many points travel at once."""
 
@@ -67,8 +64,7 @@ class Mirror(VectorIndex, Protocol):
 @dataclass(frozen=True, slots=True)
 class Collection:
     """What the points of one repository are kept under: ``repo`` is whose they say they are. Its vectors are of one
-    model, and are named by their kind. Where it is ``shared``, others' points lie there, too. Who is refused is told
-    the ``options`` that name it and the repository.
+    model, and are named by their kind. Where it is ``shared``, others' points lie there, too.
     """
 
     name: str
@@ -78,7 +74,6 @@ class Collection:
     dimensions: int
     kinds: tuple[str, ...]
     shared: bool = False
-    options: tuple[str, str] = OPTIONS
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -93,14 +88,13 @@ class Collection:
         """Raise :class:`ModelError` unless the metadata says that this very model made vectors of these very kinds, and
         :class:`StoreError` unless it is of as many repositories as is meant: of one, or of several.
         """
-        other = f"give another name with {self.options[0]}, or delete it there"
+        other = "give another name with --collection (of a fleet --qdrant), or delete it there"
         if "fingerprint" not in found:
             raise ModelError(f"{where} was not made by treering, or by a Qdrant before 1.16", other)
         if self.shared and not is_shared(found):
             raise StoreError(f"{where} was made for one repository alone", "name another one, or delete it there")
         if is_shared(found) and not self.shared:
-            named = f"name this one with {self.options[1]}, or {other}"
-            raise StoreError(f"{where} is shared by several repositories", named)
+            raise StoreError(f"{where} is shared by several repositories", f"name this one with --tenant, or {other}")
         if any(found.get(key) != self.metadata[key] for key in ("fingerprint", "dimensions", "kinds")):
             raise ModelError(
                 f"{where} holds vectors of {_told(found)}; here they are of {_told(self.metadata)}",
